@@ -1,0 +1,40 @@
+"""pix2pix-zero, independent of any framework.
+
+Parmar et al., *Zero-shot Image-to-Image Translation*, SIGGRAPH 2023, arXiv:2302.03027.
+
+Everywhere in this package a latent ``x`` is in variance-exploding (k-diffusion, ComfyUI) coordinates,
+``x = x0 + sigma * eps``; DDIM with eta = 0 is then Euler's method in sigma. Letters in shapes: B batch, C channels,
+H and W latent height and width, h attention heads, N queries, L tokens, D embedding width, T steps.
+"""
+
+from .directions import EditDirection
+from .edit import ClassifierFreeGuidance, edit, reconstruct
+from .inversion import invert
+from .types import (
+    AttentionMaps,
+    Denoiser,
+    Edit,
+    Inversion,
+    MapGuidance,
+    NoiseRegularizer,
+    OnStep,
+    Prediction,
+    StepInfo,
+)
+
+__all__ = [
+    "AttentionMaps",
+    "ClassifierFreeGuidance",
+    "Denoiser",
+    "Edit",
+    "EditDirection",
+    "Inversion",
+    "MapGuidance",
+    "NoiseRegularizer",
+    "OnStep",
+    "Prediction",
+    "StepInfo",
+    "edit",
+    "invert",
+    "reconstruct",
+]

@@ -1,0 +1,199 @@
+"""Cross-attention guided editing: two trajectories in lockstep, so that only one step's attention maps are alive.
+
+Parmar et al. (2023), arXiv:2302.03027, section 3.3. At every sigma, descending:
+
+    M_ref   = maps of the reference latent under the source conditioning
+    x      <- x - strength * (1 + sigma^2) * grad_x L_xa(maps of x under the target conditioning, M_ref)
+    x_next  = x + (sigma_next - sigma) (x - D(x, sigma, target)) / sigma
+
+The factor 1 + sigma^2 makes the strength a step on the VP latent, the paper's unit: x = x_vp sqrt(1 + sigma^2) enters
+once through the chain rule and once through the step itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attention import map_distance, mean_map_distance
+from .types import (
+    AttentionMaps,
+    Denoiser,
+    Edit,
+    Inversion,
+    MapGuidance,
+    OnStep,
+    Prediction,
+    StepInfo,
+    check_latent,
+    predict,
+)
+
+
+@dataclass(frozen=True)
+class ClassifierFreeGuidance:
+    """A denoiser that extrapolates from a negative to the given conditioning (Ho and Salimans, arXiv:2207.12598).
+
+    Its maps are those of the positive row.
+
+    Attributes:
+        denoise: the model.
+        negative: conditioning to move away from; the source caption for real images, an empty text for synthetic ones.
+        scale: 1 is the plain model, which then skips the negative row; the published code uses 5.
+
+    Raises:
+        ValueError: scale is negative or not finite.
+    """
+
+    denoise: Denoiser
+    negative: Any
+    scale: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Validate the scale."""
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise ValueError(f"The classifier-free guidance scale is {self.scale}; it must be finite and >= 0.")
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
+        """Predict as a :class:`Denoiser`."""
+        positive = self.denoise(x, sigma, cond, maps=maps)
+        if self.scale == 1:
+            return positive
+        negative = self.denoise(x, sigma, self.negative)
+        return Prediction(negative.denoised + self.scale * (positive.denoised - negative.denoised), positive.maps)
+
+
+def euler_step(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Follow the probability-flow ODE from sigma to sigma_next: DDIM with eta = 0, in VE coordinates."""
+    return x + (x - denoised) / sigma * (sigma_next - sigma)
+
+
+@torch.no_grad()
+def reconstruct(denoise: Denoiser, inversion: Inversion, source: Any, on_step: OnStep = None) -> Tensor:
+    """Sample plainly from the inverted noise; what comes out shows what the inversion lost.
+
+    Args:
+        denoise: the model, guided or not.
+        inversion: noise and sigmas; the trajectory is not used.
+        source: conditioning of the image.
+        on_step: called after every step.
+
+    Returns:
+        latent at the last sigma, (B, C, H, W).
+
+    Raises:
+        ValueError: a prediction holds NaN or Inf.
+    """
+    x = inversion.noise
+    for index, (sigma, sigma_next) in enumerate(pairwise(inversion.sigmas.to(x))):
+        denoised = predict(denoise, x, sigma, source).denoised
+        if on_step is not None:
+            on_step(StepInfo(index, len(inversion.sigmas) - 1, float(sigma), x, denoised))
+        x = euler_step(x, denoised, sigma, sigma_next)
+    return x
+
+
+@torch.no_grad()
+def edit(
+    denoise: Denoiser,
+    inversion: Inversion,
+    source: Any,
+    target: Any,
+    *,
+    guided: Denoiser | None = None,
+    guidance: MapGuidance = MapGuidance(),  # noqa: B008 (immutable)
+    differentiable: Callable[[], AbstractContextManager[object]] = nullcontext,
+    on_step: OnStep = None,
+) -> Edit:
+    """Sample the edited image while its cross-attention maps are held to those of the original.
+
+    Where the inversion kept its trajectory, the reference branch replays it: exact, and one row a guided step (Direct
+    Inversion, Ju et al., ICLR 2024). Without one it is sampled alongside with ``guided``.
+
+    Args:
+        denoise: the model, one row a sample, with maps and gradients.
+        inversion: noise, sigmas and perhaps the trajectory.
+        source: conditioning of the original image.
+        target: conditioning of the edited image.
+        guided: the denoiser that takes the steps, ``ClassifierFreeGuidance(denoise, negative=source)`` say; ``denoise``
+            itself if None.
+        guidance: strength, unit and time of the cross-attention guidance. Strength 0 is plain sampling, bit for bit.
+        differentiable: makes a context for the forward and backward pass of each guidance step, where a framework has
+            to prepare its model for gradients.
+        on_step: called after every step.
+
+    Returns:
+        edited and reference latents, and the loss of every step.
+
+    Raises:
+        ValueError: a prediction or a gradient holds NaN or Inf, or the maps of the two branches do not match.
+    """
+    guided = denoise if guided is None else guided
+    x = reference = inversion.noise
+    trajectory, sigmas = inversion.trajectory, inversion.sigmas.to(x)
+    total, losses = len(sigmas) - 1, list[Tensor]()
+    for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        active, loss = guidance.covers(index, total), None
+        reference_maps: AttentionMaps = {}
+        if trajectory is None:
+            prediction = predict(guided, reference, sigma, source, maps=active)
+            reference_maps = prediction.maps
+            reference = euler_step(reference, prediction.denoised, sigma, sigma_next)
+        elif active:
+            reference_maps = predict(denoise, trajectory[index], sigma, source, maps=True).maps
+        if active:
+            with differentiable():
+                move, loss = map_guidance_step(denoise, x, sigma, target, reference_maps, guidance)
+            x = x + move
+        denoised = predict(guided, x, sigma, target).denoised
+        if on_step is not None:
+            on_step(StepInfo(index, total, float(sigma), x, denoised, loss))
+        x = euler_step(x, denoised, sigma, sigma_next)
+        losses.append(x.new_zeros(len(x)) if loss is None else loss)
+    return Edit(x, reference if trajectory is None else trajectory[-1], torch.stack(losses))
+
+
+def map_guidance_step(
+    denoise: Denoiser, x: Tensor, sigma: Tensor, target: Any, reference_maps: AttentionMaps, guidance: MapGuidance
+) -> tuple[Tensor, Tensor]:
+    """Compute the move of a latent down the gradient of its cross-attention distance to the reference.
+
+    Args:
+        denoise: the model, one row a sample.
+        x: edited latent, (B, C, H, W).
+        sigma: its level, scalar.
+        target: conditioning of the edited image.
+        reference_maps: maps of the reference latent at this level.
+        guidance: strength and its unit.
+
+    Returns:
+        what to add to x, (B, C, H, W), and the distance L_xa before it, (B,).
+
+    Raises:
+        ValueError: the gradient holds NaN or Inf, or the maps do not match or are not differentiable.
+    """
+    # ComfyUI runs nodes in inference mode, which enable_grad alone does not leave.
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        maps = denoise(leaf, sigma.repeat(len(x)), target, maps=True).maps
+        loss = map_distance(maps, reference_maps)
+        if not loss.requires_grad:
+            raise ValueError(
+                "The denoiser's attention maps do not depend on x. A denoiser for guidance must compute them with "
+                "gradients wherever gradients are enabled; do not wrap it in no_grad or inference_mode."
+            )
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    check_latent(gradient, f"The gradient of the attention distance at sigma {float(sigma):.4g}")
+    if guidance.unit == "paper":
+        return -guidance.strength * (1 + sigma**2) * gradient, loss.detach()
+    rms = gradient.square().mean((1, 2, 3)).sqrt()
+    length = guidance.strength * mean_map_distance(maps, reference_maps).detach().sqrt() * (1 + sigma**2).sqrt()
+    scale = torch.where(rms > 0, length / rms, 0)
+    return -scale[:, None, None, None] * gradient, loss.detach()
