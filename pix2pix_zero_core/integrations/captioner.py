@@ -1,0 +1,240 @@
+"""Captions from BLIP, through transformers (4.5x and 5.x).
+
+The caption of a picture is the source prompt of its inversion (Parmar et al., 2023, section 3.1). Any folder in the
+layout of `Salesforce/blip-image-captioning-base` or `-large` loads, from the local disk only. Pictures are resized
+and normalised here, in torch, so that torchvision is not needed.
+
+References:
+    Li et al., BLIP: Bootstrapping Language-Image Pre-training, 2022, arXiv:2201.12086.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
+
+REQUIRED_FILES: dict[str, tuple[str, ...]] = {
+    "configuration": ("config.json",),
+    "weights": ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"),
+    "image preprocessing": ("preprocessor_config.json", "processor_config.json"),
+    "tokenizer": ("tokenizer.json", "vocab.txt"),
+}
+"""What a BLIP folder holds: for each part, the files that can carry it, preferred first."""
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """How BLIP wants to see a picture: resized to a square, normalised per channel.
+
+    Attributes:
+        size: height and width in pixels.
+        mean: per channel, of values in 0..1.
+        std: per channel, of values in 0..1.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ImagePreprocessing:
+        """Read the settings that transformers saves beside a model.
+
+        Args:
+            folder: holds `preprocessor_config.json`, or `processor_config.json` as a transformers 5 processor saves it.
+
+        Raises:
+            ValueError: a setting is missing or has another form than BLIP's.
+        """
+        path = _find(folder, "image preprocessing")
+        settings = _read_json(path)
+        settings = cast(Mapping[str, Any], settings.get("image_processor", settings))
+        try:
+            size: Any = settings["size"]
+            height, width = (size, size) if isinstance(size, int) else (int(size["height"]), int(size["width"]))
+            red_mean, green_mean, blue_mean = map(float, settings["image_mean"])
+            red_std, green_std, blue_std = map(float, settings["image_std"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: needs size (a number, or height and width), image_mean and image_std (3 numbers each)."
+            ) from error
+        if height != width:
+            raise ValueError(f"{path}: size is {height}x{width}; BLIP sees squares.")
+        return cls(height, (red_mean, green_mean, blue_mean), (red_std, green_std, blue_std))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Resize (bicubic with antialiasing, as Pillow does) and normalise.
+
+        Args:
+            images: (B, H, W, 3), values in 0..1.
+
+        Returns:
+            (B, 3, size, size), float32, on the device of `images`.
+        """
+        pixels = images.movedim(-1, 1).float()
+        pixels = functional.interpolate(pixels, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+class Captioner:
+    """BLIP as a function from pictures to captions; deterministic, so the same picture has the same caption.
+
+    Attributes:
+        model: the network, an `nn.Module`; move it at will, inputs follow its device and dtype.
+    """
+
+    def __init__(
+        self,
+        model: BlipForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        preprocess: ImagePreprocessing,
+    ) -> None:
+        """Join the parts of a captioner; `from_folder` makes them."""
+        self.model: Any = model.eval()
+        self._tokenizer: Any = tokenizer
+        self._preprocess = preprocess
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Captioner:
+        """Load a BLIP captioning model from a local folder; the network is never used.
+
+        Args:
+            folder: holds config.json, the weights, the image preprocessing and the tokenizer (`REQUIRED_FILES`).
+            device: where the model goes.
+            dtype: of its weights.
+
+        Raises:
+            FileNotFoundError: the folder or one of its files is missing.
+            ValueError: a file is corrupt, or the model is not a BLIP captioner.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no BLIP folder {folder}. {_WHAT_TO_PUT_THERE}")
+        for part in REQUIRED_FILES:
+            _find(folder, part)
+
+        model_type = _read_json(folder / "config.json").get("model_type")
+        if model_type != "blip":
+            raise ValueError(f"{folder} holds a model of type {model_type!r}, not 'blip'. {_WHAT_TO_PUT_THERE}")
+        preprocess = ImagePreprocessing.from_folder(folder)
+        try:
+            model, report = cast(Any, BlipForConditionalGeneration).from_pretrained(
+                folder, local_files_only=True, output_loading_info=True
+            )
+            tokenizer = cast(Any, AutoTokenizer).from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
+            raise ValueError(
+                f"The BLIP folder {folder} cannot be read ({type(error).__name__}: {error}). {_WHAT_TO_PUT_THERE}"
+            ) from error
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"The weights in {folder} lack {len(missing)} tensors of a BLIP captioner, {missing[0]} for one. "
+                f"{_WHAT_TO_PUT_THERE}"
+            )
+        if preprocess.size != model.config.vision_config.image_size:
+            raise ValueError(
+                f"{folder}: pictures are resized to {preprocess.size} pixels, but config.json says the model sees "
+                f"{model.config.vision_config.image_size}. The files belong to different models."
+            )
+        if len(tokenizer) > model.config.text_config.vocab_size:
+            raise ValueError(
+                f"{folder}: the tokenizer has {len(tokenizer)} words, but config.json says the model knows "
+                f"{model.config.text_config.vocab_size}. The files belong to different models."
+            )
+        return cls(model.to(device=device, dtype=dtype), tokenizer, preprocess)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, *, prefix: str = "", max_tokens: int = 40, beams: int = 3) -> list[str]:
+        """Caption each picture.
+
+        Args:
+            images: (B, H, W, 3), values in 0..1.
+            prefix: how every caption starts, such as "a photo of"; BLIP goes on from there.
+            max_tokens: most tokens a caption may add to the prefix.
+            beams: width of the beam search, 3 in BLIP's own evaluation; 1 is greedy.
+
+        Returns:
+            B captions; an uncased tokenizer, such as BLIP's own, makes them lower case.
+
+        Raises:
+            ValueError: images of another shape or with NaN, a setting out of its range, or a prefix with words that
+                the tokenizer does not know.
+            TypeError: images of integers.
+        """
+        _check_images(images)
+        if beams < 1:
+            raise ValueError(f"beams is {beams}; it must be at least 1.")
+        prompt: Tensor = self._tokenizer(prefix, return_tensors="pt").input_ids
+        if (prompt == self._tokenizer.unk_token_id).any():
+            raise ValueError(f"The prefix {prefix!r} has words that this BLIP's tokenizer does not know.")
+        # The prompt ends with [SEP], which generate() drops: its place is free for the caption.
+        room = int(self.model.config.text_config.max_position_embeddings) - prompt.shape[1] + 1
+        if not 1 <= max_tokens <= room:
+            raise ValueError(f"max_tokens is {max_tokens}; with this prefix and model it must be in 1..{room}.")
+
+        parameter: Tensor = next(self.model.parameters())
+        pixels = self._preprocess(images.to(parameter.device)).to(parameter.dtype)
+        tokens: Tensor = self.model.generate(
+            pixel_values=pixels,
+            input_ids=prompt.to(parameter.device).repeat(len(images), 1),
+            max_new_tokens=max_tokens,
+            num_beams=beams,
+            do_sample=False,
+        )
+        # The first token is BLIP's own start of text, which is not in its tokenizer's vocabulary.
+        captions: Sequence[str] = self._tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)
+        return [caption.strip() for caption in captions]
+
+
+_WHAT_TO_PUT_THERE = (
+    "Put the files of a BLIP captioning model there, such as Salesforce/blip-image-captioning-base: "
+    + "; ".join(f"{part}: {' or '.join(files)}" for part, files in REQUIRED_FILES.items())
+    + "."
+)
+
+
+def _find(folder: Path, part: str) -> Path:
+    for name in REQUIRED_FILES[part]:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(
+        f"The BLIP folder {folder} has no {part} ({' or '.join(REQUIRED_FILES[part])}). {_WHAT_TO_PUT_THERE}"
+    )
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}. Copy the file anew.") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} does not hold a JSON object. Copy the file anew.")
+    return cast(Mapping[str, Any], content)
+
+
+def _check_images(images: Tensor) -> None:
+    if not images.is_floating_point():
+        raise TypeError(f"images have dtype {images.dtype}; they must be floating point, with values in 0..1.")
+    if images.ndim != 4 or images.shape[-1] != 3 or images.numel() == 0:
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}; they must be (batch, height, width, 3), not empty, "
+            "with no alpha channel."
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("images hold NaN or infinite values; check the node that made them.")

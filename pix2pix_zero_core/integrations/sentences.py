@@ -1,0 +1,199 @@
+"""Where the sentences of an edit direction come from: banks on disk, and a grammar for any other word.
+
+Both fit one interface, `SentenceSource`: a bank folder is `SentenceBanks(folder)`, the grammar `sentences_about`.
+Named edits pair two banks ("cat2dog").
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from .grammar import Kind, sentences_about
+
+__all__ = [
+    "SHIPPED",
+    "EditSentences",
+    "Kind",
+    "NamedEdit",
+    "SentenceBanks",
+    "SentenceSource",
+    "load_edit",
+    "parse_sentences",
+    "read_edits",
+    "read_sentences",
+    "sentences_about",
+]
+
+SHIPPED = Path(__file__).resolve().parents[2] / "directions"
+"""The folder of the edits and banks that come with the project."""
+
+
+class SentenceSource(Protocol):
+    """Anything that has sentences about a concept."""
+
+    def __call__(self, concept: str, count: int, seed: int = 0) -> list[str]:
+        """Give `count` different sentences that name the concept, the same for the same arguments.
+
+        Raises:
+            ValueError: it cannot give so many, or none about this concept.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SentenceBanks:
+    """A folder of text files, one a concept: "cat with glasses" is `cat_with_glasses.txt`.
+
+    Attributes:
+        folder: where the files are; no concept leads out of it.
+    """
+
+    folder: Path
+
+    def __call__(self, concept: str, count: int, seed: int = 0) -> list[str]:
+        """Draw sentences of a bank without replacement; banks of equal length give the same lines for the same seed.
+
+        Raises:
+            FileNotFoundError: no bank for the concept.
+            ValueError: a concept that cannot be a file name, a corrupt bank, or more sentences than it has.
+        """
+        sentences = self.read(concept)
+        if not 1 <= count <= len(sentences):
+            raise ValueError(f"count is {count}; the bank of {concept!r} has sentences for 1..{len(sentences)}.")
+        rng = random.Random(seed)
+        return sorted(sentences, key=lambda _: rng.random())[:count]
+
+    def read(self, concept: str) -> list[str]:
+        """Every sentence of the concept's bank, in the order of the file.
+
+        Raises:
+            FileNotFoundError: no bank for the concept.
+            ValueError: a concept that cannot be a file name, or a corrupt bank.
+        """
+        path = self.path(concept)
+        if not path.is_file():
+            known = ", ".join(sorted(path.stem.replace("_", " ") for path in self.folder.glob("*.txt")))
+            raise FileNotFoundError(f"There is no sentence bank {path}. The folder has: {known or 'none'}.")
+        return read_sentences(path)
+
+    def path(self, concept: str) -> Path:
+        """The file of a concept's bank, whether it exists or not.
+
+        Raises:
+            ValueError: characters other than letters, digits, spaces, hyphens and apostrophes.
+        """
+        name = concept.strip().lower().replace(" ", "_")
+        if not re.fullmatch(r"\w[\w'-]*", name):
+            raise ValueError(
+                f"The concept {concept!r} cannot name a sentence bank; use letters, digits, spaces, - and ' only."
+            )
+        return self.folder / f"{name}.txt"
+
+
+def parse_sentences(text: str) -> list[str]:
+    """Split a text into sentences, one a line; blank lines are left out.
+
+    Raises:
+        ValueError: no sentence in it.
+    """
+    sentences = [line.strip() for line in text.split("\n") if line.strip()]
+    if not sentences:
+        raise ValueError("The sentence list is empty; write at least one sentence, one a line.")
+    return sentences
+
+
+def read_sentences(path: str | Path) -> list[str]:
+    """Read a text file of sentences, UTF-8, one a line.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not UTF-8, or no sentence in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no sentence file {path}.")
+    try:
+        return parse_sentences(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8 text.") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class NamedEdit:
+    """An edit from one concept to another, as `edits.json` lists it.
+
+    Attributes:
+        label: for people to read.
+        source: the concept to be replaced; the name of a bank.
+        target: the concept to replace it; the name of a bank.
+    """
+
+    label: str
+    source: str
+    target: str
+
+
+class EditSentences(NamedTuple):
+    """What an edit direction is built from."""
+
+    source_sentences: list[str]
+    target_sentences: list[str]
+    source: str
+    target: str
+
+
+def read_edits(folder: str | Path = SHIPPED) -> dict[str, NamedEdit]:
+    """Read the list of named edits, id to edit, in the order of the file.
+
+    Args:
+        folder: holds `edits.json`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not a JSON object of edits with a label and a source and target that differ.
+    """
+    path = Path(folder) / "edits.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no list of edits {path}.")
+    try:
+        listed: Any = json.loads(path.read_text(encoding="utf-8"))
+        edits = {str(name): _parse_edit(entry) for name, entry in listed.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{path} must map each edit to its "label", "source" and "target": {error}.') from error
+    return edits
+
+
+def _parse_edit(entry: Any) -> NamedEdit:
+    label, source, target = entry["label"], entry["source"], entry["target"]
+    for value in (label, source, target):
+        if not isinstance(value, str) or not value:
+            raise TypeError(f"{value!r} is not a word")
+    if source == target:
+        raise ValueError(f"source and target are both {source!r}")
+    return NamedEdit(label, source, target)
+
+
+def load_edit(edit: str, folder: str | Path = SHIPPED) -> EditSentences:
+    """Read both sentence banks of a named edit.
+
+    Args:
+        edit: its id, such as "cat2dog".
+        folder: holds `edits.json` and the banks in `sentences/`.
+
+    Raises:
+        FileNotFoundError: the list of edits or a bank is missing.
+        ValueError: an id that is not listed, or a corrupt file.
+    """
+    edits = read_edits(folder)
+    if edit not in edits:
+        raise ValueError(f"There is no edit {edit!r}; the edits are {', '.join(edits)}.")
+    banks = SentenceBanks(Path(folder) / "sentences")
+    source, target = edits[edit].source, edits[edit].target
+    return EditSentences(banks.read(source), banks.read(target), source, target)
