@@ -1,0 +1,21 @@
+"""pix2pix-zero for ComfyUI: the entry point of the node pack.
+
+ComfyUI imports this file and calls `comfy_entrypoint`. Nothing of ComfyUI is imported before that, so that the
+repository can also be imported, tested and installed without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .nodes import Pix2PixZeroExtension
+
+
+async def comfy_entrypoint() -> Pix2PixZeroExtension:
+    """Make Tiny Zoo known to the stock loaders and return the extension that lists the nodes."""
+    from .nodes import Pix2PixZeroExtension
+    from .tiny_zoo.comfy_model import register
+
+    register()
+    return Pix2PixZeroExtension()
