@@ -1,0 +1,91 @@
+"""Train the probe: `python -m tiny_zoo.train_probe`; the same command resumes. Needs the finished autoencoder."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .networks import AutoEncoder
+from .probe import WEIGHTS, Probe
+from .training import Run, averaged_weights, pictures
+from .world import ATTRIBUTES, POSE_RANGES, Scene, sample_scene
+
+
+def attribute_labels(scenes: list[Scene]) -> dict[str, Tensor]:
+    """Class index of every attribute, (B,) each."""
+    return {a: torch.tensor([values.index(getattr(s, a)) for s in scenes]) for a, values in ATTRIBUTES.items()}
+
+
+def pose_labels(scenes: list[Scene]) -> Tensor:
+    """Pose as fractions of its ranges, (B, 6)."""
+    return torch.tensor(
+        [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in scenes]
+    )
+
+
+@torch.no_grad()
+def through_autoencoder(images: Tensor, vae: AutoEncoder) -> Tensor:
+    """Encode and decode uint8 pictures (N, 3, 128, 128)."""
+    parts: list[Tensor] = []
+    for chunk in images.split(50):
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = vae.decode(vae.encode(chunk.float() / 255)).float()
+        parts.append((decoded.clamp(0, 1) * 255).round().to(torch.uint8))
+    return torch.cat(parts)
+
+
+def main() -> None:
+    """Train, and write the weights beside the others."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--scenes", type=int, default=8000)
+    arguments = parser.parse_args()
+
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    vae = averaged_weights("vae", AutoEncoder())
+    half = arguments.scenes // 2
+    train = torch.cat([pictures(half), through_autoencoder(pictures(half, first=half), vae)])
+    scenes = [sample_scene(i) for i in range(2 * half)]
+    held_out_scenes = [sample_scene(i, "validation") for i in range(300)]
+    held_out = pictures(300, "validation")
+    held_out_blurred = through_autoencoder(held_out, vae)
+    model = Probe()
+    run = Run("probe", model, arguments.lr, arguments.steps, ema=0.99)
+
+    def loss_of(step: int) -> Tensor:
+        model.train()
+        generator = torch.Generator().manual_seed(step)
+        rows = torch.randint(len(train), (arguments.batch,), generator=generator)
+        images = train[rows].float() / 255
+        images = images + torch.rand((), generator=generator) * 0.05 * torch.randn(images.shape, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, pose = model(images)
+        shown = [scenes[r] for r in rows.tolist()]
+        classes = [F.cross_entropy(logits[a].float(), label) for a, label in attribute_labels(shown).items()]
+        return torch.stack(classes).sum() + 5 * F.mse_loss(pose.float(), pose_labels(shown))
+
+    def evaluate(averaged: nn.Module) -> str:
+        assert isinstance(averaged, Probe)
+        averaged.eval()
+        lines: list[str] = []
+        for images in (held_out, held_out_blurred):
+            names, pose = averaged.read(images.float() / 255)
+            right = {
+                a: sum(x == getattr(s, a) for x, s in zip(v, held_out_scenes, strict=True)) for a, v in names.items()
+            }
+            error = (pose - pose_labels(held_out_scenes)).abs().mean()
+            lines.append(" ".join(f"{a} {n / 300:.3f}" for a, n in right.items()) + f" pose {error:.3f}")
+        return " | ".join(lines)
+
+    averaged = run.train(loss_of, evaluate, every=250)
+    torch.save({name: t.half() if t.is_floating_point() else t for name, t in averaged.state_dict().items()}, WEIGHTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Train the autoencoder: `python -m tiny_zoo.train_vae`; the same command resumes.
+
+64-pixel crops, mean squared error with a little L1; the latents are pulled towards zero mean and unit variance
+a channel, and the decoder sees them with a little noise, so that the diffusion model meets a well-scaled space.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .networks import AutoEncoder
+from .training import Run, pictures
+
+LATENT_NOISE = 0.05
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of pictures in 0..1, one a picture: (B, 3, H, W) x 2 -> (B,)."""
+    return -10 * (a - b).square().mean((1, 2, 3)).log10()
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--scenes", type=int, default=8000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    device = torch.device(arguments.device)
+    train = pictures(arguments.scenes)
+    held_out = pictures(64, "validation").to(device).float() / 255
+    model = AutoEncoder().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    run = Run("vae", model, arguments.lr, arguments.steps)
+    generator = torch.Generator()
+
+    def loss_of(step: int) -> Tensor:
+        generator.manual_seed(step)
+        rows = torch.randint(len(train), (arguments.batch,), generator=generator)
+        corners = torch.randint(128 - 64 + 1, (arguments.batch, 2), generator=generator)
+        crops = [train[r, :, y : y + 64, x : x + 64] for r, (y, x) in zip(rows.tolist(), corners.tolist(), strict=True)]
+        image = torch.stack(crops).to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            latent = model.encode(image)
+            noise = LATENT_NOISE * torch.randn(latent.shape, generator=generator).to(device)
+            decoded = model.decode(latent + noise).float()
+        latent = latent.float()
+        mean, std = latent.mean((0, 2, 3)), latent.std((0, 2, 3))
+        scale = mean.square().sum() + (std - 1).square().sum()
+        return F.mse_loss(decoded, image) + 0.05 * F.l1_loss(decoded, image) + 0.002 * scale
+
+    @torch.no_grad()
+    def evaluate(averaged: nn.Module) -> str:
+        assert isinstance(averaged, AutoEncoder)
+        latent = averaged.encode(held_out)
+        quality = psnr(averaged.decode(latent).clamp(0, 1), held_out).mean()
+        return f"psnr {quality:.2f} dB, latent mean {latent.mean():.2f} std {latent.std((0, 2, 3)).tolist()}"
+
+    run.train(loss_of, evaluate, every=250)
+
+
+if __name__ == "__main__":
+    main()
