@@ -1,0 +1,18 @@
+"""The ComfyUI nodes: thin adapters from MODEL, LATENT, CONDITIONING and CLIP to `pix2pix_zero_core`."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import ComfyExtension, io
+
+from .caption import BLIPCaption
+from .directions import ApplyEditDirection, EditDirection
+from .inversion import RegularizedDDIMInvert
+from .sampling import CrossAttnGuidedSampler
+
+
+class Pix2PixZeroExtension(ComfyExtension):
+    """What ComfyUI loads."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """List the nodes."""
+        return [BLIPCaption, RegularizedDDIMInvert, EditDirection, ApplyEditDirection, CrossAttnGuidedSampler]
