@@ -1,0 +1,1 @@
+"""Benchmarks on Tiny Zoo, where the true edit of every picture is known."""

@@ -1,0 +1,81 @@
+"""The world: what a scene says is what is drawn, and an edit changes nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+
+from tiny_zoo.captions import VOCABULARY, caption, read_attributes, sentences, token_ids
+from tiny_zoo.compose_directions import FOLDER, compose
+from tiny_zoo.world import ATTRIBUTES, POSE_RANGES, counterfactual, render, sample_scene
+
+
+def picture(scene):
+    return np.asarray(render(scene), dtype=np.float32) / 255
+
+
+def test_a_scene_is_its_number():
+    assert sample_scene(5) == sample_scene(5)
+    assert sample_scene(5) != sample_scene(6)
+    assert sample_scene(5, "test") != sample_scene(5, "train")
+    np.testing.assert_array_equal(picture(sample_scene(5)), picture(sample_scene(5)))
+
+
+def test_scenes_stay_in_the_ranges_that_the_probe_learns():
+    for seed in range(50):
+        for name, (low, high) in POSE_RANGES.items():
+            assert low <= getattr(sample_scene(seed), name) <= high
+
+
+@pytest.mark.parametrize("attribute", ["animal", "coat", "background", "accessory", "medium", "facing"])
+def test_every_attribute_shows(attribute):
+    scene = sample_scene(3, animal="cat", medium="drawing")
+    drawn = [picture(counterfactual(scene, **{attribute: value})) for value in ATTRIBUTES[attribute]]
+    for i, one in enumerate(drawn):
+        for other in drawn[:i]:
+            assert np.abs(one - other).max() > 0.2
+
+
+@pytest.mark.parametrize("medium", ATTRIBUTES["medium"])
+def test_another_animal_leaves_the_background_alone(medium):
+    scene = sample_scene(11, animal="cat", medium=medium)
+    cat, dog = picture(scene), picture(counterfactual(scene, animal="dog"))
+    changed = np.abs(cat - dog).max(-1) > 0
+    assert 0.02 < changed.mean() < 0.4
+    assert not changed[:4].any() and not changed[:, :2].any()
+
+
+def test_an_unknown_value_is_refused():
+    with pytest.raises(ValueError, match="animal is 'fish'.*cat, dog"):
+        dataclasses.replace(sample_scene(0), animal="fish")
+
+
+def test_captions_say_what_is_there_and_nothing_else():
+    for seed in range(200):
+        scene = sample_scene(seed)
+        told = read_attributes(caption(scene, random.Random(seed), drop=0.3))
+        assert told["animal"] == scene.animal
+        for attribute, value in told.items():
+            assert value == getattr(scene, attribute)
+
+
+def test_token_ids_are_clip_like():
+    ids = token_ids("a cat, and a unicorn!")
+    assert len(ids) == 77
+    words = {i: w for w, i in VOCABULARY.items()}
+    assert [words[i] for i in ids[:8]] == ["<start>", "a", "cat", "and", "a", "<unknown>", "<end>", "<end>"]
+    assert len(token_ids("cat " * 200)) == 77 and token_ids("cat " * 200)[-1] == VOCABULARY["<end>"]
+
+
+def test_sentences_about_two_concepts_describe_the_same_scenes():
+    cats, dogs = sentences(20, 1, animal="cat"), sentences(20, 1, animal="dog")
+    assert [s.replace("cat", "dog") for s in cats] == dogs
+    assert all("glasses" in s for s in sentences(20, 1, accessory="glasses"))
+
+
+def test_the_banks_are_what_the_script_writes():
+    for name, text in compose().items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == text

@@ -1,0 +1,67 @@
+"""Draw samples from captions and let the probe judge them: `python -m tiny_zoo.draw --output samples.png`."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pix2pix_zero_core import ClassifierFreeGuidance, Inversion, reconstruct
+from pix2pix_zero_core.schedule import ddim_sigmas
+
+from .captions import caption
+from .denoiser import TinyZoo
+from .probe import load_probe
+from .training import WEIGHTS
+from .world import ATTRIBUTES, sample_scene
+
+
+@torch.no_grad()
+def sample(model: TinyZoo, texts: list[str], steps: int, scale: float, seed: int) -> Tensor:
+    """Pictures of texts, (B, 3, 128, 128) in 0..1: DDIM with classifier-free guidance from noise of a seed."""
+    sigmas = ddim_sigmas(model.sigmas, steps)
+    noise = torch.randn(len(texts), 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+    start = Inversion(noise * (1 + sigmas[0] ** 2).sqrt(), sigmas)
+    guided = ClassifierFreeGuidance(model, model.encode_text([""]), scale)
+    return model.vae.decode(reconstruct(guided, start, model.encode_text(texts))).clamp(0, 1)
+
+
+def sheet(pictures: Tensor, columns: int) -> Image.Image:
+    """Tile pictures (B, 3, H, W) in 0..1 into one."""
+    tiles = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    height, width = tiles.shape[1:3]
+    page = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "white")
+    for i, tile in enumerate(tiles):
+        page.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
+    return page
+
+
+def main() -> None:
+    """Draw, judge, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=WEIGHTS / "checkpoints" / "tiny_zoo.safetensors")
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--cfg", type=float, default=5.0)
+    parser.add_argument("--output", type=Path, default=Path("samples.png"))
+    arguments = parser.parse_args()
+    model = TinyZoo.load(arguments.checkpoint)
+    scenes = [sample_scene(i, "validation") for i in range(arguments.count)]
+    keep = ("animal", "coat", "background", "accessory", "medium")
+    texts = [caption(scene, random.Random(i), keep=keep) for i, scene in enumerate(scenes)]
+    pictures = torch.cat(
+        [sample(model, texts[i : i + 25], arguments.steps, arguments.cfg, seed=i) for i in range(0, len(texts), 25)]
+    )
+    sheet(pictures[:32], 8).save(arguments.output)
+    names, _ = load_probe().read(pictures)
+    for attribute in ATTRIBUTES:
+        right = sum(x == getattr(s, attribute) for x, s in zip(names[attribute], scenes, strict=True))
+        print(f"{attribute} {right / len(scenes):.3f}")
+
+
+if __name__ == "__main__":
+    main()
