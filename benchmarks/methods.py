@@ -21,6 +21,7 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.schedule import ddim_sigmas
 from tiny_zoo.denoiser import TinyZoo
 
+DEFAULT = NoiseRegularizer()
 OFF = NoiseRegularizer(strength=0, kl_strength=0)
 
 
@@ -76,7 +77,7 @@ def official_code(denoise: Counted, problem: Problem) -> Tensor:
     ).edited
 
 
-def ours(guidance: MapGuidance, regularizer: NoiseRegularizer = NoiseRegularizer(), fixed_point: int = 3) -> Method:
+def ours(guidance: MapGuidance, regularizer: NoiseRegularizer = DEFAULT, fixed_point: int = 3) -> Method:
     """This project's method with given settings."""
 
     def run(denoise: Counted, problem: Problem) -> Tensor:

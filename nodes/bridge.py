@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -61,10 +62,10 @@ def require_cross_attention_model(model: Any) -> None:
         )
 
 
-def cross_attention_layers(unet: nn.Module) -> dict[tuple[str, int, int], nn.Module]:
+def cross_attention_layers(unet: nn.Module) -> dict[tuple[str, int, int], Any]:
     """Find the cross-attention of a UNetModel: (block, number, index in the block), as patches see it, to module."""
     pattern = re.compile(r"(input|middle|output)_blocks?\.(\d+)\..*transformer_blocks\.(\d+)\.attn2")
-    layers: dict[tuple[str, int, int], nn.Module] = {}
+    layers: dict[tuple[str, int, int], Any] = {}
     for name, module in unet.named_modules():
         if found := pattern.fullmatch(name):
             block, number, index = found.groups()
@@ -122,7 +123,7 @@ class _MapRecorder:
     conditioning. The first call counts: PAG and SAG run the model again.
     """
 
-    def __init__(self, layers: dict[tuple[str, int, int], nn.Module], cond: list[dict[str, Any]]) -> None:
+    def __init__(self, layers: dict[tuple[str, int, int], Any], cond: list[dict[str, Any]]) -> None:
         self.layers = layers
         self.positions = {part["uuid"]: i for i, part in enumerate(cond)}
         self.maps: dict[Hashable, Tensor] = {}
@@ -169,7 +170,8 @@ class _InferenceTensorsAsConstants(TorchFunctionMode):
         tensors: list[Tensor] = []
         tree_map_only(Tensor, tensors.append, (args, kwargs))
         if any(t.requires_grad and not _is_constant(t) for t in tensors) and any(_is_constant(t) for t in tensors):
-            args, kwargs = tree_map_only(Tensor, lambda t: _constant(t) if _is_constant(t) else t, (args, kwargs))
+            swap = partial(tree_map_only, Tensor, lambda t: _constant(t) if _is_constant(t) else t)
+            return func(*swap(args), **swap(kwargs))
         return func(*args, **kwargs)
 
 

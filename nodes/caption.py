@@ -1,5 +1,8 @@
 """BLIPCaption: say what a picture shows, so that nobody has to write a prompt."""
 
+# ComfyUI's base classes leave the arguments of what they call open.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from pathlib import Path

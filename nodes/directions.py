@@ -1,5 +1,8 @@
 """EditDirection and ApplyEditDirection: from words or sentences to a shifted conditioning."""
 
+# ComfyUI's base classes leave the arguments of what they call open.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 import hashlib
@@ -161,9 +164,9 @@ def _custom_edit(source: str, target: str, count: int) -> EditSentences:
             )
     if source.strip() == target.strip():
         raise ValueError(f"source and target are both {source.strip()!r}; the direction between them is zero.")
-    lists = [_sentences(text, count) for text in (source, target)]
-    names = [parse_sentences(text)[0] for text in (source, target)]
-    return EditSentences(*lists, *names)
+    return EditSentences(
+        _sentences(source, count), _sentences(target, count), parse_sentences(source)[0], parse_sentences(target)[0]
+    )
 
 
 def _sentences(text: str, count: int) -> list[str]:

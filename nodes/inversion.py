@@ -1,5 +1,8 @@
 """RegularizedDDIMInvert: from a picture's latent to the noise that samples back to it."""
 
+# ComfyUI's base classes leave the arguments of what they call open.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 import dataclasses

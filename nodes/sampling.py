@@ -1,5 +1,8 @@
 """CrossAttnGuidedSampler: sample the edited picture while its cross-attention follows the original's."""
 
+# ComfyUI's base classes leave the arguments of what they call open.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 import dataclasses

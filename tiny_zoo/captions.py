@@ -112,7 +112,10 @@ def sentences(count: int, seed: int, **fixed: str) -> list[str]:
     """
     return [
         caption(
-            sample_scene(seed * count + i, **fixed), random.Random(seed * count + i), drop=0.2, keep=("animal", *fixed)
+            sample_scene(seed * count + i, "train", **fixed),
+            random.Random(seed * count + i),
+            drop=0.2,
+            keep=("animal", *fixed),
         )
         for i in range(count)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import torch
@@ -72,7 +72,7 @@ class TinyZoo:
         return Prediction(x - level * eps, recorded)
 
 
-def _recorder(name: str, maps: dict[Hashable, Tensor]):  # noqa: ANN202
+def _recorder(name: str, maps: dict[Hashable, Tensor]) -> Callable[[nn.Module, tuple[Tensor, Tensor]], None]:
     def record(layer: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
         x, context = inputs
         q, k = layer.to_q(x), layer.to_k(context)  # pyright: ignore[reportCallIssue]

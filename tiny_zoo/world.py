@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 from PIL import Image, ImageDraw
 
@@ -92,9 +92,9 @@ def sample_scene(seed: int, split: Literal["train", "validation", "test"] = "tra
         **fixed: attributes that are not drawn, for example ``animal="cat"``.
     """
     rng = random.Random(SPLITS[split] + seed)
-    attributes = {name: rng.choice(values) for name, values in ATTRIBUTES.items()}
+    attributes: dict[str, Any] = {name: rng.choice(values) for name, values in ATTRIBUTES.items()}
     pose = {name: round(rng.uniform(low, high), 4) for name, (low, high) in POSE_RANGES.items()}
-    return Scene(**{**attributes, **fixed}, **pose, layout=rng.getrandbits(31))
+    return Scene(**{**attributes, **fixed, **pose}, layout=rng.getrandbits(31))
 
 
 def render(scene: Scene, size: int = 128) -> Image.Image:
@@ -191,13 +191,15 @@ class _Canvas:
         """Lay brush strokes over what is there (oil), each in the colour that it covers."""
         if self.medium != "oil":
             return
-        small = self.image.resize((64, 64), Image.Resampling.BOX).load()
-        assert small is not None
+        covered = self.image.resize((64, 64), Image.Resampling.BOX)
         for _ in range(strokes):
             u, v = self.rng.random(), self.rng.random()
             angle, length = self.rng.gauss(-0.5, 0.35), self.rng.uniform(0.04, 0.09)
             light = self.rng.gauss(0.0, 9.0)
-            r, g, b = (min(255, max(0, round(channel + light))) for channel in small[int(u * 64), int(v * 64)])
+            r, g, b = (
+                min(255, max(0, round(channel + light)))
+                for channel in cast(Colour, covered.getpixel((int(u * 64), int(v * 64))))
+            )
             du, dv = math.cos(angle) * length / 2, math.sin(angle) * length / 2
             ends = [((u - du) * self.pixels, (v - dv) * self.pixels), ((u + du) * self.pixels, (v + dv) * self.pixels)]
             self.pen.line(ends, fill=(r, g, b), width=round(0.03 * self.pixels))

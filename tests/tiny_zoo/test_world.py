@@ -49,7 +49,7 @@ def test_another_animal_leaves_the_background_alone(medium):
 
 
 def test_an_unknown_value_is_refused():
-    with pytest.raises(ValueError, match="animal is 'fish'.*cat, dog"):
+    with pytest.raises(ValueError, match=r"animal is 'fish'.*cat, dog"):
         dataclasses.replace(sample_scene(0), animal="fish")
 
 
