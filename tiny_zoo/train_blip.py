@@ -1,7 +1,7 @@
 """Train the captioner: `python -m tiny_zoo.train_blip`; the same command resumes.
 
 A BLIP of transformers in miniature learns to say everything that a picture of the world shows. It ends in
-`weights/blip`, a folder in the layout of every BLIP captioner, in half precision, and prints how often the captions
+`weights/blip/tiny_zoo`, a folder in the layout of every BLIP captioner, in half precision, and prints how often the captions
 of held-out scenes are right. This is the one training that needs transformers.
 """
 
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=20000, help="training pictures, 48 KB of memory each")
     parser.add_argument("--held-out", type=int, default=500, help="pictures of each evaluation")
     parser.add_argument("--every", type=int, default=500, help="steps between two evaluations")
-    parser.add_argument("--output", type=Path, default=WEIGHTS / "blip")
+    parser.add_argument("--output", type=Path, default=WEIGHTS / "blip" / "tiny_zoo")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
