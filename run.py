@@ -9,7 +9,7 @@ The first call builds a private environment in ``.runtime/``; later ones reuse i
 
     COMFYUI_PATH            a ComfyUI to use instead of the pinned one (the folder that holds main.py)
     PIX2PIX_ZERO_RUNTIME    where to keep the environment instead of .runtime/
-    OMP_NUM_THREADS         CPU threads of torch (demo and test: 4 at most, unless you set it)
+    OMP_NUM_THREADS         CPU threads of torch in demo and test (default: 1)
 
 pip's own variables work too: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gets a torch without CUDA.
 Needs nothing but Python 3.10 and its standard library.
@@ -478,8 +478,11 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def quiet_cpu() -> dict[str, str]:
-    """Settings for small models on a CPU without network: many threads only slow them down."""
-    threads = os.environ.get("OMP_NUM_THREADS") or str(min(4, os.cpu_count() or 1))
+    """Settings for tiny models on a CPU without network.
+
+    One thread by default: such models gain little from more, which wait for each other wherever a core is busy.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
     return {"OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 
 

@@ -1,8 +1,8 @@
 """Train the captioner: `python -m tiny_zoo.train_blip`; the same command resumes.
 
 A BLIP of transformers in miniature learns to say everything that a picture of the world shows. It ends in
-`weights/blip/tiny_zoo`, a folder in the layout of every BLIP captioner, in half precision, and prints how often the captions
-of held-out scenes are right. This is the one training that needs transformers.
+`weights/blip/tiny_zoo`, a folder in the layout of every BLIP captioner, in half precision, and prints how often the
+captions of held-out scenes are right. This is the one training that needs transformers.
 """
 
 from __future__ import annotations
