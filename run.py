@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 ROOT = Path(__file__).resolve().parent
+EXAMPLES = ROOT / "demo"
 PACK = "pix2pix-zero"
 
 # The pinned ComfyUI is the unmodified upstream tree that this wheel carries: PyPI is reachable where GitHub may not be.
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | serve | test")
 
     demo_parser = commands.add_parser("demo", help="edit one picture and save what came out")
-    demo_parser.add_argument("--image", type=Path, help="the picture to edit (default: the one in examples/)")
+    demo_parser.add_argument("--image", type=Path, help="the picture to edit (default: one of ours)")
     demo_parser.add_argument("--edit", default="cat2dog", help="a direction of tiny_zoo/directions (default: cat2dog)")
     demo_parser.add_argument(
         "--output", type=Path, default=ROOT / "output", help="folder for the results (default: output)"
@@ -121,8 +122,6 @@ def main(arguments: Sequence[str]) -> int:
     if further and options.command != "test":
         parser.error(f"{options.command} does not know {' '.join(further)}")
 
-    # An exit by exception, which stops the servers on its way out.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         runtime = Runtime.from_environment(os.environ)
         if options.command == "demo":
@@ -143,8 +142,8 @@ def main(arguments: Sequence[str]) -> int:
 def demo(runtime: Runtime, image: Path | None, edit: str, output: Path, *, keep_open: bool) -> None:
     """Edit one picture in a headless ComfyUI; save source, reconstruction, edited picture and all side by side."""
     started = time.monotonic()
-    template = json.loads((ROOT / "examples" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    picture = image or ROOT / "examples" / f"{edit.partition('2')[0]}.png"  # cat.png for cat2dog
+    template = json.loads((EXAMPLES / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    picture = image or EXAMPLES / f"{edit.partition('2')[0]}.png"  # cat.png for cat2dog
     if not picture.is_file():
         raise Failure(f"no picture at {picture}: give an existing file with --image")
     set_up(runtime)
@@ -221,6 +220,13 @@ def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple
         command = [scripts / "pytest", *options, *(live or ["tests/comfy"]), "--override-ini=pythonpath="]
         commands["comfy"] = command, [runtime.comfyui, ROOT]
     return commands
+
+
+def exit_by_exception(signals: Sequence[str]) -> None:
+    """Turn signals that would kill this process into exits that stop its servers; ignored ones stay ignored."""
+    for number in (getattr(signal, name) for name in signals if hasattr(signal, name)):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def hold_open(server: Server) -> None:
@@ -300,7 +306,8 @@ def set_up(runtime: Runtime, *, test: bool = False) -> None:
         complete(runtime, "torch", TORCH, lambda: install_torch(runtime))
         packages = {"ComfyUI": COMFYUI_PACKAGES, "pack": PACK_PACKAGES} | ({"test": TEST_PACKAGES} if test else {})
         if not runtime.pinned:
-            packages["ComfyUI"] = read_requirements(runtime.comfyui / "requirements.txt")
+            # requests is imported by ComfyUIs that still count on transformers to bring it.
+            packages["ComfyUI"] = ("requests", *read_requirements(runtime.comfyui / "requirements.txt"))
         for name, requirements in packages.items():
             complete(runtime, name, requirements, partial(pip_install, runtime, name, requirements))
 
@@ -775,4 +782,5 @@ def describe_rejection(workflow: Workflow, answer: Mapping[str, Any]) -> Iterato
 if __name__ == "__main__":
     if sys.version_info < (3, 10):  # noqa: UP036
         sys.exit(f"pix2pix-zero needs Python 3.10 or newer, and this is {sys.version.split()[0]}")
+    exit_by_exception(["SIGTERM", "SIGHUP"])
     sys.exit(main(sys.argv[1:]))

@@ -54,7 +54,11 @@ class BLIPCaption(io.ComfyNode):
                 io.Int.Input("max_tokens", default=40, min=1, max=500, tooltip="Longest caption, in BLIP's tokens."),
                 io.Int.Input("beams", default=3, min=1, max=20, tooltip="Width of the beam search. 1 is greedy."),
             ],
-            outputs=[io.String.Output("caption", is_output_list=True, tooltip="One caption a picture.")],
+            outputs=[
+                io.String.Output(
+                    "caption", display_name="caption", is_output_list=True, tooltip="One caption a picture."
+                )
+            ],
         )
 
     @classmethod
@@ -68,8 +72,11 @@ class BLIPCaption(io.ComfyNode):
         device = comfy.model_management.text_encoder_device()
         half = comfy.model_management.should_use_fp16(device, prioritize_performance=False)
         captioner = Captioner.from_folder(folders[model], dtype=torch.float16 if half else torch.float32)
+        # In a container: ModelPatcher sets `device` on what it loads, which a transformers model forbids.
         patcher: Any = comfy.model_patcher.ModelPatcher(
-            captioner.model, load_device=device, offload_device=comfy.model_management.text_encoder_offload_device()
+            torch.nn.ModuleList([captioner.model]),
+            load_device=device,
+            offload_device=comfy.model_management.text_encoder_offload_device(),
         )
         comfy.model_management.load_models_gpu([patcher])
         return io.NodeOutput(captioner(image, prefix=prefix, max_tokens=max_tokens, beams=beams))

@@ -87,7 +87,11 @@ class EditDirection(io.ComfyNode):
                     "other things too.",
                 ),
             ],
-            outputs=[DirectionType.Output("direction", tooltip="For Apply Edit Direction, with the same CLIP.")],
+            outputs=[
+                DirectionType.Output(
+                    "direction", display_name="direction", tooltip="For Apply Edit Direction, with the same CLIP."
+                )
+            ],
         )
 
     @classmethod
@@ -132,7 +136,7 @@ class ApplyEditDirection(io.ComfyNode):
                     tooltip="1 is the full edit, less is a weaker one, negative leads the other way.",
                 ),
             ],
-            outputs=[io.Conditioning.Output("target", tooltip="Text of the edited picture.")],
+            outputs=[io.Conditioning.Output("target", display_name="target", tooltip="Text of the edited picture.")],
         )
 
     @classmethod
@@ -162,15 +166,18 @@ def _custom_edit(source: str, target: str, count: int) -> EditSentences:
             raise ValueError(
                 f"Edit Direction is set to custom, but {name} is empty; write a word or several sentences."
             )
-    if source.strip() == target.strip():
-        raise ValueError(f"source and target are both {source.strip()!r}; the direction between them is zero.")
+    source_lines, target_lines = parse_sentences(source), parse_sentences(target)
+    if source_lines == target_lines:
+        raise ValueError(
+            f"source and target are both {source.strip()!r}; the direction between them is zero. Write what is to be "
+            "replaced in source and what replaces it in target."
+        )
     return EditSentences(
-        _sentences(source, count), _sentences(target, count), parse_sentences(source)[0], parse_sentences(target)[0]
+        _sentences(source_lines, count), _sentences(target_lines, count), source_lines[0], target_lines[0]
     )
 
 
-def _sentences(text: str, count: int) -> list[str]:
-    lines = parse_sentences(text)
+def _sentences(lines: list[str], count: int) -> list[str]:
     return lines if len(lines) > 1 else sentences_about(lines[0], count)
 
 

@@ -16,7 +16,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, NoiseRegularizer, invert, reconstruct
-from ..pix2pix_zero_core.schedule import ddim_sigmas
+from ..pix2pix_zero_core.schedule import check_sigmas, ddim_sigmas
 from ..pix2pix_zero_core.types import check_latent
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, progress, require_cross_attention_model
 from .types import CATEGORY, InversionType
@@ -72,11 +72,21 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 io.Sigmas.Input("sigmas", optional=True, tooltip="A schedule of your own; replaces steps."),
             ],
             outputs=[
-                InversionType.Output("inversion", tooltip="Noise, schedule and trajectory, for the guided sampler."),
-                io.Latent.Output("noise", tooltip="The noise, for stock samplers (with add_noise off)."),
-                io.Latent.Output("reconstruction", tooltip="The picture sampled back from the noise."),
+                InversionType.Output(
+                    "inversion",
+                    display_name="inversion",
+                    tooltip="Noise, schedule and trajectory, for the guided sampler.",
+                ),
+                io.Latent.Output(
+                    "noise", display_name="noise", tooltip="The noise, for stock samplers (with add_noise off)."
+                ),
+                io.Latent.Output(
+                    "reconstruction", display_name="reconstruction", tooltip="The picture sampled back from the noise."
+                ),
                 io.Float.Output(
-                    "reconstruction_db", tooltip="Signal-to-noise ratio of the reconstructed latent in dB."
+                    "reconstruction_db",
+                    display_name="reconstruction_db",
+                    tooltip="Signal-to-noise ratio of the reconstructed latent in dB.",
                 ),
             ],
         )
@@ -105,6 +115,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
             )
         if sigmas is None:
             sigmas = ddim_sigmas(model.get_model_object("model_sampling").sigmas.float().cpu(), steps)
+        check_sigmas(sigmas)  # the stock guider returns at once where there are none
         sampler = _Inverter(model, NoiseRegularizer(regularization, kl), fixed_point, reconstruct)
         guider = comfy.samplers.CFGGuider(model.clone())
         guider.inner_set_conds({TARGET: source, SOURCE: source})

@@ -91,8 +91,10 @@ class CrossAttnGuidedSampler(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output("edited", tooltip="The edited picture."),
-                io.Latent.Output("reference", tooltip="The original, as the reference branch ends."),
+                io.Latent.Output("edited", display_name="edited", tooltip="The edited picture."),
+                io.Latent.Output(
+                    "reference", display_name="reference", tooltip="The original, as the reference branch ends."
+                ),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Draw the pictures that the demo edits: `python -m tiny_zoo.draw_examples` writes `examples/<source>.png`."""
+"""Draw the pictures that the demo edits: `python -m tiny_zoo.draw_examples` writes `demo/<source>.png`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .world import render, sample_scene
 
-FOLDER = Path(__file__).parents[1] / "examples"
+FOLDER = Path(__file__).parents[1] / "demo"
 
 EXAMPLES: dict[str, tuple[int, dict[str, str]]] = {
     "cat": (7, {"animal": "cat", "coat": "orange", "background": "meadow", "accessory": "none", "medium": "drawing"}),

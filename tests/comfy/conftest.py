@@ -1,22 +1,80 @@
-"""A live ComfyUI with the pack, for the tests that queue workflows."""
+"""A live ComfyUI with the pack, for the tests that queue workflows, and small models with random weights."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
 
 import run
+from tiny_zoo.captions import VOCABULARY
+from tiny_zoo.networks import AutoEncoder, TextEncoder, UNet
+
+torch.set_num_threads(1)
+
+RANDOM_ZOOS = {
+    "random_zoo.safetensors": (0, torch.float32),
+    "random_zoo_fp16.safetensors": (0, torch.float16),
+    "other_zoo.safetensors": (1, torch.float32),
+}
+"""Name of a checkpoint -> seed and type of its weights."""
+
+
+def random_zoo(seed: int) -> dict[str, torch.nn.Module]:
+    """Tiny Zoo's networks with random weights, under the prefixes of a checkpoint.
+
+    No layer is left at zero, so that every one matters. The UNet predicts little noise, so that inversion round-trips,
+    and latents of pictures have a variance near 1, both as with trained weights.
+    """
+    torch.manual_seed(seed)
+    unet, autoencoder = UNet(), AutoEncoder()
+    for parameter in unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    with torch.no_grad():
+        unet.out[2].weight.mul_(0.05)
+        autoencoder.taesd_encoder[-1].weight.mul_(50)
+    return {
+        "model.diffusion_model.": unet,
+        "cond_stage_model.transformer.": TextEncoder(len(VOCABULARY)),
+        "first_stage_model.": autoencoder,
+    }
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[run.Server]:
-    """One server for the session, on the CPU in float32, with a base folder of its own."""
-    runtime = run.Runtime.from_environment(os.environ)
+def zoo() -> dict[str, torch.nn.Module]:
+    """The networks of random_zoo.safetensors, as torch modules."""
+    return random_zoo(seed=0)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ComfyUI's base folder, with the random checkpoints among its models."""
     base = tmp_path_factory.mktemp("comfyui")
     run.make_base(base)
+    folder = base / "models" / "checkpoints"
+    folder.mkdir()
+    for name, (seed, dtype) in RANDOM_ZOOS.items():
+        weights = {
+            prefix + key: tensor.to(dtype).contiguous()
+            for prefix, network in random_zoo(seed).items()
+            for key, tensor in network.state_dict().items()
+        }
+        safetensors.torch.save_file(weights, folder / name)
+    return base
+
+
+@pytest.fixture(scope="session")
+def server(base: Path) -> Iterator[run.Server]:
+    """One server for the session, on the CPU in float32, with a base folder of its own."""
+    runtime = run.Runtime.from_environment(os.environ)
     flags = ("--cpu", "--fp32-text-enc")
     with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
         yield server
@@ -26,3 +84,174 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[run.Server]:
 def object_info(server: run.Server) -> dict[str, Any]:
     """The server's description of its nodes, class -> schema."""
     return server.get("/object_info")
+
+
+@pytest.fixture(scope="session")
+def pack() -> Any:
+    """The pack's modules in this process, beside ComfyUI's: `pack.nodes`, `pack.tiny_zoo` and so on."""
+    import asyncio
+    import importlib.util
+    import sys
+
+    from comfy.cli_args import args
+
+    args.cpu = args.fp32_text_enc = True  # before anything of ComfyUI asks for a device
+    spec = importlib.util.spec_from_file_location(
+        "pix2pix_zero", run.ROOT / "__init__.py", submodule_search_locations=[str(run.ROOT)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    asyncio.run(module.comfy_entrypoint())
+    return module
+
+
+@pytest.fixture(scope="session")
+def load_checkpoint(pack: Any, base: Path) -> Callable[[str], tuple[Any, Any, Any]]:
+    """What the stock loader loads in this process: name of a checkpoint -> MODEL, CLIP, VAE."""
+    import comfy.sd
+
+    def load(name: str) -> tuple[Any, Any, Any]:
+        path = base / "models" / "checkpoints" / name
+        model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=True, output_clip=True)[:3]
+        return model, clip, vae
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def latent(server: run.Server) -> Callable[[dict[str, Any]], Tensor]:
+    """What a SaveLatent node saved: its output -> (B, C, H, W)."""
+
+    def read(output: dict[str, Any]) -> Tensor:
+        (entry,) = output["latents"]
+        return safetensors.torch.load(server.view(entry))["latent_tensor"]
+
+    return read
+
+
+class Graph:
+    """A workflow that grows by one node a call: `graph.add("VAEDecode", samples=..., vae=...)` returns its number."""
+
+    def __init__(self) -> None:
+        self.workflow: run.Workflow = {}
+
+    def add(self, class_type: str, title: str = "", **inputs: Any) -> str:
+        """Add a node; an input is a value or a pair of node and output."""
+        number = str(len(self.workflow) + 1)
+        self.workflow[number] = {"class_type": class_type, "inputs": inputs, "_meta": {"title": title or class_type}}
+        return number
+
+
+class EditGraph(Graph):
+    """An edit of a picture without BLIP, in few steps, on a checkpoint with random weights.
+
+    The attributes name its nodes; `set` changes inputs of one. Nothing runs until `save` asks for a latent.
+    """
+
+    def __init__(self, checkpoint: str = "random_zoo.safetensors", text: str = "a drawing of a cat", steps: int = 3):
+        super().__init__()
+        self.checkpoint = self.add("CheckpointLoaderSimple", ckpt_name=checkpoint)
+        self.picture = self.add("LoadImage", image="cat.png")
+        self.scaled = self.add(
+            "ImageScale", image=[self.picture, 0], upscale_method="lanczos", width=64, height=64, crop="center"
+        )
+        self.original = self.add("VAEEncode", pixels=[self.scaled, 0], vae=[self.checkpoint, 2])
+        self.source = self.add("CLIPTextEncode", text=text, clip=[self.checkpoint, 1])
+        self.direction = self.add(
+            "Pix2PixZeroEditDirection",
+            clip=[self.checkpoint, 1],
+            edit="custom",
+            source="a cat\na drawing of a cat",
+            target="a dog\na drawing of a dog",
+            sentences=2,
+        )
+        self.target = self.add(
+            "Pix2PixZeroApplyEditDirection",
+            source=[self.source, 0],
+            direction=[self.direction, 0],
+            clip=[self.checkpoint, 1],
+            strength=1.0,
+        )
+        self.inversion = self.add(
+            "Pix2PixZeroRegularizedDDIMInvert",
+            model=[self.checkpoint, 0],
+            latent=[self.original, 0],
+            source=[self.source, 0],
+            steps=steps,
+            regularization=2.0,
+            kl=20.0,
+            fixed_point=1,
+            reconstruct=True,
+        )
+        self.sampler = self.add(
+            "Pix2PixZeroCrossAttnGuidedSampler",
+            model=[self.checkpoint, 0],
+            inversion=[self.inversion, 0],
+            source=[self.source, 0],
+            target=[self.target, 0],
+            negative=[self.source, 0],
+            cfg=5.0,
+            guidance=0.1,
+            unit="normalized",
+            guidance_start=0.0,
+            guidance_end=1.0,
+        )
+
+    def set(self, node: str, **inputs: Any) -> EditGraph:
+        """Change inputs of a node."""
+        self.workflow[node]["inputs"] |= inputs
+        return self
+
+    def save(self, node: str, output: int = 0) -> str:
+        """Save a latent; returns the number of the node that does."""
+        return self.add("SaveLatent", samples=[node, output], filename_prefix="test")
+
+
+@pytest.fixture(scope="session")
+def edit_graph(server: run.Server) -> Callable[..., EditGraph]:
+    """Makes an `EditGraph` whose picture is on the server."""
+    server.upload(run.ROOT / "demo" / "cat.png")
+    return EditGraph
+
+
+@dataclass
+class InProcess:
+    """The nodes called directly, on a model of this process, as ComfyUI calls them: under inference mode."""
+
+    nodes: Any
+    model: Any
+    source: Any
+    target: Any
+    latent: dict[str, Tensor]
+
+    def invert(self, steps: int = 3, sigmas: Tensor | None = None, **changed: Any) -> tuple[Any, ...]:
+        """Call RegularizedDDIMInvert."""
+        inputs = {"model": self.model, "latent": self.latent, "source": self.source} | changed
+        settings = {"regularization": 2.0, "kl": 20.0, "fixed_point": 1, "reconstruct": False}
+        with torch.inference_mode():
+            return self.nodes.RegularizedDDIMInvert.execute(**inputs, **settings, steps=steps, sigmas=sigmas).result
+
+    def sample(self, inversion: Any, guidance: float = 0.1, **changed: Any) -> tuple[Any, ...]:
+        """Call CrossAttnGuidedSampler."""
+        inputs = {"model": self.model, "source": self.source, "target": self.target, "negative": self.source} | changed
+        settings = {"cfg": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 1.0}
+        with torch.inference_mode():
+            return self.nodes.CrossAttnGuidedSampler.execute(
+                inversion=inversion, guidance=guidance, **inputs, **settings
+            ).result
+
+
+@pytest.fixture(scope="module", params=["random_zoo.safetensors", "random_zoo_fp16.safetensors"], ids=["fp32", "fp16"])
+def in_process(
+    request: pytest.FixtureRequest, pack: Any, load_checkpoint: Callable[[str], tuple[Any, Any, Any]]
+) -> InProcess:
+    """The nodes and what they need, loaded under inference mode as ComfyUI does."""
+    with torch.inference_mode():
+        model, clip, _ = load_checkpoint(request.param)
+        source, target = (
+            clip.encode_from_tokens_scheduled(clip.tokenize(f"a drawing of a {animal}")) for animal in ("cat", "dog")
+        )
+        samples = 3 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return InProcess(pack.nodes, model, source, target, {"samples": samples})

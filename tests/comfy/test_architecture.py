@@ -1,0 +1,93 @@
+"""Tiny Zoo's torch networks and what ComfyUI's stock loader builds are the same functions of the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tiny_zoo.captions import token_ids
+from tiny_zoo.networks import alphas_cumprod
+
+TEXTS = (
+    "",
+    "a drawing of an orange cat in a meadow",
+    "Oil painting, of a DOG with red glasses!",
+    "a submarine of a cat",
+    "cat " * 75,
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(load_checkpoint: Callable[[str], tuple[Any, Any, Any]]) -> tuple[Any, Any, Any]:
+    return load_checkpoint("random_zoo.safetensors")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_tokenizer_reads_texts_as_in_training(loaded: tuple[Any, Any, Any], text: str):
+    (chunk,) = loaded[1].tokenize(text)["l"]
+    assert [token for token, _ in chunk] == token_ids(text)
+
+
+def test_a_text_too_long_for_one_chunk_makes_two(loaded: tuple[Any, Any, Any]):
+    chunks = loaded[1].tokenize("cat " * 76)["l"]
+    assert [len(chunk) for chunk in chunks] == [77, 77]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_encoder(loaded: tuple[Any, Any, Any], zoo: dict[str, nn.Module], text: str):
+    clip = loaded[1]
+    with torch.no_grad():
+        expected = zoo["cond_stage_model.transformer."](torch.tensor([token_ids(text)]))
+        found = clip.encode_from_tokens(clip.tokenize(text))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 12)])
+def test_unet(loaded: tuple[Any, Any, Any], zoo: dict[str, nn.Module], size: tuple[int, int]):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, *size, generator=generator)
+    context = torch.randn(2, 77, 128, generator=generator)
+    timesteps = torch.tensor([1.0, 999.0])
+    with torch.no_grad():
+        expected = zoo["model.diffusion_model."](x, timesteps, context)
+        found = loaded[0].model.diffusion_model(x, timesteps, context=context)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_noise_schedule(loaded: tuple[Any, Any, Any]):
+    expected = (1 / alphas_cumprod().double() - 1).sqrt().float()
+    found = loaded[0].get_model_object("model_sampling").sigmas.cpu()
+    # Float32 keeps abar near 1 to 6e-8, and the lowest sigma is the root of 1 - abar = 9e-4.
+    torch.testing.assert_close(found, expected, rtol=5e-5, atol=0)
+
+
+def test_autoencoder(loaded: tuple[Any, Any, Any], zoo: dict[str, nn.Module]):
+    model, _, vae = loaded
+    autoencoder: Any = zoo["first_stage_model."]
+    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = autoencoder.encode(image)
+        found = model.model.process_latent_in(vae.encode(image.movedim(1, -1)))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        picture = autoencoder.decode(expected)
+        decoded = vae.decode(model.model.process_latent_out(expected)).movedim(-1, 1)
+    torch.testing.assert_close(decoded, picture.clamp(0, 1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tiny_zoo.safetensors", "random_zoo.safetensors", "random_zoo_fp16.safetensors"])
+def test_the_stock_loader_lists_the_checkpoint(object_info: dict[str, Any], name: str):
+    assert name in object_info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0]
+
+
+def test_registering_twice_is_registering_once(pack: Any):
+    import comfy.supported_models
+    import folder_paths
+
+    before = list(comfy.supported_models.models), folder_paths.get_folder_paths("checkpoints")[:]
+    pack.tiny_zoo.comfy_model.register()
+    assert before == (comfy.supported_models.models, folder_paths.get_folder_paths("checkpoints"))
