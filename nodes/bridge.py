@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Hashable, Iterator
-from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -170,9 +169,12 @@ class _InferenceTensorsAsConstants(TorchFunctionMode):
         tensors: list[Tensor] = []
         tree_map_only(Tensor, tensors.append, (args, kwargs))
         if any(t.requires_grad and not _is_constant(t) for t in tensors) and any(_is_constant(t) for t in tensors):
-            swap = partial(tree_map_only, Tensor, lambda t: _constant(t) if _is_constant(t) else t)
-            return func(*swap(args), **swap(kwargs))
+            return func(*_with_constants(args), **_with_constants(kwargs))
         return func(*args, **kwargs)
+
+
+def _with_constants(tree: Any) -> Any:
+    return tree_map_only(Tensor, lambda t: _constant(t) if _is_constant(t) else t, tree)
 
 
 def _is_constant(t: Tensor) -> bool:
