@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 METHODS: dict[str, Method] = {
     "ddim_word_swap": ddim_word_swap,
     "official": official_code,
-    "ours": ours(MapGuidance(0.1, "normalized")),
+    "ours": ours(MapGuidance(0.4, "normalized")),
 }
 
 Row = dict[str, str | int | float]

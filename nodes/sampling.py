@@ -59,7 +59,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance",
-                    default=0.1,
+                    default=0.4,
                     min=0.0,
                     max=1000.0,
                     step=0.01,

@@ -233,7 +233,7 @@ def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, note: str) -> 
                 "target": Link(9, 0),
                 "negative": source,
                 "cfg": 5.0,
-                "guidance": 0.1,
+                "guidance": 0.4,
                 "unit": "normalized",
                 "guidance_start": 0.0,
                 "guidance_end": 1.0,
