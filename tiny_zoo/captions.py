@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from .world import Scene, sample_scene
 
@@ -135,8 +135,3 @@ def read_attributes(text: str) -> dict[str, str]:
 
 def _with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def batch_ids(texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of several texts, each 77 long."""
-    return [token_ids(text) for text in texts]
