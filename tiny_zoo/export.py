@@ -9,7 +9,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .networks import AutoEncoder, UNet
+from .networks import UNet
+from .train_decoder import autoencoder
 from .train_text import Reader
 from .training import WEIGHTS, averaged_weights
 
@@ -21,7 +22,7 @@ def checkpoint() -> dict[str, Tensor]:
     parts = {
         "model.diffusion_model.": averaged_weights("unet", UNet()),
         "cond_stage_model.transformer.": averaged_weights("text", Reader()).encoder,
-        "first_stage_model.": averaged_weights("vae", AutoEncoder()),
+        "first_stage_model.": autoencoder(),
     }
     return {
         prefix + name: t.half().contiguous() for prefix, part in parts.items() for name, t in part.state_dict().items()

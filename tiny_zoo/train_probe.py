@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .networks import AutoEncoder
 from .probe import WEIGHTS, Probe
-from .training import Run, averaged_weights, pictures
+from .train_decoder import autoencoder
+from .training import Run, pictures
 from .world import ATTRIBUTES, POSE_RANGES, Scene, sample_scene
 
 
@@ -48,7 +49,7 @@ def main() -> None:
 
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
-    vae = averaged_weights("vae", AutoEncoder())
+    vae = autoencoder()
     half = arguments.scenes // 2
     train = torch.cat([pictures(half), through_autoencoder(pictures(half, first=half), vae)])
     scenes = [sample_scene(i) for i in range(2 * half)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .networks import AutoEncoder
 from .training import Run, pictures
 
-LATENT_NOISE = 0.05
+LATENT_NOISE = 0.025
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -23,12 +23,21 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * (a - b).square().mean((1, 2, 3)).log10()
 
 
+def crops(images: Tensor, count: int, seed: int, side: int = 64) -> Tensor:
+    """Cut squares at random places from random pictures: uint8 (N, 3, 128, 128) -> (count, 3, side, side) in 0..1."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(images), (count,), generator=generator).tolist()
+    corners = torch.randint(images.shape[-1] - side + 1, (count, 2), generator=generator).tolist()
+    cut = [images[r, :, y : y + side, x : x + side] for r, (y, x) in zip(rows, corners, strict=True)]
+    return torch.stack(cut).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
 def main() -> None:
     """Train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -44,10 +53,7 @@ def main() -> None:
 
     def loss_of(step: int) -> Tensor:
         generator.manual_seed(step)
-        rows = torch.randint(len(train), (arguments.batch,), generator=generator)
-        corners = torch.randint(128 - 64 + 1, (arguments.batch, 2), generator=generator)
-        crops = [train[r, :, y : y + 64, x : x + 64] for r, (y, x) in zip(rows.tolist(), corners.tolist(), strict=True)]
-        image = torch.stack(crops).to(device).float().div_(255).contiguous(memory_format=torch.channels_last)
+        image = crops(train, arguments.batch, step).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             latent = model.encode(image)
             noise = LATENT_NOISE * torch.randn(latent.shape, generator=generator).to(device)
