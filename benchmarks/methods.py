@@ -1,15 +1,23 @@
-"""The methods that are compared: each takes the same latents, captions and directions, and returns edited latents."""
+"""The methods that are compared. Each is its settings, and a function from a problem to edited latents.
+
+All of them see the same latents, captions and sentences, and use the source caption as negative conditioning unless a
+setting says otherwise. What is particular to each is in its own few lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from pix2pix_zero_core import (
     ClassifierFreeGuidance,
+    Inversion,
     MapGuidance,
     NoiseRegularizer,
     Prediction,
@@ -18,19 +26,25 @@ from pix2pix_zero_core import (
     official,
     reconstruct,
 )
+from pix2pix_zero_core.edit import euler_step
 from pix2pix_zero_core.schedule import ddim_sigmas
 from tiny_zoo.denoiser import TinyZoo
 
-DEFAULT = NoiseRegularizer()
-OFF = NoiseRegularizer(strength=0, kl_strength=0)
+from .injection import Rewrite, rewritten_attention, take_over, take_over_aligned
+from .tasks import Problem
+
+PLAIN = NoiseRegularizer(strength=0, kl_strength=0)
+"""No regularisation: DDIM inversion as it was before the paper."""
+
+Negative = Literal["source", "empty"]
 
 
 @dataclass
 class Counted:
-    """A denoiser that counts the rows it evaluates: a forward pass is 1 a row, a backward pass 2."""
+    """Tiny Zoo, counting the rows that its UNet evaluates: a forward pass is 1 a row, a backward pass 2."""
 
     model: TinyZoo
-    rows: int = field(default=0)
+    rows: int = 0
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
         """Predict as a `Denoiser`."""
@@ -38,52 +52,209 @@ class Counted:
         return self.model(x, sigma, cond, maps=maps)
 
 
+class Method(Protocol):
+    """A way to edit."""
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit pictures: latents (B, 4, 16, 16), every sample independent of the rest of its batch."""
+        ...
+
+
 @dataclass(frozen=True)
-class Problem:
-    """A batch to edit.
+class SDEdit:
+    """Noise the picture to some level, sample from there with the swapped caption (Meng et al., arXiv:2108.01073).
 
     Attributes:
-        x0: latents of the pictures, (B, 4, H, W).
-        source: embeddings of their captions, (B, 77, D).
-        swapped: embeddings of the captions with the word replaced, (B, 77, D).
-        target: source shifted along the edit direction, (B, 77, D).
-        steps: DDIM steps.
+        strength: share of the steps that are sampled.
+        cfg: scale of classifier-free guidance.
+        negative: its negative conditioning.
+    """
+
+    strength: float = 0.65
+    cfg: float = 5.0
+    negative: Negative = "empty"
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit as a `Method`."""
+        sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)[-1 - round(self.strength * problem.steps) :]
+        start = Inversion(problem.x0 + sigmas[0] * problem.noise, sigmas)
+        return reconstruct(guided_by(denoise, problem, self.cfg, self.negative), start, problem.swapped)
+
+
+@dataclass(frozen=True)
+class DdimWordSwap:
+    """Plain DDIM inversion, then plain sampling with the swapped caption.
+
+    Attributes:
+        cfg: scale of classifier-free guidance.
+        negative: its negative conditioning.
+    """
+
+    cfg: float = 5.0
+    negative: Negative = "source"
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit as a `Method`."""
+        inversion = ddim_inversion(denoise, problem)
+        return reconstruct(guided_by(denoise, problem, self.cfg, self.negative), inversion, problem.swapped)
+
+
+@dataclass(frozen=True)
+class PromptToPrompt:
+    """Inject the source's attention maps while sampling from plainly inverted noise (Hertz et al., arXiv:2208.01626).
+
+    With the source caption as negative the source branch needs no classifier-free guidance, and stays close to the
+    picture: better for this rival than the published empty text.
+
+    Attributes:
+        cross: share of the steps in which the swapped caption's tokens take over cross-attention maps.
+        own: share of the steps in which self-attention maps are taken over.
         cfg: scale of classifier-free guidance.
     """
 
-    x0: Tensor
-    source: Tensor
-    swapped: Tensor
-    target: Tensor
-    steps: int = 50
+    cross: float = 0.8
+    own: float = 0.4
     cfg: float = 5.0
 
+    @torch.no_grad()
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit as a `Method`."""
+        inversion = ddim_inversion(denoise, problem)
+        both = torch.cat([problem.source, problem.swapped])
+        x = reference = inversion.noise
+        for index, (sigma, sigma_next) in enumerate(pairwise(inversion.sigmas)):
+            rewrites: dict[str, Rewrite] = {}
+            if index < self.cross * problem.steps:
+                rewrites["attn2"] = partial(take_over_aligned, alignment=problem.alignment)
+            if index < self.own * problem.steps:
+                rewrites["attn1"] = take_over
+            with rewritten_attention(denoise.model.unet, rewrites):
+                denoised = denoise(torch.cat([reference, x]), sigma.repeat(2 * len(x)), both).denoised
+            source, target = denoised.chunk(2)
+            negative = denoise(x, sigma.repeat(len(x)), problem.source).denoised
+            reference = euler_step(reference, source, sigma, sigma_next)
+            x = euler_step(x, negative + self.cfg * (target - negative), sigma, sigma_next)
+        return x
 
-Method = Callable[[Counted, Problem], Tensor]
+
+@dataclass(frozen=True)
+class OfficialCode:
+    """The algorithm of the code that the paper's authors published; see `pix2pix_zero_core.official`.
+
+    Attributes:
+        strength: of cross-attention guidance, paper units.
+        cfg: scale of classifier-free guidance.
+        sentences: pairs that the edit direction is averaged over.
+    """
+
+    strength: float = 0.1
+    cfg: float = 5.0
+    sentences: int = 200
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit as a `Method`."""
+        source, target = problem.source, problem.target(self.sentences)
+        shifts = torch.Generator().manual_seed(0)
+        inversion = official.invert(denoise, problem.x0, source, denoise.model.sigmas, problem.steps, generator=shifts)
+        return official.edit(
+            denoise, inversion, source, target, negative=source, scale=self.cfg, strength=self.strength
+        ).edited
 
 
-def ddim_word_swap(denoise: Counted, problem: Problem) -> Tensor:
-    """Plain DDIM inversion, plain sampling with the word replaced."""
-    sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)
-    inversion = invert(denoise, problem.x0, problem.source, sigmas, OFF, fixed_point=0)
-    return reconstruct(ClassifierFreeGuidance(denoise, problem.source, problem.cfg), inversion, problem.swapped)
+@dataclass(frozen=True)
+class Pix2PixZero:
+    """This project's method, every part of which can be changed or left out.
 
+    Attributes:
+        guidance: of the cross-attention maps.
+        cfg: scale of classifier-free guidance.
+        negative: its negative conditioning.
+        regularizer: of the predicted noise during inversion.
+        fixed_point: refinements of an inversion step.
+        replay: take the reference maps on the inversion's trajectory; else sample the reference alongside.
+        sentences: pairs that the edit direction is averaged over; 0 takes the swapped caption as target instead.
+    """
 
-def official_code(denoise: Counted, problem: Problem) -> Tensor:
-    """The published code's algorithm, with its own settings."""
-    inversion = official.invert(denoise, problem.x0, problem.source, denoise.model.sigmas, steps=problem.steps)
-    return official.edit(
-        denoise, inversion, problem.source, problem.target, negative=problem.source, scale=problem.cfg
-    ).edited
+    guidance: MapGuidance = MapGuidance(0.4, "normalized")  # noqa: RUF009 (immutable)
+    cfg: float = 5.0
+    negative: Negative = "source"
+    regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
+    fixed_point: int = 3
+    replay: bool = True
+    sentences: int = 200
 
-
-def ours(guidance: MapGuidance, regularizer: NoiseRegularizer = DEFAULT, fixed_point: int = 3) -> Method:
-    """This project's method with given settings."""
-
-    def run(denoise: Counted, problem: Problem) -> Tensor:
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit as a `Method`."""
         sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)
-        inversion = invert(denoise, problem.x0, problem.source, sigmas, regularizer, fixed_point=fixed_point)
-        guided = ClassifierFreeGuidance(denoise, problem.source, problem.cfg)
-        return edit(denoise, inversion, problem.source, problem.target, guided=guided, guidance=guidance).edited
+        inversion = invert(denoise, problem.x0, problem.source, sigmas, self.regularizer, fixed_point=self.fixed_point)
+        if not self.replay:
+            inversion = replace(inversion, trajectory=None)
+        target = problem.target(self.sentences)
+        guided = guided_by(denoise, problem, self.cfg, self.negative)
+        return edit(denoise, inversion, problem.source, target, guided=guided, guidance=self.guidance).edited
 
-    return run
+
+def ddim_inversion(denoise: Counted, problem: Problem) -> Inversion:
+    """Invert explicitly and without regularisation (Song et al., arXiv:2010.02502)."""
+    sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)
+    return invert(denoise, problem.x0, problem.source, sigmas, PLAIN, fixed_point=0)
+
+
+def guided_by(denoise: Counted, problem: Problem, cfg: float, negative: Negative) -> ClassifierFreeGuidance:
+    """Guide away from the source caption or from no text."""
+    return ClassifierFreeGuidance(denoise, problem.source if negative == "source" else problem.empty, cfg)
+
+
+# ------------------------------------------------------------------ rows of the tables
+
+TUNED: dict[str, Method] = {
+    "sdedit": SDEdit(),
+    "ddim_word_swap": DdimWordSwap(),
+    "p2p": PromptToPrompt(),
+    "official": OfficialCode(),
+    # As the paper's text has it: regularised inversion in its random form, the gradient on the edited latent, the
+    # reference sampled from the inverted noise.
+    "paper": Pix2PixZero(
+        guidance=MapGuidance(0.1, "paper"),
+        regularizer=NoiseRegularizer(strength=20, kl_strength=20, shifts="random"),
+        fixed_point=0,
+        replay=False,
+    ),
+    "ours": Pix2PixZero(),
+}
+"""Method id -> the method before its settings are tuned."""
+
+ABLATION: dict[str, dict[str, Any]] = {
+    "ours_without_guidance": {"guidance.strength": 0.0},
+    "ours_without_regularization": {"regularizer.strength": 0.0, "regularizer.kl_strength": 0.0},
+    "ours_without_sentences": {"sentences": 0},
+    "ours_without_replay": {"replay": False},
+    "ours_without_fixed_point": {"fixed_point": 0},
+}
+"""Method id -> what is changed in ours."""
+
+T = TypeVar("T")
+
+
+def adjust(method: T, settings: Mapping[str, Any]) -> T:
+    """Copy a method with other settings.
+
+    Args:
+        method: any of the dataclasses above.
+        settings: name -> value; "guidance.strength" reaches into a part.
+    """
+    for path, value in settings.items():
+        name, _, rest = path.partition(".")
+        changed = adjust(getattr(method, name), {rest: value}) if rest else value
+        method = replace(method, **{name: changed})  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return method
+
+
+def tuned_methods(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """Every row of the tables: the tuned methods, and ours without each of its parts.
+
+    Args:
+        settings: method id -> its tuned settings, for every method of `TUNED`.
+    """
+    methods = {name: adjust(method, settings[name]) for name, method in TUNED.items()}
+    return methods | {name: adjust(methods["ours"], changes) for name, changes in ABLATION.items()}

@@ -1,169 +1,129 @@
-"""Which method edits best? `python -m benchmarks.quality` edits held-out scenes and lets the probe judge.
+"""Which method edits best? `python -m benchmarks.quality` edits held-out scenes of every task with every method.
 
-Writes `quality.json`, `quality.md` and one contact sheet a task (source, true edit, every method) to
-`benchmarks/results/`.
+Writes `quality.json`, `quality.md` and contact sheets to `benchmarks/results/` (`results/quick/` with `--quick`). Every
+method has the settings that `python -m benchmarks.tune` chose on other scenes. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import os
-import platform
-import random
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from pix2pix_zero_core import EditDirection, MapGuidance
-from pix2pix_zero_core.integrations.sentences import load_edit
-from tiny_zoo.captions import caption
-from tiny_zoo.compose_directions import FOLDER
-from tiny_zoo.denoiser import TinyZoo
-from tiny_zoo.draw import sheet
-from tiny_zoo.probe import Probe, load_probe
-from tiny_zoo.training import WEIGHTS
-from tiny_zoo.world import ATTRIBUTES, POSE_RANGES, Scene, counterfactual, render, sample_scene
+from .cells import RESULTS, Bench, Cell, add_options, write_text
+from .methods import ABLATION, tuned_methods
+from .report import Row, contact_sheet, contrast, contrast_table, environment, summarise, table
+from .tasks import PAPER_TASKS, TASKS, draw_scenes, pictures
+from .tune import read_settings
 
-from .methods import Counted, Method, Problem, ddim_word_swap, official_code, ours
+ABLATION_TASKS = ("cat2dog",)
+"""Where ours is also run without each of its parts, as in the paper's Table 2."""
 
-RESULTS = Path(__file__).parent / "results"
+SHEET_ROWS = 6
 
-METHODS: dict[str, Method] = {
-    "ddim_word_swap": ddim_word_swap,
-    "official": official_code,
-    "ours": ours(MapGuidance(0.4, "normalized")),
-}
-
-Row = dict[str, str | int | float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """Scenes to edit: what they must show, and what the edit changes."""
-
-    source: dict[str, str]
-    change: dict[str, str]
-
-
-TASKS = {
-    "cat2dog": Task({"animal": "cat"}, {"animal": "dog"}),
-    "dog2cat": Task({"animal": "dog"}, {"animal": "cat"}),
-}
-
-
-def tensor(pictures: list[Image.Image]) -> Tensor:
-    """Pictures as (B, 3, H, W) in 0..1."""
-    return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2).float() / 255
-
-
-def direction_of(model: TinyZoo, edit: str) -> EditDirection:
-    """The shipped direction of an edit."""
-    source_sentences, target_sentences, source, target = load_edit(edit, FOLDER)
-    return EditDirection.build(
-        lambda texts: (model.encode_text(texts), None),
-        source_sentences,
-        target_sentences,
-        source=source,
-        target=target,
-        encoder="tiny_zoo",
-    )
-
-
-def judge(probe: Probe, edited: Tensor, truth: list[Scene], change: dict[str, str]) -> dict[str, float]:
-    """Compare edited pictures (B, 3, 128, 128) with the true edits."""
-    names, pose = probe.read(edited)
-    true_pose = [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in truth]
-    true_pictures = tensor([render(s) for s in truth])
-    kept = [a for a in ATTRIBUTES if a not in change]
-
-    def share(attributes: list[str]) -> float:
-        right = [[names[a][i] == getattr(s, a) for a in attributes] for i, s in enumerate(truth)]
-        return float(np.mean(right))
-
-    return {
-        "edit_success": share(list(change)),
-        "attributes_kept": share(kept),
-        "pose_error": float((pose - torch.tensor(true_pose)).abs().mean()),
-        "truth_psnr": float((-10 * (edited - true_pictures).square().mean((1, 2, 3)).log10()).mean()),
-    }
+Cells = dict[str, dict[str, Cell]]
+"""Task -> method -> cell."""
 
 
 def main() -> None:
-    """Run every method on every task, one after the other, and write the results."""
+    """Do what is not done yet, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=WEIGHTS / "checkpoints" / "tiny_zoo.safetensors")
-    parser.add_argument("--count", type=int, default=32, help="scenes a task")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    model, probe = TinyZoo.load(arguments.checkpoint), load_probe()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    add_options(parser, count=100)
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, help="edit only these and write no tables, to share the work"
+    )
+    parser.add_argument("--quick", action="store_true", help="two scenes a task, 8 steps: does it run?")
+    options = parser.parse_args()
+    if options.quick:
+        options.count, options.steps = 2, 8
+    output = RESULTS / "quick" if options.quick else RESULTS
+    settings = read_settings()
+    methods = tuned_methods(settings["settings"])
+    bench = Bench.from_options(options, "test")
 
+    cells: Cells = {}
+    for task in options.tasks or TASKS:
+        chosen = {name: m for name, m in methods.items() if name not in ABLATION or task in ABLATION_TASKS}
+        cells[task] = {name: bench.cell(task, method, name) for name, method in chosen.items()}
+    if options.tasks:
+        return
+    results = collect(cells, {task: ceiling(bench, task) for task in cells})
+    about = {"steps": bench.steps, "weights": bench.weights, "settings": settings} | environment()
+    write_text(output / "quality.json", json.dumps({**results, "environment": about}, indent=1) + "\n")
+    write_text(output / "quality.md", describe(results, about))
+    for task in cells:
+        if task in PAPER_TASKS:
+            draw_sheet(bench, task, cells[task], output)
+    print(f"written to {output}")
+
+
+def ceiling(bench: Bench, task: str) -> Cell:
+    """Measure the true edits after a passage through the autoencoder: the best that any method could do."""
+    source, truth = draw_scenes(TASKS[task], bench.split, bench.count)
+    with torch.no_grad():
+        latents = torch.cat([bench.model.vae.encode(pictures([scene])) for scene in truth])
+    columns = bench.judge.measure(bench.decode(latents), source, truth, TASKS[task])
+    return Cell(latents, columns, torch.zeros(bench.count), torch.zeros(bench.count))
+
+
+def collect(cells: Cells, ceilings: dict[str, Cell]) -> dict[str, list[Row]]:
+    """Turn cells into rows a task, rows of means over tasks, and comparisons of ours with all others."""
+    groups = {task: [task] for task in cells}
+    for name, members in {"mean of the paper's tasks": PAPER_TASKS, "mean of all tasks": tuple(TASKS)}.items():
+        if cells.keys() >= set(members):
+            groups[name] = list(members)
     rows: list[Row] = []
-    for name, task in TASKS.items():
-        scenes = [sample_scene(i, "test", **task.source) for i in range(arguments.count)]
-        truth = [counterfactual(s, **task.change) for s in scenes]
-        keep = ("animal", "coat", "background", "accessory", "medium")
-
-        def texts(shown: list[Scene]) -> Tensor:
-            return model.encode_text([caption(s, random.Random(i), keep=keep) for i, s in enumerate(shown)])  # noqa: B023
-
-        source, swapped = texts(scenes), texts(truth)
-        target = direction_of(model, name).apply(source, encoder="tiny_zoo")
-        with torch.no_grad():
-            x0 = model.vae.encode(tensor([render(s) for s in scenes]))
-        pages = [tensor([render(s) for s in scenes]), tensor([render(s) for s in truth])]
-        for label, method in METHODS.items():
-            started, denoise, edited = time.perf_counter(), Counted(model), list[Tensor]()
-            for i in range(0, len(scenes), arguments.batch):
-                part = slice(i, i + arguments.batch)
-                problem = Problem(x0[part], source[part], swapped[part], target[part], arguments.steps)
-                latent = method(denoise, problem)
-                with torch.no_grad():
-                    edited.append(model.vae.decode(latent).clamp(0, 1))
-            seconds = (time.perf_counter() - started) / len(scenes)
-            pictures = torch.cat(edited)
-            pages.append(pictures)
-            row: Row = {
-                "task": name,
-                "method": label,
-                "n": len(scenes),
-                **judge(probe, pictures, truth, task.change),
-                "unet_rows": denoise.rows / len(scenes),
-                "seconds": seconds,
-            }
-            rows.append(row)
-            print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
-        shown = torch.stack([page[:12] for page in pages], dim=1).flatten(0, 1)
-        sheet(shown, len(pages)).save(arguments.output / f"{name}.png")
-
-    write(arguments.output, rows)
-
-
-def write(folder: Path, rows: list[Row]) -> None:
-    """Write the rows as JSON and as a Markdown table."""
-    environment: dict[str, Any] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "date": time.strftime("%Y-%m-%d"),
+    comparisons: list[Row] = []
+    for group, tasks in groups.items():
+        shared = [method for method in cells[tasks[0]] if all(method in cells[task] for task in tasks)]
+        for method in shared:
+            chosen = [cells[task][method] for task in tasks]
+            rows.append(summarise(group, method, chosen))
+            if method != "ours":
+                comparisons.append(contrast(group, method, [cells[task]["ours"] for task in tasks], chosen))
+    return {
+        "rows": [row for row in rows if row["task"] in TASKS],
+        "means": [row for row in rows if row["task"] not in TASKS],
+        "comparisons": comparisons,
+        "ceiling": [summarise(task, "true edit through the autoencoder", [cell]) for task, cell in ceilings.items()],
     }
-    (folder / "quality.json").write_text(json.dumps({"rows": rows, "environment": environment}, indent=1) + "\n")
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for row in rows:
-        cells = [f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns]
-        lines.append("| " + " | ".join(cells) + " |")
-    (folder / "quality.md").write_text("\n".join(lines) + "\n")
+
+
+def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
+    """Write all results in Markdown."""
+    tuning = about["settings"]["tuned_on"]
+    stale = "" if tuning["weights"] == about["weights"] else " Those settings belong to other weights: tune again."
+    parts = [
+        "# Quality of edits on held-out scenes of Tiny Zoo\n",
+        f"By `python -m benchmarks.quality`, {about['date']}, {about['steps']} steps. In parentheses: 95 % bootstrap "
+        "intervals over scenes. Every method was tuned on the same "
+        f"{tuning['scenes']} validation scenes a task with {tuning['settings_tried']} settings each.{stale}\n",
+    ]
+    groups = list(dict.fromkeys(row["task"] for row in (*results["means"], *results["rows"])))
+    for group in groups:
+
+        def of_group(rows: Sequence[Row]) -> list[Row]:
+            return [row for row in rows if row["task"] == group]  # noqa: B023
+
+        rows = of_group((*results["means"], *results["rows"]))
+        parts += [f"## {group}\n", f"{rows[0]['n']} scenes.\n", table(rows + of_group(results["ceiling"]))]
+        parts += [
+            "Ours less the other's figure, or divided by it (x):\n",
+            contrast_table(of_group(results["comparisons"])),
+        ]
+    return "\n".join(parts)
+
+
+def draw_sheet(bench: Bench, task: str, cells: dict[str, Cell], folder: Path) -> None:
+    """Save a contact sheet of a task: source, true edit and every method on the first scenes."""
+    source, truth = draw_scenes(TASKS[task], bench.split, min(SHEET_ROWS, bench.count))
+    columns = {"source": pictures(source), "true edit": pictures(truth)}
+    columns |= {name: bench.decode(c.latents[: len(source)]) for name, c in cells.items() if name not in ABLATION}
+    contact_sheet(columns).save(folder / f"{task}.png", optimize=True)
 
 
 if __name__ == "__main__":

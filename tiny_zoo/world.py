@@ -97,15 +97,16 @@ def sample_scene(seed: int, split: Literal["train", "validation", "test"] = "tra
     return Scene(**{**attributes, **fixed, **pose}, layout=rng.getrandbits(31))
 
 
-def render(scene: Scene, size: int = 128) -> Image.Image:
-    """Draw a scene as an RGB picture of `size` x `size` pixels (antialiased)."""
+def render(scene: Scene, size: int = 128, *, animal: bool = True) -> Image.Image:
+    """Draw a scene as an RGB picture of `size` x `size` pixels (antialiased), or its background alone."""
     canvas = _Canvas(scene, size * 4)
     _draw_background(canvas, scene)
     canvas.finish_layer(strokes=420)
-    animal = _Canvas(scene, size * 4, onto=canvas.image)
-    animal.place(scene.x, scene.y, scene.size, mirrored=scene.facing == "left")
-    _draw_animal(animal, scene)
-    return animal.image.resize((size, size), Image.Resampling.BOX)
+    if animal:
+        foreground = _Canvas(scene, size * 4, onto=canvas.image)
+        foreground.place(scene.x, scene.y, scene.size, mirrored=scene.facing == "left")
+        _draw_animal(foreground, scene)
+    return canvas.image.resize((size, size), Image.Resampling.BOX)
 
 
 # ------------------------------------------------------------------ drawing tools

@@ -1,0 +1,95 @@
+"""Attention maps of Tiny Zoo's UNet, replaced while it runs: what prompt-to-prompt needs (arXiv:2208.01626)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import SequenceMatcher
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pix2pix_zero_core.attention import attention_probabilities
+from tiny_zoo.captions import END, START, words
+
+Rewrite = Callable[[Tensor], Tensor]
+"""Attention probabilities (B, h, N, L) -> those that the layer shall use, same shape."""
+
+
+@contextmanager
+def rewritten_attention(unet: nn.Module, rewrites: Mapping[str, Rewrite]) -> Iterator[None]:
+    """Make attention layers use other probabilities while the block lasts.
+
+    Args:
+        unet: its self-attention layers are named "...attn1", its cross-attention layers "...attn2".
+        rewrites: end of the layers' names -> what becomes of their probabilities.
+    """
+    hooks = [
+        layer.register_forward_hook(_attend_by(rewrite))
+        for name, layer in unet.named_modules()
+        for end, rewrite in rewrites.items()
+        if name.endswith(end)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _attend_by(rewrite: Rewrite) -> Callable[[Any, tuple[Tensor, Tensor], Tensor], Tensor]:
+    def attend(layer: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
+        x, context = inputs
+        projected = layer.to_q(x), layer.to_k(context), layer.to_v(context)
+        q, k, v = (t.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for t in projected)
+        return layer.to_out((rewrite(attention_probabilities(q, k)) @ v).transpose(1, 2).flatten(2))
+
+    return attend
+
+
+def take_over(maps: Tensor) -> Tensor:
+    """Give the second half of a batch the maps of the first; (2B, h, N, L)."""
+    return maps.chunk(2)[0].repeat(2, 1, 1, 1)
+
+
+def take_over_aligned(maps: Tensor, alignment: Tensor) -> Tensor:
+    """Give every token of the second half's texts the map of its counterpart in the first half's.
+
+    Args:
+        maps: (2B, h, N, L).
+        alignment: of each pair of texts, (B, L, L), as :func:`align_tokens` makes it.
+
+    Returns:
+        maps, (2B, h, N, L); tokens without a counterpart keep their own.
+    """
+    source, target = maps.chunk(2)
+    own = (alignment.sum(1) == 0)[:, None, None]
+    return torch.cat([source, torch.where(own, target, source @ alignment[:, None])])
+
+
+def align_tokens(source: str, target: str, length: int = 77) -> Tensor:
+    """Find for every token of a text its counterpart in another.
+
+    Words that both have belong together, and so do words that replace others at the same place: one to one where they
+    are as many, else each takes an equal part of all of them, as in the published code. What fills up the texts belongs
+    together by position.
+
+    Args:
+        source: a text of Tiny Zoo.
+        target: another.
+        length: tokens L of both.
+
+    Returns:
+        shares, (L, L): source token by target token. The column of a token without a counterpart is 0.
+    """
+    a, b = ([START, *words(text), END] for text in (source, target))
+    shares = torch.zeros(length, length)
+    for _, i, i_end, j, j_end in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if i_end - i == j_end - j:
+            shares[range(i, i_end), range(j, j_end)] = 1
+        elif j_end > j:
+            shares[i:i_end, j:j_end] = 1 / (j_end - j)
+    for j in range(len(b), length):
+        shares[max(j, len(a)), j] = 1
+    return shares

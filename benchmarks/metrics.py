@@ -1,0 +1,99 @@
+"""What is measured of an edited picture, where the true edit is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tiny_zoo.probe import Probe, load_probe
+from tiny_zoo.world import ATTRIBUTES, POSE_RANGES, Scene
+
+from .features import Lpips, Structure
+from .tasks import Task, pictures
+
+COLUMNS = ("edit_success", "attributes_kept", "pose_error", "bg_lpips", "structure_distance", "truth_psnr")
+
+Columns = dict[str, Tensor]
+"""Column -> one value a scene, (n,)."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """All that reads pictures.
+
+    Attributes:
+        probe: names what they show.
+        lpips: perceptual distance.
+        structure: distance of their layout.
+    """
+
+    probe: Probe
+    lpips: Lpips
+    structure: Structure
+
+    @classmethod
+    def load(cls) -> Judge:
+        """Load all pretrained weights.
+
+        Raises:
+            FileNotFoundError: some are not installed.
+        """
+        return cls(load_probe(), Lpips.load(), Structure.load())
+
+    def measure(self, edited: Tensor, source: list[Scene], truth: list[Scene], task: Task) -> Columns:
+        """Measure edited pictures.
+
+        Args:
+            edited: (n, 3, 128, 128) in 0..1.
+            source: what they were edited from.
+            truth: what the perfect edit shows.
+            task: what the edit means to change.
+
+        Returns:
+            edit_success: 1 where the probe finds in the picture what the edit means to change, else 0.
+            attributes_kept: share of all other attributes that the probe finds unchanged.
+            pose_error: mean absolute error of position, size, tilt and proportions, as fractions of their ranges.
+            bg_lpips: LPIPS to the truth, whose animal is pasted over both so that only the background can differ.
+            structure_distance: to the source.
+            truth_psnr: peak signal-to-noise ratio to the truth, dB.
+        """
+        names, pose = self.probe.read(edited)
+        kept = [attribute for attribute in ATTRIBUTES if attribute not in task.change]
+
+        def share(attributes: list[str]) -> Tensor:
+            found = [[names[a][i] == getattr(scene, a) for a in attributes] for i, scene in enumerate(truth)]
+            return torch.tensor(found).float().mean(1)
+
+        true_pictures, source_pictures = pictures(truth), pictures(source)
+        return {
+            "edit_success": share(list(task.change)),
+            "attributes_kept": share(kept),
+            "pose_error": (pose - pose_of(truth)).abs().mean(1),
+            "bg_lpips": self.lpips(torch.where(background(source, truth), edited, true_pictures), true_pictures),
+            "structure_distance": self.structure(edited, source_pictures),
+            "truth_psnr": psnr(edited, true_pictures),
+        }
+
+
+def pose_of(scenes: list[Scene]) -> Tensor:
+    """Pose parameters as fractions of their ranges, as the probe reads them: (n, 6)."""
+    return torch.tensor(
+        [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in scenes]
+    )
+
+
+def background(source: list[Scene], truth: list[Scene], threshold: float = 0.02) -> Tensor:
+    """Where neither the animal before the edit nor the one after it is: booleans, (n, 1, H, W)."""
+
+    def empty(scenes: list[Scene]) -> Tensor:
+        difference = pictures(scenes) - pictures(scenes, animal=False)
+        return difference.abs().amax(1, keepdim=True) < threshold
+
+    return empty(source) & empty(truth)
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of pictures (n, 3, H, W) in 0..1 to others, dB, (n,)."""
+    return -10 * (a - b).square().mean((1, 2, 3)).log10()

@@ -1,0 +1,71 @@
+"""One part of the method varied, everything else as tuned: `python -m benchmarks.sweep NAME`, on validation scenes.
+
+Writes `results/sweeps/NAME.md`, a row a setting. Interrupted, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .cells import RESULTS, Bench, add_options, write_text
+from .methods import TUNED, adjust
+from .report import table
+from .tasks import PAPER_TASKS, TASKS
+from .tune import combine, label_of, read_settings, try_out
+
+
+def along(name: str, *values: Any) -> list[dict[str, Any]]:
+    """A setting's values, one after the other."""
+    return combine({name: values})
+
+
+SWEEPS: dict[str, list[dict[str, Any]]] = {
+    "regularizer": along("regularizer.strength", 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0),
+    "regularizer_form": [
+        {"regularizer.shifts": shifts, "regularizer.pool_gain": gain, "regularizer.strength": strength}
+        for strength in (2.0, 20.0)
+        for shifts in ("all", "random")
+        for gain in (2.0, 1.0)
+    ],
+    "kl": along("regularizer.kl_strength", 0.0, 2.0, 5.0, 10.0, 20.0),
+    "fixed_point": along("fixed_point", 0, 1, 2, 3, 5),
+    "guidance": along("guidance.strength", 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
+    "guidance_time": [
+        {"guidance.start": start, "guidance.end": end}
+        for start, end in ((0.0, 0.25), (0.0, 0.5), (0.0, 0.75), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0))
+    ],
+    "guidance_unit": [
+        {"guidance.unit": "paper", "guidance.strength": strength} for strength in (0.1, 0.3, 1.0, 3.0, 10.0)
+    ],
+    "cfg": combine({"negative": ("source", "empty"), "cfg": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5)}),
+    "reference": along("replay", True, False),
+    "sentences": along("sentences", 0, 1, 2, 5, 10, 20, 50, 100, 200),
+}
+"""Name -> settings of ours, each tried on top of the tuned ones."""
+
+
+def main() -> None:
+    """Run one sweep and write its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=SWEEPS)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=PAPER_TASKS, help="default: the paper's")
+    add_options(parser, count=20)
+    options = parser.parse_args()
+    bench = Bench.from_options(options, "validation")
+    base = adjust(TUNED["ours"], read_settings()["settings"]["ours"])
+    rows = [
+        try_out(bench, "ours", adjust(base, settings), label_of(settings), options.tasks)
+        for settings in SWEEPS[options.name]
+    ]
+    text = (
+        f"Ours with other settings, {options.count} validation scenes of each of {', '.join(options.tasks)}; "
+        f"{options.steps} steps, weights {bench.weights[:12]}. Otherwise {base}.\n\n"
+    )
+    path = RESULTS / "sweeps" / f"{options.name}.md"
+    write_text(path, text + table(rows))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

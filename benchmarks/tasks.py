@@ -1,0 +1,152 @@
+"""The edits that are measured, and what a method is given of each: pictures, captions, sentences, never the truth."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pix2pix_zero_core.integrations.sentences import load_edit
+from tiny_zoo.captions import caption
+from tiny_zoo.compose_directions import FOLDER
+from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.world import Scene, counterfactual, render, sample_scene
+
+from .injection import align_tokens
+
+Split = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An edit of the world.
+
+    Attributes:
+        source: what the pictures show before it; everything else is drawn at random.
+        change: what it means to change.
+        swap: phrases of the caption and what a word swap puts in their place; the first that is found counts.
+    """
+
+    source: dict[str, str]
+    change: dict[str, str]
+    swap: dict[str, str]
+
+
+TASKS = {
+    "cat2dog": Task({"animal": "cat"}, {"animal": "dog"}, {"cat": "dog"}),
+    "horse2zebra": Task({"animal": "horse"}, {"animal": "zebra"}, {"horse": "zebra"}),
+    "cat2glasses": Task(
+        {"animal": "cat", "accessory": "none"}, {"accessory": "glasses"}, {"cat": "cat wearing glasses"}
+    ),
+    "sketch2oil": Task(
+        {"medium": "sketch"},
+        {"medium": "oil"},
+        {"pencil sketch": "oil painting", "pencil drawing": "oil painting", "sketch": "oil painting"},
+    ),
+    "dog2cat": Task({"animal": "dog"}, {"animal": "cat"}, {"dog": "cat"}),
+    "zebra2horse": Task({"animal": "zebra"}, {"animal": "horse"}, {"zebra": "horse"}),
+    "glasses2cat": Task(
+        {"animal": "cat", "accessory": "glasses"},
+        {"accessory": "none"},
+        {"wearing glasses": "", "with red glasses": "", "with glasses": ""},
+    ),
+    "oil2sketch": Task(
+        {"medium": "oil"},
+        {"medium": "sketch"},
+        {"oil painting": "pencil sketch", "oil picture": "pencil sketch", "painting": "pencil sketch"},
+    ),
+}
+"""The paper's four tasks and their reverses, under the names of Tiny Zoo's edit directions."""
+
+PAPER_TASKS = ("cat2dog", "horse2zebra", "cat2glasses", "sketch2oil")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Pictures to edit; B of them.
+
+    Attributes:
+        x0: their latents, (B, 4, 16, 16).
+        noise: white noise of each, for methods that draw some, (B, 4, 16, 16).
+        source: embeddings of their captions, (B, 77, D).
+        swapped: embeddings of the captions after the word swap, (B, 77, D).
+        alignment: which tokens of the two captions belong together, (B, 77, 77); see `align_tokens`.
+        shifts: embedding of the n-th target sentence less that of the n-th source sentence, (n, 77, D).
+        empty: embedding of no text, (1, 77, D).
+        steps: DDIM steps.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    source: Tensor
+    swapped: Tensor
+    alignment: Tensor
+    shifts: Tensor
+    empty: Tensor
+    steps: int
+
+    def part(self, first: int, count: int) -> Problem:
+        """The pictures first .. first + count - 1 of it."""
+        names = ("x0", "noise", "source", "swapped", "alignment")
+        return replace(self, **{name: getattr(self, name)[first : first + count] for name in names})
+
+    def target(self, sentences: int) -> Tensor:
+        """Embeddings shifted along the direction of that many sentence pairs, or the swapped captions for 0.
+
+        The mean of the differences is the difference of the means: what `EditDirection.build` computes.
+        """
+        return self.source + self.shifts[:sentences].mean(0) if sentences else self.swapped
+
+
+def draw_scenes(task: Task, split: Split, count: int) -> tuple[list[Scene], list[Scene]]:
+    """The first scenes of a split that the task applies to, and their true edits."""
+    scenes = [sample_scene(seed, split, **task.source) for seed in range(count)]
+    return scenes, [counterfactual(scene, **task.change) for scene in scenes]
+
+
+def pose_problem(model: TinyZoo, name: str, split: Split, count: int, steps: int) -> Problem:
+    """Set the first `count` scenes of a split to be edited."""
+    task = TASKS[name]
+    scenes, _ = draw_scenes(task, split, count)
+    keep = ("animal", "coat", "background", "accessory", "medium")
+    captions = [caption(scene, random.Random(seed), keep=keep) for seed, scene in enumerate(scenes)]
+    swapped = [swap_words(text, task.swap) for text in captions]
+    sentences = load_edit(name, FOLDER)
+    noise = [torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
+    with torch.no_grad():
+        x0 = torch.cat([model.vae.encode(pictures([scene])) for scene in scenes])
+    return Problem(
+        x0=x0,
+        noise=torch.stack(noise),
+        source=model.encode_text(captions),
+        swapped=model.encode_text(swapped),
+        alignment=torch.stack([align_tokens(a, b) for a, b in zip(captions, swapped, strict=True)]),
+        shifts=model.encode_text(sentences.target_sentences) - model.encode_text(sentences.source_sentences),
+        empty=model.encode_text([""]),
+        steps=steps,
+    )
+
+
+def swap_words(text: str, swap: dict[str, str]) -> str:
+    """Replace the first of some phrases that a caption has, and mend its articles.
+
+    Raises:
+        ValueError: it has none of them.
+    """
+    for phrase, replacement in swap.items():
+        swapped = re.sub(rf"\b{phrase}\b", replacement, text)
+        if swapped != text:
+            swapped = re.sub(r"\ban?(?= ([aeiou])?)", lambda article: "an" if article[1] else "a", swapped)
+            return " ".join(swapped.split())
+    raise ValueError(f"The caption {text!r} has none of the phrases {', '.join(swap)}.")
+
+
+def pictures(scenes: list[Scene], *, animal: bool = True) -> Tensor:
+    """Draw scenes, or their backgrounds alone: (B, 3, 128, 128) in 0..1."""
+    images = np.stack([np.asarray(render(scene, animal=animal)) for scene in scenes])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,113 @@
+"""Work that is finished is kept, and taken up only where nothing that it depends on has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import cells
+from benchmarks.cells import Bench, Cell
+from benchmarks.methods import Counted
+from benchmarks.metrics import COLUMNS, Judge
+from benchmarks.tasks import Problem
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A method that edits nothing, and says how often it was asked."""
+
+    setting: float = 0.0
+    calls: list[int] = field(default_factory=list, repr=False)
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        self.calls.append(len(problem.x0))
+        denoise.rows += 7 * len(problem.x0)
+        return problem.x0
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def pose(model: object, task: str, split: str, count: int, steps: int) -> Problem:
+        x0 = torch.randn(count, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        texts = torch.zeros(count, 77, 128)
+        return Problem(x0, x0, texts, texts, torch.zeros(count, 77, 77), texts, texts[:1], steps)
+
+    def measure(edited: Tensor, source: list[Any], truth: list[Any], task: Any) -> dict[str, Tensor]:
+        assert len(edited) == len(source) == len(truth)
+        return {column: edited.mean((1, 2, 3)) + i for i, column in enumerate(COLUMNS)}
+
+    judge = type("Fake", (), {"measure": staticmethod(measure)})
+    monkeypatch.setattr(Judge, "load", lambda: judge)
+    monkeypatch.setattr(cells, "pose_problem", pose)
+
+    def bench(count: int = 3, **settings: Any) -> Bench:
+        return Bench("validation", count, 2, **{"batch": 2, "folder": tmp_path / "cells", **settings})
+
+    return bench
+
+
+def same(a: Cell, b: Cell) -> bool:
+    tensors = [(a.latents, b.latents), (a.rows, b.rows), (a.seconds, b.seconds)]
+    tensors += [(a.columns[column], b.columns[column]) for column in COLUMNS]
+    return all(torch.equal(x, y) for x, y in tensors)
+
+
+def test_a_cell_is_done_once(make) -> None:
+    method = Nothing()
+    first = make().cell("cat2dog", method, "nothing")
+    again = make().cell("cat2dog", method, "nothing")
+    assert method.calls == [2, 1]
+    assert same(first, again)
+    assert first.rows.tolist() == [7.0, 7.0, 7.0]
+    assert first.latents.shape == (3, 4, 16, 16)
+
+
+def test_an_interrupted_cell_goes_on(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = Nothing()
+    save, saved = Cell.save, []
+
+    def save_once(cell: Cell, path: Path) -> None:
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(cell, path)
+
+    monkeypatch.setattr(Cell, "save", save_once)
+    with pytest.raises(KeyboardInterrupt):
+        make().cell("cat2dog", method, "nothing")
+    monkeypatch.setattr(Cell, "save", save)
+    make().cell("cat2dog", method, "nothing")
+    assert method.calls == [2, 1, 1]
+
+
+def test_more_scenes_add_to_those_that_are_done(make) -> None:
+    method = Nothing()
+    make(count=2).cell("cat2dog", method, "nothing")
+    make(count=4).cell("cat2dog", method, "nothing")
+    assert method.calls == [2, 2]
+
+
+def test_other_settings_tasks_or_weights_are_other_work(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = Nothing()
+    make(count=2).cell("cat2dog", method, "nothing")
+    make(count=2).cell("dog2cat", method, "nothing")
+    make(count=2).cell("cat2dog", Nothing(0.5, method.calls), "nothing")
+    probe = tmp_path / "probe"
+    probe.write_bytes(b"another")
+    monkeypatch.setattr(cells, "PROBE", probe)
+    make(count=2).cell("cat2dog", method, "nothing")
+    assert method.calls == [2, 2, 2, 2]
+
+
+def test_an_unfinished_file_is_nothing(make, tmp_path: Path) -> None:
+    method = Nothing()
+    make(count=2).cell("cat2dog", method, "nothing")
+    (finished,) = (tmp_path / "cells").iterdir()
+    finished.rename(finished.with_suffix(".1.partial"))
+    make(count=2).cell("cat2dog", method, "nothing")
+    assert method.calls == [2, 2]

@@ -1,0 +1,105 @@
+"""The rows of the tables: independent samples, true row counts, and rivals that fall together where they should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.methods import (
+    ABLATION,
+    TUNED,
+    Counted,
+    DdimWordSwap,
+    Method,
+    Pix2PixZero,
+    PromptToPrompt,
+    SDEdit,
+    adjust,
+    tuned_methods,
+)
+from benchmarks.tasks import Problem
+from benchmarks.tune import read_settings
+from pix2pix_zero_core import MapGuidance, NoiseRegularizer
+from tiny_zoo.denoiser import TinyZoo
+
+METHODS = tuned_methods(read_settings()["settings"])
+
+
+def test_every_row_of_the_tables_is_there() -> None:
+    assert {"sdedit", "ddim_word_swap", "p2p", "official", "paper", "ours"} <= METHODS.keys()
+    assert ABLATION.keys() <= METHODS.keys()
+    assert len({repr(method) for method in METHODS.values()}) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_editing_two_pictures_equals_editing_each(name: str, model: TinyZoo, problem: Problem) -> None:
+    method = METHODS[name]
+    together = method(Counted(model), problem)
+    alone = torch.cat([method(Counted(model), problem.part(i, 1)) for i in range(2)])
+    torch.testing.assert_close(together, alone, rtol=1e-2, atol=1e-2)
+    assert torch.isfinite(together).all()
+    assert (together - problem.x0).abs().max() > 0.01
+
+
+STEPS = 3
+ROWS = {  # what a method costs a sample in STEPS steps
+    "sdedit": (SDEdit(strength=2 / 3), 2 * 2),
+    "ddim_word_swap": (DdimWordSwap(), STEPS + 2 * STEPS),
+    "ddim_word_swap without cfg": (DdimWordSwap(cfg=1.0), STEPS + STEPS),
+    "p2p": (PromptToPrompt(), STEPS + 3 * STEPS),
+    "official": (TUNED["official"], (STEPS - 2) + (2 + 2 * 3 + 2) * STEPS),
+    "paper": (TUNED["paper"], STEPS + (2 + 3 + 2) * STEPS),
+    "ours, explicit": (Pix2PixZero(fixed_point=0), STEPS + (1 + 3 + 2) * STEPS),
+    "ours, unguided": (Pix2PixZero(guidance=MapGuidance(0), fixed_point=0), STEPS + 2 * STEPS),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_counted(name: str, model: TinyZoo, problem: Problem) -> None:
+    method, expected = ROWS[name]
+    denoise = Counted(model)
+    method(denoise, problem.part(0, 1))
+    assert denoise.rows == expected
+
+
+def difference(a: Method, b: Method, model: TinyZoo, problem: Problem) -> float:
+    return float((a(Counted(model), problem) - b(Counted(model), problem)).abs().max())
+
+
+def test_prompt_to_prompt_without_injection_is_ddim_with_a_word_swap(model: TinyZoo, problem: Problem) -> None:
+    assert difference(PromptToPrompt(cross=0, own=0), DdimWordSwap(), model, problem) < 1e-3
+    assert difference(PromptToPrompt(cross=1, own=0), DdimWordSwap(), model, problem) > 0.01
+    assert difference(PromptToPrompt(cross=0, own=1), DdimWordSwap(), model, problem) > 0.01
+
+
+def test_prompt_to_prompt_that_swaps_no_word_is_the_reconstruction(model: TinyZoo, problem: Problem) -> None:
+    same = replace(problem, swapped=problem.source, alignment=torch.eye(77).repeat(2, 1, 1))
+    assert difference(PromptToPrompt(cross=1, own=1), DdimWordSwap(cfg=1.0), model, same) < 1e-3
+
+
+def test_ours_without_all_its_parts_is_ddim_with_a_word_swap(model: TinyZoo, problem: Problem) -> None:
+    bare = Pix2PixZero()
+    for changes in ABLATION.values():
+        bare = adjust(bare, changes)
+    assert difference(bare, DdimWordSwap(), model, problem) < 1e-3
+
+
+def test_sdedit_starts_from_noise_at_its_strength(model: TinyZoo, problem: Problem) -> None:
+    other = replace(problem, noise=-problem.noise)
+    method = SDEdit(strength=1 / 3)
+    assert not torch.equal(method(Counted(model), problem), method(Counted(model), other))
+
+
+def test_settings_reach_into_parts_and_leave_the_original_alone() -> None:
+    method = Pix2PixZero()
+    changed = adjust(method, {"cfg": 2.0, "guidance.strength": 0.7, "regularizer.shifts": "random"})
+    assert (changed.cfg, changed.guidance.strength, changed.guidance.unit) == (2.0, 0.7, "normalized")
+    assert changed.regularizer == NoiseRegularizer(shifts="random")
+    assert method == Pix2PixZero()
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(TypeError, match="strenght"):
+        adjust(SDEdit(), {"strenght": 1.0})

@@ -1,0 +1,63 @@
+"""What the columns say of pictures whose worth is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.metrics import COLUMNS, Judge, background, pose_of, psnr
+from benchmarks.tasks import TASKS, draw_scenes, pictures
+
+TASK = TASKS["cat2dog"]
+SOURCE, TRUTH = draw_scenes(TASK, "validation", 12)
+
+
+@pytest.fixture(scope="module")
+def perfect(judge: Judge) -> dict[str, torch.Tensor]:
+    return Judge.measure(judge, pictures(TRUTH), SOURCE, TRUTH, TASK)
+
+
+def test_the_true_edit_is_as_good_as_can_be(perfect: dict[str, torch.Tensor]) -> None:
+    assert tuple(perfect) == COLUMNS
+    assert all(values.shape == (12,) for values in perfect.values())
+    assert perfect["edit_success"].mean() > 0.9
+    assert perfect["attributes_kept"].mean() > 0.9
+    assert perfect["pose_error"].mean() < 0.2  # what the probe itself is off by
+    assert perfect["bg_lpips"].max() == 0
+    assert perfect["truth_psnr"].isinf().all()
+
+
+def test_an_edit_that_does_nothing_keeps_everything_and_fails(judge: Judge, perfect: dict[str, torch.Tensor]) -> None:
+    nothing = Judge.measure(judge, pictures(SOURCE), SOURCE, TRUTH, TASK)
+    assert nothing["edit_success"].mean() < 0.1
+    assert nothing["attributes_kept"].mean() > 0.9
+    assert nothing["structure_distance"].max() == 0
+    assert nothing["bg_lpips"].max() < 1e-3
+    assert (nothing["truth_psnr"] < 30).all()
+
+
+def test_what_happens_on_the_animal_is_not_the_background(judge: Judge) -> None:
+    outside = background(SOURCE, TRUTH)
+    inside_changed = torch.where(outside, pictures(TRUTH), torch.rand(12, 3, 128, 128))
+    outside_changed = torch.where(outside, torch.rand(12, 3, 128, 128), pictures(TRUTH))
+    assert Judge.measure(judge, inside_changed, SOURCE, TRUTH, TASK)["bg_lpips"].max() == 0
+    assert Judge.measure(judge, outside_changed, SOURCE, TRUTH, TASK)["bg_lpips"].min() > 0.01
+
+
+def test_the_background_leaves_out_both_animals() -> None:
+    outside = background(SOURCE, TRUTH)
+    assert 0.4 < outside.float().mean() < 0.9
+    before, after = pictures(SOURCE), pictures(TRUTH)
+    assert ((before - after).abs().amax(1, keepdim=True) * outside).max() < 0.05
+    assert outside[:, :, 0].all()
+
+
+def test_poses_are_fractions_of_their_ranges() -> None:
+    poses = pose_of(SOURCE)
+    assert poses.shape == (12, 6)
+    assert poses.min() >= 0 and poses.max() <= 1
+
+
+def test_psnr_is_ten_times_the_logarithm_of_the_error() -> None:
+    a = torch.zeros(2, 3, 4, 4)
+    torch.testing.assert_close(psnr(a, a + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)), torch.tensor([20.0, 40.0]))

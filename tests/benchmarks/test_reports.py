@@ -1,0 +1,111 @@
+"""Choices and tables made of cells with known figures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.cells import Cell
+from benchmarks.methods import TUNED, adjust
+from benchmarks.metrics import COLUMNS
+from benchmarks.quality import collect, describe
+from benchmarks.report import contact_sheet, contrast, summarise
+from benchmarks.sweep import SWEEPS
+from benchmarks.tasks import PAPER_TASKS, TASKS
+from benchmarks.tradeoff import CURVES, draw
+from benchmarks.tune import GRIDS, choose, combine, read_settings
+
+
+def cell(value: float, count: int = 4) -> Cell:
+    values = torch.linspace(value, 2 * value, count)
+    return Cell(torch.zeros(count, 4, 16, 16), dict.fromkeys(COLUMNS, values), torch.full((count,), 10 * value), values)
+
+
+def test_every_method_is_tried_with_as_many_settings() -> None:
+    assert GRIDS.keys() == TUNED.keys()
+    assert {len(grid) for grid in GRIDS.values()} == {len(GRIDS["ours"])}
+    for name, grid in GRIDS.items():
+        assert len({repr(adjust(TUNED[name], settings)) for settings in grid}) == len(grid)
+
+
+def test_the_settings_in_use_are_among_those_tried() -> None:
+    for name, settings in read_settings()["settings"].items():
+        assert settings in GRIDS[name]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_fits_the_method(name: str) -> None:
+    assert len({repr(adjust(TUNED["ours"], settings)) for settings in SWEEPS[name]}) == len(SWEEPS[name])
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_every_curve_fits_its_method(name: str) -> None:
+    assert len({repr(adjust(TUNED[name], settings)) for settings in CURVES[name]}) == len(CURVES[name])
+
+
+def test_settings_are_combined() -> None:
+    assert combine({"a": (1, 2), "b.c": ("x",)}) == [{"a": 1, "b.c": "x"}, {"a": 2, "b.c": "x"}]
+
+
+def test_the_choice_is_the_truest_picture_among_edits_that_succeed() -> None:
+    rows = [
+        {"edit_success": success, "truth_psnr": psnr}
+        for success, psnr in ((0.80, 30.0), (0.94, 21.0), (0.96, 22.0), (0.98, 20.0))
+    ]
+    assert choose(rows) == 2
+
+
+def test_a_row_has_the_columns_that_readers_expect() -> None:
+    row = summarise("cat2dog", "ours", [cell(1.0)])
+    measured = "edit_success attributes_kept pose_error bg_lpips structure_distance truth_psnr unet_rows seconds"
+    assert list(row)[:11] == ["task", "method", "n", *measured.split()]
+    assert (row["n"], row["edit_success"], row["unet_rows"]) == (4, 1.5, 10.0)
+    low, high = row["intervals"]["edit_success"]
+    assert 1 < low < 1.5 < high < 2
+
+
+def test_ours_is_compared_by_differences_and_ratios() -> None:
+    row = contrast("cat2dog", "sdedit", [cell(1.0)], [cell(2.0)])
+    assert row["edit_success"][0] == pytest.approx(-1.5)
+    assert row["bg_lpips"] == pytest.approx([0.5, 0.5, 0.5])
+    assert row["unet_rows"] == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_results_hold_every_row_and_the_means_over_tasks() -> None:
+    methods = ("ddim_word_swap", "ours")
+    cells = {task: {method: cell(1.0 + i) for method in methods} for i, task in enumerate(TASKS)}
+    cells["cat2dog"]["ours_without_guidance"] = cell(1.0)
+    results = collect(cells, {task: cell(1.0) for task in TASKS})
+    assert [(row["task"], row["method"]) for row in results["rows"]] == [
+        (task, method) for task in TASKS for method in cells[task]
+    ]
+    paper, everything = (row for row in results["means"] if row["method"] == "ours")
+    assert paper["edit_success"] == pytest.approx(1.5 * (1 + 2 + 3 + 4) / 4) and paper["n"] == 4 * len(PAPER_TASKS)
+    assert everything["edit_success"] == pytest.approx(1.5 * sum(range(1, 9)) / 8)
+    tuned_on = {"scenes": 8, "settings_tried": 12, "weights": "a"}
+    about = {"date": "today", "steps": 50, "weights": "a", "settings": {"tuned_on": tuned_on}}
+    text = describe(results, about)
+    assert all(f"## {task}\n" in text for task in TASKS)
+    assert "tune again" not in text and "tune again" in describe(results, about | {"weights": "b"})
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_without_all_tasks_there_is_no_mean_over_them() -> None:
+    assert collect({"dog2cat": {"ours": cell(1.0)}}, {})["means"] == []
+
+
+def test_a_contact_sheet_has_a_column_a_name() -> None:
+    sheet = contact_sheet({name: torch.rand(3, 3, 128, 128) for name in ("source", "ours")})
+    assert sheet.size == (256, 3 * 128 + 20)
+
+
+def test_the_plot_is_the_same_for_the_same_figures(tmp_path) -> None:
+    pytest.importorskip("matplotlib", reason="`python run.py bench` installs matplotlib")
+    curves = {name: [{"structure_distance": 0.1 * i, "edit_success": 0.2 * i} for i in range(4)] for name in CURVES}
+    for name in ("a.svg", "b.svg"):
+        (tmp_path / name[0]).mkdir()
+        draw(curves, tmp_path / name[0] / "plot.svg")
+    one, two = ((tmp_path / folder / "plot.svg").read_bytes() for folder in "ab")
+    assert one == two and b"ours" in one
