@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .nodes import Pix2PixZeroExtension
 
+WEB_DIRECTORY = "./web"
+"""What ComfyUI serves to the browser: help pages, example pictures and the script that brings them along."""
+
 
 async def comfy_entrypoint() -> Pix2PixZeroExtension:
     """Make Tiny Zoo known to the stock loaders and return the extension that lists the nodes."""

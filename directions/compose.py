@@ -10,22 +10,23 @@ from pathlib import Path
 
 from pix2pix_zero_core.integrations.sentences import SHIPPED, Kind, SentenceBanks, sentences_about
 
-CONCEPTS: dict[str, Kind] = {
-    "cat": "pet",
-    "dog": "pet",
-    "cat with glasses": "pet",
-    "horse": "animal",
-    "zebra": "animal",
-    "pencil sketch": "medium",
-    "oil painting": "medium",
-    "photograph": "medium",
-    "watercolor painting": "medium",
-    "day": "setting",
-    "night": "setting",
-    "summer": "setting",
-    "winter": "setting",
+_BY_KIND: dict[Kind, str] = {
+    "pet": "cat; dog; rabbit; fox; wolf; cat with glasses; dog with glasses",
+    "animal": "horse; zebra; lion; tiger; cow; sheep; bear; elephant",
+    "person": "man; woman; child; bearded man; man with sunglasses; woman with sunglasses",
+    "thing": "car; bicycle; motorcycle; house; castle; apple; orange; rose; sunflower",
+    "material": "wood; marble; gold; bronze; ice",
+    "medium": """
+        photograph; pencil sketch; oil painting; watercolor painting; oil pastel drawing; cartoon; anime drawing
+    """,
+    "setting": "day; night; sunset; spring; summer; autumn; winter; sunshine; rain; snow; fog",
 }
-"""Every concept with a bank. American spelling: it is what the text encoders of Stable Diffusion have seen most."""
+CONCEPTS: dict[str, Kind] = {
+    concept.strip(): kind for kind, concepts in _BY_KIND.items() for concept in concepts.split(";")
+}
+"""Every concept with a bank. Both concepts of an edit are of one kind, or it would also change what differs between the
+kinds: so foxes and wolves lie on sofas here, as dogs do. American spelling is what the text encoders of Stable
+Diffusion have seen most."""
 
 SENTENCES = 400
 """A bank's length; each of about 20 to 35 templates is used more than ten times."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .caption import BLIPCaption
+from .direction_files import CombineEditDirections, ImportEditDirection, LoadEditDirection, SaveEditDirection
 from .directions import ApplyEditDirection, EditDirection
+from .guidance import CrossAttnGuidance, CrossAttnGuider
 from .inversion import RegularizedDDIMInvert
 from .sampling import CrossAttnGuidedSampler
+from .seeing import AttentionMaps, Compare
+from .sentences import LoadSentences, SaveSentences, WriteSentences
 
 
 class Pix2PixZeroExtension(ComfyExtension):
@@ -15,4 +19,21 @@ class Pix2PixZeroExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """List the nodes."""
-        return [BLIPCaption, RegularizedDDIMInvert, EditDirection, ApplyEditDirection, CrossAttnGuidedSampler]
+        return [
+            BLIPCaption,
+            RegularizedDDIMInvert,
+            EditDirection,
+            ApplyEditDirection,
+            CrossAttnGuidedSampler,
+            CrossAttnGuidance,
+            CrossAttnGuider,
+            AttentionMaps,
+            Compare,
+            LoadEditDirection,
+            SaveEditDirection,
+            ImportEditDirection,
+            CombineEditDirections,
+            WriteSentences,
+            LoadSentences,
+            SaveSentences,
+        ]

@@ -8,11 +8,12 @@ and "negative".
 
 from __future__ import annotations
 
-import contextlib
+import math
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any
 
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
@@ -21,14 +22,16 @@ import comfy.utils
 import latent_preview
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
-from ..pix2pix_zero_core import Prediction, StepInfo
+from ..pix2pix_zero_core import Inversion, Prediction, StepInfo
 from ..pix2pix_zero_core.attention import attention_probabilities
 
 SOURCE, TARGET, NEGATIVE = "source", "positive", "negative"
+
+GUIDANCE = "pix2pix_zero"
+"""Key of our wrappers on a ModelPatcher."""
 
 Conditioning = list[list[Any]]
 
@@ -40,8 +43,19 @@ def require_cross_attention_model(model: Any) -> None:
         model: a ModelPatcher.
 
     Raises:
-        ValueError: a flow model, one without a table of noise levels, or one without cross-attention to the text.
+        ValueError: a flow model, one without a table of noise levels, one without cross-attention to the text, the
+            refiner of SDXL, or a model that carries our guidance already.
     """
+    if model.get_wrappers(WrappersMP.SAMPLER_SAMPLE, GUIDANCE):
+        raise ValueError(
+            "The model is guided already. Connect the model from before Cross-Attention Guidance: to invert with, and "
+            "to every other node that guides."
+        )
+    if isinstance(model.model, comfy.model_base.SDXLRefiner):
+        raise ValueError(
+            "The model is the refiner of SDXL, which knows only the last fifth of the noise levels; inversion needs "
+            "all. Load the base checkpoint, and refine the edited picture afterwards."
+        )
     sampling = model.get_model_object("model_sampling")
     name = type(model.model).__name__
     if isinstance(sampling, comfy.model_sampling.CONST):
@@ -61,6 +75,24 @@ def require_cross_attention_model(model: Any) -> None:
         )
 
 
+def require_inversion_of(model: Any, inversion: Inversion) -> None:
+    """Refuse an inversion whose latents the model cannot take.
+
+    Args:
+        model: a ModelPatcher.
+        inversion: any.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    channels = model.get_model_object("latent_format").latent_channels
+    if inversion.noise.shape[1] != channels:
+        raise ValueError(
+            f"The inversion has {inversion.noise.shape[1]} channels, the model takes {channels}. Invert the "
+            "picture with the model that edits it."
+        )
+
+
 def cross_attention_layers(unet: nn.Module) -> dict[tuple[str, int, int], Any]:
     """Find the cross-attention of a UNetModel: (block, number, index in the block), as patches see it, to module."""
     pattern = re.compile(r"(input|middle|output)_blocks?\.(\d+)\..*transformer_blocks\.(\d+)\.attn2")
@@ -75,17 +107,24 @@ def cross_attention_layers(unet: nn.Module) -> dict[tuple[str, int, int], Any]:
 class GuiderDenoiser:
     """A core `Denoiser` on a running guider: one row a sample, no classifier-free guidance, maps and gradients."""
 
-    def __init__(self, guider: Any, extra_args: dict[str, Any]) -> None:
-        """Bind a guider that is sampling and the arguments its sampler was given."""
+    def __init__(self, guider: Any, extra_args: dict[str, Any], finest_layer: int = 1) -> None:
+        """Bind a guider that is sampling and the arguments its sampler was given.
+
+        Args:
+            guider: a CFGGuider.
+            extra_args: of its sampler: model_options and seed.
+            finest_layer: maps come from layers at 1/finest_layer of the latent's resolution and coarser.
+        """
         self.guider = guider
         self.model_options: dict[str, Any] = extra_args["model_options"]
         self.seed: int | None = extra_args["seed"]
         self.layers = cross_attention_layers(guider.inner_model.diffusion_model)
+        self.finest_layer = finest_layer
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: str, *, maps: bool = False) -> Prediction:
         """Predict as a core `Denoiser`; `cond` names one of the guider's conditionings."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        recorder = _MapRecorder(self.layers, self.guider.conds[cond]) if maps else None
+        recorder = _MapRecorder(self.layers, self._tokens(cond), self.finest_layer) if maps else None
         options = comfy.model_patcher.create_model_options_clone(self.model_options)
         transformer_options = options.setdefault("transformer_options", {})
         if recorder is not None:
@@ -94,7 +133,22 @@ class GuiderDenoiser:
         if torch.is_grad_enabled():
             transformer_options["optimized_attention_override"] = _differentiable_attention
         denoised = self.predict(x, sigma, cond, options)
+        if recorder is not None and not recorder.maps and self.finest_layer > 1:
+            raise ValueError(
+                f"The model has no cross-attention at 1/{self.finest_layer} of the latent's resolution or coarser. "
+                "Lower finest_layer; 1 guides every layer."
+            )
         return Prediction(denoised, {} if recorder is None else recorder.maps)
+
+    def _tokens(self, cond: str) -> dict[Any, tuple[PartKey, int]]:
+        """Find the parts of a conditioning that source and target have in common: uuid -> key, tokens in common."""
+        source, target = (_parts(self.guider.conds[name]) for name in (SOURCE, TARGET))
+        own = source if cond == SOURCE else target
+        return {
+            part["uuid"]: (key, min(_token_count(source[key]), _token_count(target[key])))
+            for key, part in own.items()
+            if key in source and key in target
+        }
 
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
         """Ask the model for x0, (B, C, H, W)."""
@@ -115,21 +169,43 @@ class GuidedDenoiser(GuiderDenoiser):
             self.guider.conds[TARGET] = positive
 
 
+PartKey = tuple[Any, int]
+"""A part of a conditioning: its area, None for the whole picture, and its number among those of that area."""
+
+
+def _parts(cond: list[dict[str, Any]]) -> dict[PartKey, dict[str, Any]]:
+    parts: dict[PartKey, dict[str, Any]] = {}
+    for part in cond:
+        area = part.get("area")
+        parts[area, sum(known == area for known, _ in parts)] = part
+    return parts
+
+
+def _token_count(part: dict[str, Any]) -> int:
+    return part["model_conds"]["c_crossattn"].cond.shape[1]
+
+
 class _MapRecorder:
     """An `attn2_patch` that changes nothing: it computes the probabilities that the attention is about to use.
 
-    Maps are keyed by layer and by the position of the prompt's part (ConditioningCombine makes several) in the
-    conditioning. The first call counts: PAG and SAG run the model again.
+    Maps are keyed by layer and by the part of the prompt (ConditioningCombine and areas make several). Of a text with
+    more chunks of tokens than the other they hold the probabilities among the tokens that both have: the softmax over
+    these alone. The first call counts: PAG and SAG run the model again, and so does checkpointing, which wants the
+    same operations each time.
     """
 
-    def __init__(self, layers: dict[tuple[str, int, int], Any], cond: list[dict[str, Any]]) -> None:
-        self.layers = layers
-        self.positions = {part["uuid"]: i for i, part in enumerate(cond)}
+    def __init__(
+        self, layers: dict[tuple[str, int, int], Any], tokens: dict[Any, tuple[PartKey, int]], finest_layer: int
+    ) -> None:
+        self.layers, self.tokens, self.finest_layer = layers, tokens, finest_layer
         self.maps: dict[Hashable, Tensor] = {}
 
     def __call__(
         self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
+        height, width = (math.ceil(side / self.finest_layer) for side in extra_options["original_shape"][2:])
+        if n.shape[1] > height * width:
+            return n, context, value
         layer = (*extra_options["block"], extra_options["block_index"])
         attention, heads = self.layers[layer], extra_options["n_heads"]
         q, k = (
@@ -138,54 +214,10 @@ class _MapRecorder:
         )
         chunks = len(extra_options["uuids"])
         for uuid, q_rows, k_rows in zip(extra_options["uuids"], q.chunk(chunks), k.chunk(chunks), strict=True):
-            key = (*layer, self.positions.get(uuid))
-            if uuid in self.positions and key not in self.maps:
-                self.maps[key] = attention_probabilities(q_rows, k_rows)
+            if uuid in self.tokens:
+                part, tokens = self.tokens[uuid]
+                self.maps.setdefault((*layer, part), attention_probabilities(q_rows, k_rows[:, :, :tokens]))
         return n, context, value
-
-
-@contextlib.contextmanager
-def differentiable() -> Iterator[None]:
-    """Let gradients through a model that was loaded for inference: for a forward pass and its backward pass."""
-    # FreeU and others write into activations in place.
-    with _InferenceTensorsAsConstants(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-        yield
-
-
-class _InferenceTensorsAsConstants(TorchFunctionMode):
-    """Where a tensor that requires grad meets one made under inference mode, or a weight, the latter is a constant.
-
-    Nodes run under `torch.inference_mode()`, and autograd refuses to save the tensors made there: weights,
-    conditionings, masks, ControlNet outputs. A view on the same storage, made outside, is an ordinary constant; it
-    costs no memory.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        tensors: list[Tensor] = []
-        tree_map_only(Tensor, tensors.append, (args, kwargs))
-        if any(t.requires_grad and not _is_constant(t) for t in tensors) and any(_is_constant(t) for t in tensors):
-            return func(*_with_constants(args), **_with_constants(kwargs))
-        return func(*args, **kwargs)
-
-
-def _with_constants(tree: Any) -> Any:
-    return tree_map_only(Tensor, lambda t: _constant(t) if _is_constant(t) else t, tree)
-
-
-def _is_constant(t: Tensor) -> bool:
-    return t.is_inference() or isinstance(t, nn.Parameter)
-
-
-def _constant(t: Tensor) -> Tensor:
-    """View a tensor's storage as an ordinary tensor that needs no gradient."""
-    return torch.empty(0, dtype=t.dtype, device=t.device).set_(
-        t.untyped_storage(), t.storage_offset(), t.size(), t.stride()
-    )
 
 
 def _differentiable_attention(_: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

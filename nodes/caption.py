@@ -6,29 +6,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
-import folder_paths
+import comfy.utils
 import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..pix2pix_zero_core.integrations.captioner import Captioner
+from ..pix2pix_zero_core.integrations.download import REPOSITORIES, download_blip
+from .files import model_folders, own_folder
+from .memory import loaded
 from .types import CATEGORY
 
+KIND = "blip"
+"""ComfyUI's model folder for BLIP."""
 
-def blip_folders() -> dict[str, Path]:
-    """Name -> folder of every BLIP model in ComfyUI's `blip` model folders."""
-    folder_paths.add_model_folder_path("blip", str(Path(folder_paths.models_dir) / "blip"))
-    roots = [Path(root) for root in folder_paths.get_folder_paths("blip")]
-    return {
-        config.parent.name: config.parent
-        for root in roots
-        if root.is_dir()
-        for config in sorted(root.glob("*/config.json"))
-    }
+BATCH = 4
+"""Pictures captioned at once; with the beams, as many rows as fit beside the model on a small GPU."""
 
 
 class BLIPCaption(io.ComfyNode):
@@ -43,16 +38,36 @@ class BLIPCaption(io.ComfyNode):
             category=CATEGORY,
             description="Describe each picture in one sentence: the source text of an edit.",
             inputs=[
-                io.Image.Input("image"),
+                io.Image.Input("image", tooltip="One picture or a batch, of any size."),
                 io.Combo.Input(
                     "model",
-                    options=list(blip_folders()),
+                    options=list(dict.fromkeys([*sorted(model_folders(KIND), key=_embedded_first), *REPOSITORIES])),
                     tooltip="A folder in models/blip, as downloaded from Hugging Face (Salesforce/blip-image-"
                     "captioning-base or -large). tiny_zoo comes with this pack and knows only Tiny Zoo's pictures.",
                 ),
                 io.String.Input("prefix", default="", tooltip="How the caption begins, for example: a photo of"),
-                io.Int.Input("max_tokens", default=40, min=1, max=500, tooltip="Longest caption, in BLIP's tokens."),
-                io.Int.Input("beams", default=3, min=1, max=20, tooltip="Width of the beam search. 1 is greedy."),
+                io.Int.Input(
+                    "max_tokens",
+                    default=40,
+                    min=1,
+                    max=500,
+                    tooltip="Longest caption in BLIP's tokens, about one a word: 1 to 500, and no more than the model "
+                    "has room for.",
+                ),
+                io.Int.Input(
+                    "beams",
+                    default=3,
+                    min=1,
+                    max=20,
+                    tooltip="Width of the beam search, 1 to 20. 1 is greedy and fastest, 3 is what BLIP's authors use.",
+                ),
+                io.Boolean.Input(
+                    "download",
+                    default=False,
+                    optional=True,
+                    tooltip="Fetch blip-image-captioning-base (1 GB) or -large (1.9 GB) from Hugging Face if it is not "
+                    "in models/blip yet. Off: nothing is ever downloaded.",
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -62,21 +77,47 @@ class BLIPCaption(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, model: str, prefix: str, max_tokens: int, beams: int) -> io.NodeOutput:  # noqa: D102
-        folders = blip_folders()
-        if model not in folders:
-            raise ValueError(
-                f"There is no BLIP model {model!r}; models/blip has: {', '.join(folders)}. Put the model's folder "
-                "there and reload the page."
-            )
+    def execute(  # noqa: D102
+        cls, image: Tensor, model: str, prefix: str, max_tokens: int, beams: int, download: bool = False
+    ) -> io.NodeOutput:
+        folder = _find_or_download(model, download)
         device = comfy.model_management.text_encoder_device()
         half = comfy.model_management.should_use_fp16(device, prioritize_performance=False)
-        captioner = Captioner.from_folder(folders[model], dtype=torch.float16 if half else torch.float32)
-        # In a container: ModelPatcher sets `device` on what it loads, which a transformers model forbids.
-        patcher: Any = comfy.model_patcher.ModelPatcher(
-            torch.nn.ModuleList([captioner.model]),
-            load_device=device,
-            offload_device=comfy.model_management.text_encoder_offload_device(),
+        captioner = Captioner.from_folder(folder, dtype=torch.float16 if half else torch.float32)
+        bar = comfy.utils.ProgressBar(len(image))
+        captions: list[str] = []
+        with loaded(captioner.model):
+            for pictures in image.split(BATCH):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                captions += captioner(pictures, prefix=prefix, max_tokens=max_tokens, beams=beams)
+                bar.update_absolute(len(captions))
+        return io.NodeOutput(captions)
+
+
+def _embedded_first(name: str) -> tuple[bool, str]:
+    return name != "tiny_zoo", name
+
+
+def _find_or_download(model: str, download: bool) -> Path:
+    """The folder of a model; a missing one is fetched if that was asked for."""
+    folders = model_folders(KIND)
+    if model in folders:
+        return folders[model]
+    if model not in REPOSITORIES:
+        raise ValueError(
+            f"There is no BLIP model {model!r}; models/blip has: {', '.join(folders)}. Put the model's folder there "
+            "and reload the page."
         )
-        comfy.model_management.load_models_gpu([patcher])
-        return io.NodeOutput(captioner(image, prefix=prefix, max_tokens=max_tokens, beams=beams))
+    if not download:
+        raise FileNotFoundError(
+            f"The BLIP model {model!r} is not there yet. Put the files of {REPOSITORIES[model]} (Hugging Face) into "
+            f"{own_folder(KIND) / model}, or switch download on in BLIP Caption to have them fetched once."
+        )
+    bar = comfy.utils.ProgressBar(1)
+
+    def show(done: int, size: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, size)
+
+    download_blip(model, own_folder(KIND) / model, show)
+    return own_folder(KIND) / model

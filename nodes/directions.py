@@ -5,31 +5,39 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import comfy.utils
-import torch
-from comfy_api.v0_0_2 import io
-from torch import Tensor
+from comfy_api.v0_0_2 import io, ui
 
 from ..pix2pix_zero_core import EditDirection as CoreEditDirection
+from ..pix2pix_zero_core.integrations.concepts import source_warning
 from ..pix2pix_zero_core.integrations.sentences import (
     SHIPPED,
     EditSentences,
+    Kind,
+    SentenceBanks,
+    distinctive_word,
     load_edit,
     parse_sentences,
     read_edits,
     sentences_about,
 )
 from .bridge import Conditioning
+from .text_encoder import encode, encoder_fingerprint
 from .types import CATEGORY, DirectionType
 
 CUSTOM = "custom"
 COLLECTIONS = {"": SHIPPED, "tiny_zoo/": Path(__file__).parents[1] / "tiny_zoo" / "directions"}
 """Prefix of an edit's id -> folder that lists it. Tiny Zoo's own sentences use the few words that its model knows."""
+
+KEPT = 32
+
+_built: dict[Hashable, CoreEditDirection] = {}
+"""The last `KEPT` directions by what they were built of, each under a megabyte: going back to one costs nothing."""
 
 
 def named_edits() -> list[str]:
@@ -37,16 +45,17 @@ def named_edits() -> list[str]:
     return [prefix + edit for prefix, folder in COLLECTIONS.items() for edit in read_edits(folder)]
 
 
-def encoder_fingerprint(clip: Any) -> str:
-    """Name a text encoder by its architecture, some of its weights and its clip-skip.
-
-    Two loads of one checkpoint agree, in full or half precision; another checkpoint's encoder does not.
-    """
-    digest = hashlib.sha256(f"layer {clip.layer_idx}".encode())
-    for name, weight in sorted(clip.cond_stage_model.state_dict().items()):
-        sample = weight.detach().flatten()[:16].cpu().to(torch.float16)
-        digest.update(f"{name} {tuple(weight.shape)} {sample.tolist()}".encode())
-    return f"{type(clip.cond_stage_model).__name__}-{digest.hexdigest()[:16]}"
+def kind_input() -> io.Combo.Input:
+    """The widget that says what a word is, for the sentences that the grammar makes up around it."""
+    return io.Combo.Input(
+        "kind",
+        options=list(get_args(Kind)),
+        default="thing",
+        optional=True,
+        tooltip="What the words are, and so what can be said of them: any thing; an animal; a pet, an animal that "
+        "is also seen indoors; a person; a material (marble); a medium (oil painting); a setting: season, time of day "
+        "or weather (winter, night, fog).",
+    )
 
 
 class EditDirection(io.ComfyNode):
@@ -62,7 +71,7 @@ class EditDirection(io.ComfyNode):
             description="Find the direction in the text encoder's space that leads from one concept to another: the "
             "difference of the mean embeddings of many sentences about each.",
             inputs=[
-                io.Clip.Input("clip"),
+                io.Clip.Input("clip", tooltip="The text encoder of the checkpoint that edits."),
                 io.Combo.Input(
                     "edit",
                     options=[*named_edits(), CUSTOM],
@@ -83,9 +92,10 @@ class EditDirection(io.ComfyNode):
                     default=200,
                     min=1,
                     max=1000,
-                    tooltip="custom: how many sentences are made up around a word. Few give a direction that changes "
-                    "other things too.",
+                    tooltip="custom: how many sentences are made up around a word, 1 to 1000. Few give a direction "
+                    "that changes other things too.",
                 ),
+                kind_input(),
             ],
             outputs=[
                 DirectionType.Output(
@@ -95,20 +105,11 @@ class EditDirection(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: Any, edit: str, source: str, target: str, sentences: int) -> io.NodeOutput:  # noqa: D102
-        texts = _custom_edit(source, target, sentences) if edit == CUSTOM else _named_edit(edit)
-        total = len(texts.source_sentences) + len(texts.target_sentences)
-        bar = comfy.utils.ProgressBar(total)
-        direction = CoreEditDirection.build(
-            lambda batch: _encode(clip, batch),
-            texts.source_sentences,
-            texts.target_sentences,
-            source=texts.source,
-            target=texts.target,
-            encoder=encoder_fingerprint(clip),
-            on_progress=lambda done, of: bar.update_absolute(done, of),
-        )
-        return io.NodeOutput(direction)
+    def execute(  # noqa: D102
+        cls, clip: Any, edit: str, source: str, target: str, sentences: int, kind: Kind = "thing"
+    ) -> io.NodeOutput:
+        texts = _custom_edit(source, target, sentences, kind) if edit == CUSTOM else _named_edit(edit)
+        return io.NodeOutput(_direction(clip, texts))
 
 
 class ApplyEditDirection(io.ComfyNode):
@@ -125,7 +126,7 @@ class ApplyEditDirection(io.ComfyNode):
             "make several edits at once.",
             inputs=[
                 io.Conditioning.Input("source", tooltip="Text of the picture as it is."),
-                DirectionType.Input("direction"),
+                DirectionType.Input("direction", tooltip="From Edit Direction, or loaded, imported or combined."),
                 io.Clip.Input("clip", tooltip="The text encoder of the source; the direction must be made by it."),
                 io.Float.Input(
                     "strength",
@@ -133,15 +134,28 @@ class ApplyEditDirection(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="1 is the full edit, less is a weaker one, negative leads the other way.",
+                    tooltip="-10 to 10: 1 is the full edit, less is a weaker one, negative leads the other way.",
+                ),
+                io.String.Input(
+                    "caption",
+                    optional=True,
+                    force_input=True,
+                    tooltip="The caption, if the node shall say when the edit starts from something that the picture "
+                    "does not show. The edit is made all the same.",
                 ),
             ],
-            outputs=[io.Conditioning.Output("target", display_name="target", tooltip="Text of the edited picture.")],
+            outputs=[
+                io.Conditioning.Output("target", display_name="target", tooltip="Text of the edited picture."),
+                io.String.Output(
+                    "warning", display_name="warning", tooltip="Why the edit may not fit the caption; empty if it does."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(  # noqa: D102
-        cls, source: Conditioning, direction: CoreEditDirection, clip: Any, strength: float
+        cls, source: Conditioning, direction: CoreEditDirection, clip: Any, strength: float, caption: str | None = None
     ) -> io.NodeOutput:
         encoder = encoder_fingerprint(clip)
         shifted: Conditioning = []
@@ -150,7 +164,46 @@ class ApplyEditDirection(io.ComfyNode):
             if changed.get("pooled_output") is not None:
                 changed["pooled_output"] = direction.apply_pooled(changed["pooled_output"], strength, encoder=encoder)
             shifted.append([direction.apply(embedding, strength, encoder=encoder), changed])
-        return io.NodeOutput(shifted)
+        if caption is None:
+            return io.NodeOutput(shifted, "")
+        start, end = direction.source, direction.target
+        if strength < 0:
+            start, end = end, start
+        warning = source_warning(caption, start, end, _known_concepts()) or ""
+        if warning:
+            logging.warning("Apply Edit Direction: %s", warning)
+        if cls.hidden is not None and cls.hidden.unique_id is not None:
+            _write_on_node(cls.hidden.unique_id, warning or f"{start} -> {end}")
+        return io.NodeOutput(shifted, warning, ui=ui.PreviewText(warning))
+
+
+def _write_on_node(node: str, text: str) -> None:
+    """Show a line of text on a node in the browser."""
+    from server import PromptServer  # not at the top: it is there only while the server runs
+
+    PromptServer.instance.send_progress_text(text, node)
+
+
+def _direction(clip: Any, texts: EditSentences) -> CoreEditDirection:
+    """Build a direction, or take the one that was built of the same encoder, patches and sentences."""
+    encoder = encoder_fingerprint(clip)
+    patches = clip.patcher.patches_uuid if clip.patcher.patches else None
+    key = encoder, patches, tuple(texts.source_sentences), tuple(texts.target_sentences), texts.source, texts.target
+    if key not in _built:
+        bar = comfy.utils.ProgressBar(len(texts.source_sentences) + len(texts.target_sentences))
+        direction = CoreEditDirection.build(
+            lambda batch: encode(clip, batch),
+            texts.source_sentences,
+            texts.target_sentences,
+            source=texts.source,
+            target=texts.target,
+            encoder=encoder,
+            on_progress=lambda done, of: bar.update_absolute(done, of),
+        )
+        for oldest in list(_built)[: len(_built) + 1 - KEPT]:
+            del _built[oldest]
+        _built[key] = direction
+    return _built[key]
 
 
 def _named_edit(edit: str) -> EditSentences:
@@ -160,30 +213,28 @@ def _named_edit(edit: str) -> EditSentences:
     return load_edit(edit.removeprefix(prefix), COLLECTIONS[prefix])
 
 
-def _custom_edit(source: str, target: str, count: int) -> EditSentences:
+def _custom_edit(source: str, target: str, count: int, kind: Kind) -> EditSentences:
     for name, text in (("source", source), ("target", target)):
         if not text.strip():
             raise ValueError(
                 f"Edit Direction is set to custom, but {name} is empty; write a word or several sentences."
             )
     source_lines, target_lines = parse_sentences(source), parse_sentences(target)
-    if source_lines == target_lines:
+    before, after = (
+        lines if len(lines) > 1 else sentences_about(lines[0], count, kind=kind)
+        for lines in (source_lines, target_lines)
+    )
+    if "\n".join(before).lower() == "\n".join(after).lower():  # text encoders read lower case; "a cat" is "cat"
         raise ValueError(
             f"source and target are both {source.strip()!r}; the direction between them is zero. Write what is to be "
             "replaced in source and what replaces it in target."
         )
-    return EditSentences(
-        _sentences(source_lines, count), _sentences(target_lines, count), source_lines[0], target_lines[0]
+    names = (
+        lines[0] if len(lines) == 1 else distinctive_word(own, other)
+        for lines, own, other in ((source_lines, before, after), (target_lines, after, before))
     )
+    return EditSentences(before, after, *names)
 
 
-def _sentences(lines: list[str], count: int) -> list[str]:
-    return lines if len(lines) > 1 else sentences_about(lines[0], count)
-
-
-def _encode(clip: Any, batch: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-    """Encode sentences with ComfyUI's CLIP: embeddings (n, L, D) and pooled ones (n, P)."""
-    embeddings, pooled = zip(
-        *(clip.encode_from_tokens(clip.tokenize(sentence), return_pooled=True) for sentence in batch), strict=True
-    )
-    return torch.cat(embeddings), None if pooled[0] is None else torch.cat(pooled)
+def _known_concepts() -> list[str]:
+    return SentenceBanks(SHIPPED / "sentences").concepts()

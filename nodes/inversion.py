@@ -21,6 +21,9 @@ from ..pix2pix_zero_core.types import check_latent
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, progress, require_cross_attention_model
 from .types import CATEGORY, InversionType
 
+DDIM = "ddim"
+"""The paper's own grid, beside ComfyUI's schedulers."""
+
 
 class RegularizedDDIMInvert(io.ComfyNode):
     """DDIM inversion with regularised noise (arXiv:2302.03027, section 3.1)."""
@@ -34,7 +37,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
             category=CATEGORY,
             description="Find the noise from which the model samples this picture, kept close to white noise.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The model that edits the picture later."),
                 io.Latent.Input("latent", tooltip="The picture, encoded with the checkpoint's VAE."),
                 io.Conditioning.Input("source", tooltip="Text of the picture as it is: its caption."),
                 io.Int.Input(
@@ -69,7 +72,37 @@ class RegularizedDDIMInvert(io.ComfyNode):
                     tooltip="Also sample the picture back from the noise, to see what was lost: one model call a step. "
                     "Off: the reconstruction outputs stay silent.",
                 ),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="A schedule of your own; replaces steps."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="A schedule of your own; replaces steps, scheduler, start_at_step and end_at_step.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=[DDIM, *comfy.samplers.SCHEDULER_NAMES],
+                    default=DDIM,
+                    optional=True,
+                    tooltip="How the steps are spread. ddim is the paper's, with exactly as many steps as asked for. "
+                    "To edit with a stock sampler, choose what it uses.",
+                ),
+                io.Int.Input(
+                    "start_at_step",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    optional=True,
+                    tooltip="As in KSampler (Advanced): invert only up to the noise at which this step begins. 0 is "
+                    "all the way.",
+                ),
+                io.Int.Input(
+                    "end_at_step",
+                    default=10000,
+                    min=1,
+                    max=10000,
+                    optional=True,
+                    tooltip="As in KSampler (Advanced): the latent holds the noise that this step leaves. steps or "
+                    "more is a clean picture.",
+                ),
             ],
             outputs=[
                 InversionType.Output(
@@ -103,6 +136,9 @@ class RegularizedDDIMInvert(io.ComfyNode):
         fixed_point: int,
         reconstruct: bool,
         sigmas: Tensor | None = None,
+        scheduler: str = DDIM,
+        start_at_step: int = 0,
+        end_at_step: int = 10000,
     ) -> io.NodeOutput:
         require_cross_attention_model(model)
         x0: Tensor = latent["samples"]
@@ -114,7 +150,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 "of the checkpoint that the model comes from."
             )
         if sigmas is None:
-            sigmas = ddim_sigmas(model.get_model_object("model_sampling").sigmas.float().cpu(), steps)
+            sigmas = schedule(model, scheduler, steps)[start_at_step : end_at_step + 1]
         check_sigmas(sigmas)  # the stock guider returns at once where there are none
         sampler = _Inverter(model, NoiseRegularizer(regularization, kl), fixed_point, reconstruct)
         guider = comfy.samplers.CFGGuider(model.clone())
@@ -125,6 +161,29 @@ class RegularizedDDIMInvert(io.ComfyNode):
             error = (sampler.reconstruction - x0.to(sampler.reconstruction)).square().mean()
             rest = [{"samples": sampler.reconstruction}, float(10 * (x0.float().var() / error).log10())]
         return io.NodeOutput(sampler.inversion, {"samples": noise}, *rest)
+
+
+def schedule(model: Any, scheduler: str, steps: int) -> Tensor:
+    """Make a sampling grid as a stock sampler would, or the paper's.
+
+    Args:
+        model: a ModelPatcher.
+        scheduler: one of ComfyUI's, or `DDIM`.
+        steps: as the sampler is set; ddim_uniform and others may take another number.
+
+    Returns:
+        sigmas, (T+1,), descending.
+
+    Raises:
+        ValueError: no such scheduler, or more steps than the model has noise levels.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if scheduler == DDIM:
+        return ddim_sigmas(sampling.sigmas.float().cpu(), steps)
+    if scheduler not in comfy.samplers.SCHEDULER_NAMES:
+        known = ", ".join((DDIM, *comfy.samplers.SCHEDULER_NAMES))
+        raise ValueError(f"There is no scheduler {scheduler!r}; choose one of {known}.")
+    return comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
 
 
 class _Inverter(comfy.samplers.Sampler):

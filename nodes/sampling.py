@@ -13,7 +13,7 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..pix2pix_zero_core import Inversion, MapGuidance, edit
+from ..pix2pix_zero_core import Inversion, MapGuidance, StepInfo, edit
 from .bridge import (
     NEGATIVE,
     SOURCE,
@@ -21,10 +21,12 @@ from .bridge import (
     Conditioning,
     GuidedDenoiser,
     GuiderDenoiser,
-    differentiable,
     progress,
     require_cross_attention_model,
+    require_inversion_of,
 )
+from .gradient import CHECKPOINTING, GradientStep
+from .guidance import guidance_inputs
 from .types import CATEGORY, InversionType
 
 
@@ -41,7 +43,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
             description="Sample the edited picture from inverted noise. At every step the latent moves so that the "
             "model's attention to the words stays where it was in the original: the layout is kept.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The model of the inversion."),
                 InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
                 io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
                 io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
@@ -57,43 +59,15 @@ class CrossAttnGuidedSampler(io.ComfyNode):
                     step=0.1,
                     tooltip="How strongly the target text is followed.",
                 ),
-                io.Float.Input(
-                    "guidance",
-                    default=0.4,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.01,
-                    tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. "
-                    "0 is plain sampling.",
-                ),
-                io.Combo.Input(
-                    "unit",
-                    options=["normalized", "paper"],
-                    default="normalized",
-                    tooltip="Of guidance. normalized carries over from one model and size to another; paper is the "
-                    "published step size (0.1 for real, 0.15 for generated pictures on SD 1.4).",
-                ),
-                io.Float.Input(
-                    "guidance_start",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the steps after which guidance begins.",
-                ),
-                io.Float.Input(
-                    "guidance_end",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the steps after which guidance ends; ending early is faster.",
-                ),
+                *guidance_inputs(),
             ],
             outputs=[
                 io.Latent.Output("edited", display_name="edited", tooltip="The edited picture."),
                 io.Latent.Output(
                     "reference", display_name="reference", tooltip="The original, as the reference branch ends."
+                ),
+                InversionType.Output(
+                    "path", display_name="path", tooltip="The edited latent at every step, for Attention Maps."
                 ),
             ],
         )
@@ -111,31 +85,32 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         unit: str,
         guidance_start: float,
         guidance_end: float,
+        checkpointing: str = CHECKPOINTING[0],
+        finest_layer: int = 1,
     ) -> io.NodeOutput:
         require_cross_attention_model(model)
+        require_inversion_of(model, inversion)
         settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
-        channels = model.get_model_object("latent_format").latent_channels
-        if inversion.noise.shape[1] != channels:
-            raise ValueError(
-                f"The inversion has {inversion.noise.shape[1]} channels, the model takes {channels}. Invert the "
-                "picture with the model that edits it."
-            )
-        sampler = _Editor(model, inversion, settings)
+        sampler = _Editor(model, inversion, settings, GradientStep(checkpointing), finest_layer)
         guider = comfy.samplers.CFGGuider(model.clone())
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative, SOURCE: source})
         guider.set_cfg(cfg)
         empty = torch.zeros_like(inversion.noise)
         edited = guider.sample(empty, empty, sampler, inversion.sigmas, disable_pbar=True)
-        return io.NodeOutput({"samples": edited}, {"samples": sampler.reference})
+        return io.NodeOutput({"samples": edited}, {"samples": sampler.reference}, sampler.path)
 
 
 class _Editor(comfy.samplers.Sampler):
-    """`pix2pix_zero_core.edit` as a ComfyUI sampler; the reference stays with it after sampling."""
+    """`pix2pix_zero_core.edit` as a ComfyUI sampler; the reference and the edited path stay with it after sampling."""
 
     reference: Tensor
+    path: Inversion
 
-    def __init__(self, model: Any, inversion: Inversion, guidance: MapGuidance) -> None:
+    def __init__(
+        self, model: Any, inversion: Inversion, guidance: MapGuidance, step: GradientStep, finest_layer: int
+    ) -> None:
         self.model, self.inversion, self.guidance = model, inversion, guidance
+        self.step, self.finest_layer = step, finest_layer
 
     def sample(
         self,
@@ -153,15 +128,22 @@ class _Editor(comfy.samplers.Sampler):
             noise=self.inversion.noise.to(noise.device),
             trajectory=None if self.inversion.trajectory is None else self.inversion.trajectory.to(noise.device),
         )
+        report, path = progress(self.model, len(sigmas) - 1), list[Tensor]()
+
+        def on_step(step: StepInfo) -> None:
+            path.append(step.x.cpu())
+            report(step)
+
         result = edit(
-            GuiderDenoiser(guider, extra_args),
+            GuiderDenoiser(guider, extra_args, self.finest_layer),
             start,
             SOURCE,
             TARGET,
             guided=GuidedDenoiser(guider, extra_args),
             guidance=self.guidance,
-            differentiable=differentiable,
-            on_step=progress(self.model, len(sigmas) - 1),
+            guide=self.step,
+            on_step=on_step,
         )
+        self.path = Inversion(path[0], sigmas.cpu(), torch.stack([*path, result.edited.cpu()]))
         self.reference = guider.inner_model.process_latent_out(result.reference).cpu()
         return result.edited

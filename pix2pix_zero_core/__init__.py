@@ -8,7 +8,8 @@ H and W latent height and width, h attention heads, N queries, L tokens, D embed
 """
 
 from .directions import EditDirection
-from .edit import ClassifierFreeGuidance, edit, reconstruct
+from .edit import ClassifierFreeGuidance, ReplayedGuidance, edit, reconstruct
+from .guidance import guidance_move, guided_steps
 from .inversion import invert
 from .types import (
     AttentionMaps,
@@ -33,8 +34,11 @@ __all__ = [
     "NoiseRegularizer",
     "OnStep",
     "Prediction",
+    "ReplayedGuidance",
     "StepInfo",
     "edit",
+    "guidance_move",
+    "guided_steps",
     "invert",
     "reconstruct",
 ]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +42,7 @@ class EditDirection:
         source: what the direction leads away from, "cat".
         target: what it leads to, "dog".
         encoder: fingerprint of the text encoder that it belongs to.
-        sentences: how many source and target sentences it was averaged over.
+        sentences: how many source and target sentences it was averaged over; (0, 0) where nobody noted it.
 
     Raises:
         ValueError: a wrong shape, NaN or Inf, or an empty encoder fingerprint.
@@ -127,6 +129,33 @@ class EditDirection:
         counts = (len(source_sentences), len(target_sentences))
         return cls((target_mean - source_mean).float(), pooled, source, target, encoder, counts)
 
+    @classmethod
+    def from_embedding_files(
+        cls, source: str | os.PathLike[str], target: str | os.PathLike[str], *, encoder: str
+    ) -> EditDirection:
+        """Read the mean embeddings that the original project distributes, one file a concept.
+
+        Args:
+            source: a `.pt` file, as :func:`read_embedding` reads it; its name is that of the concept.
+            target: the same for the target concept.
+            encoder: fingerprint of the text encoder that made both; the files do not say (CLIP ViT-L/14 of SD 1.4).
+
+        Returns:
+            the direction, without a pooled part.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file that is no embedding, or two of different shapes.
+        """
+        source, target = Path(source), Path(target)
+        before, after = read_embedding(source), read_embedding(target)
+        if before.shape != after.shape:
+            raise ValueError(
+                f"{source} holds {tuple(before.shape)} and {target} holds {tuple(after.shape)} (tokens, width); they "
+                "come from different text encoders. Choose two files of one encoder."
+            )
+        return cls(after - before, None, source.stem, target.stem, encoder, (0, 0))
+
     @staticmethod
     def combine(weighted: Sequence[tuple[EditDirection, float]]) -> EditDirection:
         """Add directions: several edits at once are a weighted sum.
@@ -135,7 +164,7 @@ class EditDirection:
             weighted: directions of one encoder with their weights; a negative weight reverses an edit.
 
         Returns:
-            the sum; its names join those of the parts, its counts add up.
+            the sum; its names join those of the parts (a reversed edit's are exchanged), its counts add up.
 
         Raises:
             ValueError: no directions, a weight that is not finite, different encoders or different shapes.
@@ -154,11 +183,12 @@ class EditDirection:
                     "same encoder settings."
                 )
         pooled = [weight * direction.pooled for direction, weight in weighted if direction.pooled is not None]
+        names = [(d.source, d.target) if weight >= 0 else (d.target, d.source) for d, weight in weighted]
         return EditDirection(
             vector=torch.stack([weight * direction.vector for direction, weight in weighted]).sum(0),
             pooled=torch.stack(pooled).sum(0) if pooled else None,
-            source=" + ".join(direction.source for direction, _ in weighted),
-            target=" + ".join(direction.target for direction, _ in weighted),
+            source=" + ".join(source for source, _ in names),
+            target=" + ".join(target for _, target in names),
             encoder=first.encoder,
             sentences=(
                 sum(direction.sentences[0] for direction, _ in weighted),
@@ -228,16 +258,20 @@ class EditDirection:
                 "the direction again with the checkpoint in use, or load the checkpoint that made it."
             )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a safetensors file with metadata; an interrupted write leaves no file behind under this name.
 
         Args:
             path: where to; its folder must exist.
+            overwrite: whether a file that is there already may be replaced.
 
         Raises:
+            FileExistsError: the file exists, and may not be replaced.
             FileNotFoundError: the folder does not exist.
         """
         path = Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists. Choose another name, or allow to overwrite it.")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"Cannot save {path.name}: folder {path.parent} does not exist. Create it first.")
         tensors = {"vector": self.vector.detach().float().cpu().contiguous()}
@@ -309,6 +343,40 @@ class EditDirection:
             encoder=metadata["encoder"],
             sentences=(int(metadata["source_sentences"]), int(metadata["target_sentences"])),
         )
+
+
+def read_embedding(path: str | os.PathLike[str]) -> Tensor:
+    """Read the mean embedding of a concept from a `.pt` file of the original project.
+
+    Only tensors are unpickled; a file with anything else in it is refused before any of it runs.
+
+    Args:
+        path: holds one tensor, (L, D) or (n, L, D) for n embeddings still to be averaged.
+
+    Returns:
+        the embedding, (L, D), float32, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a torch file, or something else than such a tensor in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no embedding at {path}. Choose an existing .pt file.")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path} holds no tensor that can be read safely ({reason}). Download it again.") from error
+    if not isinstance(content, Tensor):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not one tensor. Choose an embedding file.")
+    if content.ndim not in (2, 3) or content.numel() == 0 or not content.is_floating_point():
+        raise ValueError(
+            f"{path} holds a tensor of shape {tuple(content.shape)} and type {content.dtype}; an embedding is floating "
+            "point, (tokens, width) or (n, tokens, width)."
+        )
+    embedding = content.detach().float()
+    return embedding.mean(0) if embedding.ndim == 3 else embedding
 
 
 def _mean_embedding(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -35,6 +34,9 @@ from .types import (
     check_latent,
     predict,
 )
+
+GuidanceStep = Callable[[Denoiser, Tensor, Tensor, Any, AttentionMaps, MapGuidance], tuple[Tensor, Tensor]]
+"""What `map_guidance_step` is. A framework passes its own, to prepare the model for gradients before calling that."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class ClassifierFreeGuidance:
 
     def __post_init__(self) -> None:
         """Validate the scale."""
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"The classifier-free guidance scale is {self.scale}; it must be finite and >= 0.")
+        _check_scale(self.scale)
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`."""
@@ -68,6 +69,52 @@ class ClassifierFreeGuidance:
             return positive
         negative = self.denoise(x, sigma, self.negative)
         return Prediction(negative.denoised + self.scale * (positive.denoised - negative.denoised), positive.maps)
+
+
+@dataclass(frozen=True)
+class ReplayedGuidance:
+    """Classifier-free guidance away from the picture itself: the negative noise is what the inversion recorded.
+
+    The published method asks the model for the source's noise at the edited latent. Here it is the source's noise at
+    the source's latent, which the inversion knows:
+
+        eps = eps_recorded + scale * (eps(x, cond) - eps_recorded)
+
+    No negative row is evaluated, and with the source as ``cond`` every scale leads back to the picture. The idea of
+    guiding by the difference to a source branch that is exact is that of Direct Inversion (Ju et al., ICLR 2024) and
+    FlowEdit (Kulikov et al., arXiv:2412.08629), taken into classifier-free guidance.
+
+    Attributes:
+        denoise: the model.
+        inversion: of the picture, with its trajectory.
+        scale: as in :class:`ClassifierFreeGuidance`; 1 is the plain model.
+
+    Raises:
+        ValueError: scale is negative or not finite, or the inversion has no trajectory.
+    """
+
+    denoise: Denoiser
+    inversion: Inversion
+    scale: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Validate scale and trajectory."""
+        _check_scale(self.scale)
+        if self.inversion.trajectory is None:
+            raise ValueError("ReplayedGuidance: the inversion has no trajectory. Invert a picture, which records one.")
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
+        """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
+        positive = self.denoise(x, sigma, cond, maps=maps)
+        if self.scale == 1:
+            return positive
+        negative = x - sigma[0] * self.inversion.noise_at(float(sigma[0])).to(x)
+        return Prediction(negative + self.scale * (positive.denoised - negative), positive.maps)
+
+
+def _check_scale(scale: float) -> None:
+    if not (math.isfinite(scale) and scale >= 0):
+        raise ValueError(f"The classifier-free guidance scale is {scale}; it must be finite and >= 0.")
 
 
 def euler_step(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
@@ -109,7 +156,7 @@ def edit(
     *,
     guided: Denoiser | None = None,
     guidance: MapGuidance = MapGuidance(),  # noqa: B008 (immutable)
-    differentiable: Callable[[], AbstractContextManager[object]] = nullcontext,
+    guide: GuidanceStep | None = None,
     on_step: OnStep = None,
 ) -> Edit:
     """Sample the edited image while its cross-attention maps are held to those of the original.
@@ -125,8 +172,8 @@ def edit(
         guided: the denoiser that takes the steps, ``ClassifierFreeGuidance(denoise, negative=source)`` say; ``denoise``
             itself if None.
         guidance: strength, unit and time of the cross-attention guidance. Strength 0 is plain sampling, bit for bit.
-        differentiable: makes a context for the forward and backward pass of each guidance step, where a framework has
-            to prepare its model for gradients.
+        guide: computes the move of each guided step, where a framework has to prepare its model for gradients;
+            `map_guidance_step` if None.
         on_step: called after every step.
 
     Returns:
@@ -136,6 +183,7 @@ def edit(
         ValueError: a prediction or a gradient holds NaN or Inf, or the maps of the two branches do not match.
     """
     guided = denoise if guided is None else guided
+    guide = map_guidance_step if guide is None else guide
     x = reference = inversion.noise
     trajectory, sigmas = inversion.trajectory, inversion.sigmas.to(x)
     total, losses = len(sigmas) - 1, list[Tensor]()
@@ -149,8 +197,7 @@ def edit(
         elif active:
             reference_maps = predict(denoise, trajectory[index], sigma, source, maps=True).maps
         if active:
-            with differentiable():
-                move, loss = map_guidance_step(denoise, x, sigma, target, reference_maps, guidance)
+            move, loss = guide(denoise, x, sigma, target, reference_maps, guidance)
             x = x + move
         denoised = predict(guided, x, sigma, target).denoised
         if on_step is not None:

@@ -95,6 +95,20 @@ def timestep_to_sigma(timestep: Tensor, training_sigmas: Tensor) -> Tensor:
     return torch.lerp(table[low], table[low + 1], (timestep - low).to(table)).exp()
 
 
+def step_at(sigmas: Tensor, sigma: float) -> int:
+    """Find the step of a sampling grid to which a noise level belongs: it begins there, or passes it on its way.
+
+    Args:
+        sigmas: the grid, (T+1,), strictly descending.
+        sigma: any level; within 1e-4 of one of the grid it counts as that one.
+
+    Returns:
+        index of the step, 0 to T - 1; levels outside the grid belong to the first or the last step.
+    """
+    reached = int((sigmas >= sigma * (1 - 1e-4)).sum())
+    return min(max(reached - 1, 0), len(sigmas) - 2)
+
+
 def check_sigmas(sigmas: Tensor) -> None:
     """Require a sampling grid: at least two finite sigmas, strictly descending, the last one >= 0.
 

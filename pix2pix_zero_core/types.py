@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from .schedule import check_sigmas
+from .schedule import check_sigmas, step_at
 
 AttentionMaps = Mapping[Hashable, Tensor]
 """Cross-attention probabilities: layer key -> (B, h, N, L), float32, each row over the L tokens sums to 1."""
@@ -200,6 +200,45 @@ class Inversion:
                 f"Inversion: residual has shape {tuple(self.residual.shape)}; it must be {(steps, batch)} (steps, "
                 "batch)."
             )
+
+    def latent_at(self, sigma: float) -> Tensor:
+        """Find the latent of the recorded trajectory at any noise level.
+
+        The trajectory's steps are Euler's, straight in sigma: what lies between two of them is exact as well.
+
+        Args:
+            sigma: the level; beyond the ends of the grid its end counts.
+
+        Returns:
+            latent, (B, C, H, W).
+
+        Raises:
+            ValueError: the inversion kept no trajectory.
+        """
+        if self.trajectory is None:
+            raise ValueError("Inversion: there is no trajectory. Invert a picture, which records one.")
+        index = step_at(self.sigmas, sigma)
+        begin, end = self.sigmas[index : index + 2]
+        way = ((begin - sigma) / (begin - end)).clamp(0, 1)
+        return torch.lerp(self.trajectory[index], self.trajectory[index + 1], way.to(self.trajectory))
+
+    def noise_at(self, sigma: float) -> Tensor:
+        """Recall the noise that the inversion found for the step to which a noise level belongs.
+
+        Args:
+            sigma: the level; beyond the ends of the grid its first or last step counts.
+
+        Returns:
+            eps in units of its standard deviation, (B, C, H, W): the slope of the recorded trajectory.
+
+        Raises:
+            ValueError: the inversion kept no trajectory.
+        """
+        if self.trajectory is None:
+            raise ValueError("Inversion: there is no trajectory. Invert a picture, which records one.")
+        index = step_at(self.sigmas, sigma)
+        begin, end = self.sigmas[index : index + 2].to(self.trajectory)
+        return (self.trajectory[index + 1] - self.trajectory[index]) / (end - begin)
 
 
 @dataclass(frozen=True)

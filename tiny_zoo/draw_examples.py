@@ -1,4 +1,4 @@
-"""Draw the pictures that the demo edits: `python -m tiny_zoo.draw_examples` writes `demo/<source>.png`."""
+"""Draw the pictures that the demo edits: `python -m tiny_zoo.draw_examples` writes `web/examples/<source>.png`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .world import render, sample_scene
 
-FOLDER = Path(__file__).parents[1] / "demo"
+FOLDER = Path(__file__).parents[1] / "web" / "examples"
 
 EXAMPLES: dict[str, tuple[int, dict[str, str]]] = {
     "cat": (7, {"animal": "cat", "coat": "orange", "background": "meadow", "accessory": "none", "medium": "drawing"}),
@@ -25,7 +25,7 @@ EXAMPLES: dict[str, tuple[int, dict[str, str]]] = {
 
 def main() -> None:
     """Draw every example."""
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     for name, (seed, shown) in EXAMPLES.items():
         render(sample_scene(seed, "test", **shown)).save(FOLDER / f"{name}.png")
 

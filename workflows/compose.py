@@ -24,6 +24,8 @@ WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN", "IMAGEUPLOAD")
 """Inputs of these types are widgets; the others are sockets."""
 
 TITLE_BAR, GAP, MARGIN = 30, 30, 20  # pixels of the canvas; a node's position is that of its body, below the title bar
+SCALE = 0.58  # of the first view; below 0.57 the browser leaves the text out
+CORNER = (80, 150)  # pixels of the window that sidebar, tabs and menus cover
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class Kind:
     Attributes:
         inputs: name -> type, in the order of the schema.
         outputs: name -> type.
-        size: width and height of the body.
+        size: width and height of the body, with room for a preview or a message.
         optional: names of the inputs that may stay open.
+        forced: names of the inputs that are sockets although their type has a widget.
         browser: values of the widgets that the frontend adds to those of the schema: name -> (type, value).
     """
 
@@ -42,13 +45,18 @@ class Kind:
     outputs: Mapping[str, str]
     size: tuple[int, int]
     optional: tuple[str, ...] = ()
+    forced: tuple[str, ...] = ()
     browser: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+
+    def is_widget(self, name: str) -> bool:
+        """Whether an input is drawn as a widget."""
+        return name in self.browser or (self.inputs[name] in WIDGET_TYPES and name not in self.forced)
 
 
 KINDS = {
     "CheckpointLoaderSimple": Kind({"ckpt_name": "COMBO"}, {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"}, (320, 98)),
     "LoadImage": Kind(
-        {"image": "COMBO"}, {"IMAGE": "IMAGE", "MASK": "MASK"}, (320, 314), browser={"upload": ("IMAGEUPLOAD", "image")}
+        {"image": "COMBO"}, {"IMAGE": "IMAGE", "MASK": "MASK"}, (320, 326), browser={"upload": ("IMAGEUPLOAD", "image")}
     ),
     "ImageScale": Kind(
         {"image": "IMAGE", "upscale_method": "COMBO", "width": "INT", "height": "INT", "crop": "COMBO"},
@@ -57,21 +65,45 @@ KINDS = {
     ),
     "VAEEncode": Kind({"pixels": "IMAGE", "vae": "VAE"}, {"LATENT": "LATENT"}, (320, 46)),
     "Pix2PixZeroBLIPCaption": Kind(
-        {"image": "IMAGE", "model": "COMBO", "prefix": "STRING", "max_tokens": "INT", "beams": "INT"},
+        {
+            "image": "IMAGE",
+            "model": "COMBO",
+            "prefix": "STRING",
+            "max_tokens": "INT",
+            "beams": "INT",
+            "download": "BOOLEAN",
+        },
         {"caption": "STRING"},
-        (320, 130),
+        (320, 154),
+        optional=("download",),
     ),
-    "PreviewAny": Kind({"source": "*"}, {}, (320, 100)),
+    "PreviewAny": Kind({"source": "*"}, {}, (320, 130)),
     "CLIPTextEncode": Kind({"text": "STRING", "clip": "CLIP"}, {"CONDITIONING": "CONDITIONING"}, (320, 110)),
     "Pix2PixZeroEditDirection": Kind(
-        {"clip": "CLIP", "edit": "COMBO", "source": "STRING", "target": "STRING", "sentences": "INT"},
+        {
+            "clip": "CLIP",
+            "edit": "COMBO",
+            "source": "STRING",
+            "target": "STRING",
+            "sentences": "INT",
+            "kind": "COMBO",
+        },
         {"direction": "PIX2PIX_ZERO_DIRECTION"},
         (320, 220),
+        optional=("kind",),
     ),
     "Pix2PixZeroApplyEditDirection": Kind(
-        {"source": "CONDITIONING", "direction": "PIX2PIX_ZERO_DIRECTION", "clip": "CLIP", "strength": "FLOAT"},
-        {"target": "CONDITIONING"},
-        (320, 98),
+        {
+            "source": "CONDITIONING",
+            "direction": "PIX2PIX_ZERO_DIRECTION",
+            "clip": "CLIP",
+            "strength": "FLOAT",
+            "caption": "STRING",
+        },
+        {"target": "CONDITIONING", "warning": "STRING"},
+        (320, 170),
+        optional=("caption",),
+        forced=("caption",),
     ),
     "Pix2PixZeroRegularizedDDIMInvert": Kind(
         {
@@ -84,6 +116,9 @@ KINDS = {
             "fixed_point": "INT",
             "reconstruct": "BOOLEAN",
             "sigmas": "SIGMAS",
+            "scheduler": "COMBO",
+            "start_at_step": "INT",
+            "end_at_step": "INT",
         },
         {
             "inversion": "PIX2PIX_ZERO_INVERSION",
@@ -91,8 +126,8 @@ KINDS = {
             "reconstruction": "LATENT",
             "reconstruction_db": "FLOAT",
         },
-        (340, 226),
-        optional=("sigmas",),
+        (340, 520),
+        optional=("sigmas", "scheduler", "start_at_step", "end_at_step"),
     ),
     "Pix2PixZeroCrossAttnGuidedSampler": Kind(
         {
@@ -106,9 +141,12 @@ KINDS = {
             "unit": "COMBO",
             "guidance_start": "FLOAT",
             "guidance_end": "FLOAT",
+            "checkpointing": "COMBO",
+            "finest_layer": "INT",
         },
-        {"edited": "LATENT", "reference": "LATENT"},
-        (340, 250),
+        {"edited": "LATENT", "reference": "LATENT", "path": "PIX2PIX_ZERO_INVERSION"},
+        (340, 518),
+        optional=("checkpointing", "finest_layer"),
     ),
     "VAEDecode": Kind({"samples": "LATENT", "vae": "VAE"}, {"IMAGE": "IMAGE"}, (250, 46)),
     "ImageStitch": Kind(
@@ -124,7 +162,7 @@ KINDS = {
         (250, 150),
         optional=("image2",),
     ),
-    "SaveImage": Kind({"images": "IMAGE", "filename_prefix": "STRING"}, {}, (300, 270)),
+    "SaveImage": Kind({"images": "IMAGE", "filename_prefix": "STRING"}, {}, (320, 300)),
 }
 
 
@@ -145,12 +183,30 @@ class ModelFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a graph: its class, every input (a value or a link) and what is written on it."""
+    """One node of a graph: its class, every input (a value or a link) and what is written on it.
+
+    Attributes:
+        models: files that the browser offers to download.
+        example: a picture of `web/examples` that `web/examples.js` brings along.
+    """
 
     kind: str
     inputs: Mapping[str, Any]
     title: str = ""
     models: tuple[ModelFile, ...] = ()
+    example: str = ""
+
+
+class Note(NamedTuple):
+    """Markdown on the canvas: title, text, width and height of the body."""
+
+    title: str
+    text: str
+    size: tuple[int, int]
+
+
+Stack = Mapping[str, tuple[tuple[int | Note, ...], ...]]
+"""Groups one above another: title -> columns of node ids and notes, the columns from left to right."""
 
 
 @dataclass(frozen=True)
@@ -159,19 +215,19 @@ class Graph:
 
     Attributes:
         nodes: id -> node, every node after those it takes from.
-        groups: title -> columns of node ids; groups and their columns stand from left to right.
-        note: Markdown beside the graph.
+        note: stands left of the graph.
+        stacks: the groups, from left to right.
     """
 
     nodes: Mapping[int, Node]
-    groups: Mapping[str, tuple[tuple[int, ...], ...]]
-    note: str
+    note: Note
+    stacks: tuple[Stack, ...]
 
 
 # ------------------------------------------------------------------------------------------------------------- graphs
 
 
-def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, note: str) -> Graph:
+def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, introduction: str) -> Graph:
     """One picture, edited along a direction; source, reconstruction and result are saved, and all side by side.
 
     Args:
@@ -179,14 +235,14 @@ def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, note: str) -> 
         side: width and height that the model was trained on, pixels.
         blip: a folder in models/blip.
         edit: a named edit.
-        note: Markdown beside the graph.
+        introduction: Markdown beside the graph.
     """
     model, clip, vae = (Link(1, output) for output in range(3))
     picture, caption, source = Link(3, 0), Link(5, 0), Link(7, 0)
     stitch = {"direction": "right", "match_image_size": True, "spacing_width": 8, "spacing_color": "white"}
     nodes = {
         1: checkpoint,
-        2: Node("LoadImage", {"image": "cat.png"}, "picture"),
+        2: Node("LoadImage", {"image": "cat.png"}, "picture", example="cat.png"),
         3: Node(
             "ImageScale",
             {"image": Link(2, 0), "upscale_method": "lanczos", "width": side, "height": side, "crop": "center"},
@@ -195,19 +251,17 @@ def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, note: str) -> 
         4: Node("VAEEncode", {"pixels": picture, "vae": vae}),
         5: Node(
             "Pix2PixZeroBLIPCaption",
-            {"image": picture, "model": blip, "prefix": "", "max_tokens": 40, "beams": 3},
-            "BLIP Caption",
+            {"image": picture, "model": blip, "prefix": "", "max_tokens": 40, "beams": 3, "download": False},
         ),
         6: Node("PreviewAny", {"source": caption}, "caption"),
         7: Node("CLIPTextEncode", {"text": caption, "clip": clip}, "source text"),
         8: Node(
             "Pix2PixZeroEditDirection",
-            {"clip": clip, "edit": edit, "source": "", "target": "", "sentences": 200},
-            "Edit Direction",
+            {"clip": clip, "edit": edit, "source": "", "target": "", "sentences": 200, "kind": "thing"},
         ),
         9: Node(
             "Pix2PixZeroApplyEditDirection",
-            {"source": source, "direction": Link(8, 0), "clip": clip, "strength": 1.0},
+            {"source": source, "direction": Link(8, 0), "clip": clip, "strength": 1.0, "caption": caption},
             "target text",
         ),
         10: Node(
@@ -221,8 +275,10 @@ def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, note: str) -> 
                 "kl": 20.0,
                 "fixed_point": 3,
                 "reconstruct": True,
+                "scheduler": "ddim",
+                "start_at_step": 0,
+                "end_at_step": 10000,
             },
-            "Regularized DDIM Invert",
         ),
         11: Node(
             "Pix2PixZeroCrossAttnGuidedSampler",
@@ -237,8 +293,9 @@ def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, note: str) -> 
                 "unit": "normalized",
                 "guidance_start": 0.0,
                 "guidance_end": 1.0,
+                "checkpointing": "on demand",
+                "finest_layer": 1,
             },
-            "Cross-Attention Guided Sampler",
         ),
         12: Node("VAEDecode", {"samples": Link(10, 2), "vae": vae}),
         13: Node("VAEDecode", {"samples": Link(11, 0), "vae": vae}),
@@ -249,50 +306,92 @@ def edit_graph(checkpoint: Node, side: int, blip: str, edit: str, note: str) -> 
         18: Node("ImageStitch", {"image1": Link(17, 0), "image2": Link(13, 0), **stitch}),
         19: Node("SaveImage", {"images": Link(18, 0), "filename_prefix": f"{PACK}/side_by_side"}, "side by side"),
     }
-    groups = {
-        "Picture": ((1, 2, 3, 4),),
-        "Caption": ((5, 6, 7),),
-        "Edit direction": ((8, 9),),
-        "Invert": ((10,),),
-        "Edit": ((11,),),
-        "Result": ((12, 13, 17, 18), (14, 15), (16, 19)),
-    }
-    return Graph(nodes, groups, note)
+    stacks: tuple[Stack, ...] = (
+        {"Picture": ((1, 2, 3, 4),)},
+        {"Caption": ((5, 6, 7, CAPTION_NOTE),), "Edit direction": ((8, 9, DIRECTION_NOTE),)},
+        {"Invert": ((10, 12, INVERT_NOTE),)},
+        {"Edit": ((11, 13, EDIT_NOTE),)},
+        {"Result": ((14, 16, 17), (15, 19, 18))},
+    )
+    return Graph(nodes, Note("How to use it", introduction, (320, 460)), stacks)
 
 
-KNOBS = """\
-## What to turn
-- **Edit Direction, edit**: what becomes what. `custom` takes your own words or sentences.
-- **target text, strength**: how far to go along the direction. 1 is the whole edit.
-- **Sampler, guidance**: how strongly the layout is held. Structure lost: raise it. Edit too weak: lower it.
-- **Sampler, cfg**: how strongly the new text is followed.
-- **Invert, steps**: more is more exact, and slower.
+CAPTION_NOTE = Note(
+    "caption: what to turn",
+    """\
+**model**: a folder of `models/blip`. **prefix**: how the caption begins. **beams**: 1 is fastest. **max_tokens**: its
+longest length.
 
-Look at **reconstruction** first: what is wrong there is lost before the edit begins. If it is off, lower **kl** and
-**regularization**.
-"""
+Caption wrong? Unplug it and type your own into *source text*.
+""",
+    (320, 100),
+)
+DIRECTION_NOTE = Note(
+    "direction: what to turn",
+    """\
+- **edit**: what becomes what. `custom` takes your words, or sentences, in **source** and **target**; **sentences** are
+  made up around a word, and more of them keep other things as they are.
+- **strength**: how far to go. 1 is the whole edit, -1 leads the other way.
+""",
+    (320, 130),
+)
+INVERT_NOTE = Note(
+    "invert: what to turn",
+    """\
+- **steps**: more is more exact, and slower.
+- **regularization**, **kl**: how strongly the noise is kept white. Lower both if *reconstruction* is off.
+- **fixed_point**: refinements of a step. 0 is plain DDIM.
+- **reconstruct**: off saves a model call a step.
 
-TINY_ZOO_NOTE = f"""\
+Look at *reconstruction* first: what is wrong there is lost before the edit begins.
+""",
+    (340, 140),
+)
+EDIT_NOTE = Note(
+    "edit: what to turn",
+    """\
+- **guidance**: how strongly the layout is held. Structure lost: raise it. Edit too weak: lower it.
+- **cfg**: how strongly the new text is followed.
+- **guidance_end**: below 1 guidance stops early; faster, and freer at the end.
+- **unit**: leave it at `normalized`; `paper` is the published step size (0.1 for photos, 0.15 for generated pictures).
+- **negative**: the source text for photos, an empty text for generated pictures.
+""",
+    (340, 160),
+)
+TINY_ZOO_NOTE = """\
 # Edit a picture without a prompt
-BLIP says what the picture shows; the picture is traced back to its noise; a direction turns the caption from cat to
-dog; the sampler draws the new text while its attention stays where it was in the original.
+Press **Run**. A cat becomes a dog, in the same place.
+
+1. **BLIP** says what the picture shows.
+2. The picture is traced back to its **noise**.
+3. A **direction** turns the caption from cat to dog.
+4. The sampler draws the new text while its **attention** stays where it was in the original.
 
 Everything here is **Tiny Zoo**, the miniature that comes with the pack: nothing to download. It knows only its own
-drawn animals. Its cat is `demo/cat.png` in the pack's folder: drag it onto **picture**.
+drawn animals.
 
-{KNOBS}"""
+## Next
+Turn **guidance** up and down. Then another picture: drag one from the pack's folder `web/examples` onto the node
+*picture*, and choose an **edit** that fits it, such as `tiny_zoo/horse2zebra` for `horse.png`.
+"""
 
-SD15_NOTE = f"""\
-# Edit a picture without a prompt, with Stable Diffusion 1.5
+SD15_NOTE = """\
+# Edit a photo without a prompt
+With Stable Diffusion 1.5. Choose a photo of a cat at *picture*, or another **edit** for another photo, and press
+**Run**.
+
 Two models are needed:
-- **checkpoint**: `v1-5-pruned-emaonly-fp16.safetensors`, or any other of the 1.x family, in `models/checkpoints`.
-- **caption**: the files of `Salesforce/blip-image-captioning-base` from Hugging Face (config.json,
-  preprocessor_config.json, tokenizer.json or vocab.txt, model.safetensors or pytorch_model.bin) in
-  `models/blip/blip-image-captioning-base`. Then reload the page.
+- **checkpoint**: `v1-5-pruned-emaonly-fp16.safetensors`, or any other of the 1.x family, in `models/checkpoints`. The
+  browser offers to download it.
+- **caption**: switch **download** on at *BLIP Caption* to have it fetched once (1 GB), or put the files of
+  `Salesforce/blip-image-captioning-base` from Hugging Face into `models/blip/blip-image-captioning-base`.
 
-Choose a photo of a cat at **picture**, or another **edit** for another picture.
-
-{KNOBS}"""
+## How it works
+1. **BLIP** says what the photo shows.
+2. The photo is traced back to its **noise**.
+3. A **direction** turns the caption from cat to dog.
+4. The sampler draws the new text while its **attention** stays where it was in the original.
+"""
 
 GRAPHS = {
     "tiny_zoo_edit": edit_graph(
@@ -300,7 +399,7 @@ GRAPHS = {
         side=128,
         blip="tiny_zoo",
         edit="tiny_zoo/cat2dog",
-        note=TINY_ZOO_NOTE,
+        introduction=TINY_ZOO_NOTE,
     ),
     "sd15_edit": edit_graph(
         Node(
@@ -319,7 +418,7 @@ GRAPHS = {
         side=512,
         blip="blip-image-captioning-base",
         edit="cat2dog",
-        note=SD15_NOTE,
+        introduction=SD15_NOTE,
     ),
 }
 
@@ -343,36 +442,26 @@ def api_format(graph: Graph) -> dict[str, Any]:
 
 def ui_format(graph: Graph, name: str) -> dict[str, Any]:
     """What the browser opens and saves, version 0.4 of the schema."""
-    positions, groups = lay_out(graph)
+    places, groups = lay_out(graph)
     links = list_links(graph)
-    note_id = max(graph.nodes) + 1
-    nodes = [ui_node(number, graph, links, positions[number], order) for order, number in enumerate(graph.nodes)]
-    note = {
-        "id": note_id,
-        "type": "MarkdownNote",
-        "pos": [-460, 0],
-        "size": [400, 560],
-        "flags": {},
-        "order": len(nodes),
-        "mode": 0,
-        "inputs": [],
-        "outputs": [],
-        "title": "How to use it",
-        "properties": {},
-        "widgets_values": [graph.note],
-        "color": "#432",
-        "bgcolor": "#653",
-    }
+    nodes = [ui_node(number, graph, links, places[number], order) for order, number in enumerate(graph.nodes)]
+    last = max(graph.nodes)
+    for note in places:
+        if isinstance(note, Note):
+            last += 1
+            nodes.append(ui_note(last, note, places[note], len(nodes)))
+    corner = [min(place[i] for place in places.values()) for i in (0, 1)]
+    offset = [CORNER[0] / SCALE - corner[0], CORNER[1] / SCALE - corner[1]]
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK}/{name}")),
         "revision": 0,
-        "last_node_id": note_id,
+        "last_node_id": last,
         "last_link_id": len(links),
-        "nodes": [*nodes, note],
+        "nodes": nodes,
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": {"ds": {"scale": 0.5, "offset": [500, 150]}},
+        "extra": {"ds": {"scale": SCALE, "offset": [round(value) for value in offset]}},
         "version": 0.4,
     }
 
@@ -384,7 +473,7 @@ def ui_node(number: int, graph: Graph, links: list[list[Any]], position: list[in
     arriving = {slot: link for link, _, _, target, slot, _ in links if target == number}
     inputs: list[dict[str, Any]] = []
     for slot, (name, type_) in enumerate(input_slots(kind).items()):
-        widget = {"widget": {"name": name}} if type_ in WIDGET_TYPES else {}
+        widget = {"widget": {"name": name}} if kind.is_widget(name) else {}
         shape = {"shape": 7} if name in kind.optional else {}  # drawn hollow
         inputs.append({"name": name, **shape, "type": type_, **widget, "link": arriving.get(slot)})
     outputs = [
@@ -412,21 +501,42 @@ def ui_node(number: int, graph: Graph, links: list[list[Any]], position: list[in
             "cnr_id": PACK if ours else "comfy-core",
             "ver": pack_version() if ours else COMFYUI_VERSION,
             **({"models": [model._asdict() for model in node.models]} if node.models else {}),
+            **({f"{PACK} example": node.example} if node.example else {}),
         },
         "widgets_values": widget_values(node),
+    }
+
+
+def ui_note(number: int, note: Note, position: list[int], order: int) -> dict[str, Any]:
+    """One note in the UI format."""
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "pos": position,
+        "size": list(note.size),
+        "flags": {},
+        "order": order,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "title": note.title,
+        "properties": {},
+        "widgets_values": [note.text],
+        "color": "#432",
+        "bgcolor": "#653",
     }
 
 
 def input_slots(kind: Kind) -> dict[str, str]:
     """Name -> type of every input in the order of the drawn node: sockets, then widgets."""
     types = {**kind.inputs, **{name: type_ for name, (type_, _) in kind.browser.items()}}
-    return dict(sorted(types.items(), key=lambda item: item[1] in WIDGET_TYPES))
+    return dict(sorted(types.items(), key=lambda item: kind.is_widget(item[0])))
 
 
 def widget_values(node: Node) -> list[Any]:
     """Values of a node's widgets in the order of its schema; a widget with a link holds an empty text."""
     kind = KINDS[node.kind]
-    values = [node.inputs[name] for name, type_ in kind.inputs.items() if type_ in WIDGET_TYPES]
+    values = [node.inputs[name] for name in kind.inputs if kind.is_widget(name)]
     values += [value for _, value in kind.browser.values()]
     return ["" if isinstance(value, Link) else value for value in values]
 
@@ -443,25 +553,34 @@ def list_links(graph: Graph) -> list[list[Any]]:
     return links
 
 
-def lay_out(graph: Graph) -> tuple[dict[int, list[int]], list[dict[str, Any]]]:
-    """Stack the nodes of each column, columns and groups from left to right: positions by node id, and the groups."""
-    positions: dict[int, list[int]] = {}
+def lay_out(graph: Graph) -> tuple[dict[int | Note, list[int]], list[dict[str, Any]]]:
+    """Place everything: positions of nodes (by id) and notes, and the groups."""
+
+    def size(entry: int | Note) -> tuple[int, int]:
+        return entry.size if isinstance(entry, Note) else KINDS[graph.nodes[entry].kind].size
+
+    above = 2 * TITLE_BAR + MARGIN  # of a group's first node: the group's title, then the node's
+    places: dict[int | Note, list[int]] = {graph.note: [0, 0]}
     groups: list[dict[str, Any]] = []
-    x = 0
-    for number, (title, columns) in enumerate(graph.groups.items(), 1):
-        left, bottom = x, 0
-        for column in columns:
-            y = 0
-            for node in column:
-                positions[node] = [x, y]
-                y += KINDS[graph.nodes[node].kind].size[1] + TITLE_BAR + GAP
-            x += max(KINDS[graph.nodes[node].kind].size[0] for node in column) + GAP
-            bottom = max(bottom, y - TITLE_BAR - GAP)
-        top = -2 * TITLE_BAR - MARGIN  # above the nodes' title bars, the group's own
-        box = [left - MARGIN, top, x - GAP - left + 2 * MARGIN, bottom - top + MARGIN]
-        groups.append({"id": number, "title": title, "bounding": box, "color": "#3f789e", "font_size": 24, "flags": {}})
-        x += GAP + MARGIN
-    return positions, groups
+    x = graph.note.size[0] + GAP + MARGIN
+    for stack in graph.stacks:
+        top, right = 0, x
+        for title, columns in stack.items():
+            left, bottom = x, top
+            for column in columns:
+                y = top
+                for entry in column:
+                    places[entry] = [left, y]
+                    y += size(entry)[1] + GAP + TITLE_BAR
+                bottom = max(bottom, y - GAP - TITLE_BAR)
+                left += max(size(entry)[0] for entry in column) + GAP
+            right = max(right, left - GAP)
+            box = [x - MARGIN, top - above, right - x + 2 * MARGIN, bottom - top + above + MARGIN]
+            group = {"title": title, "bounding": box, "color": "#3f789e", "font_size": 24, "flags": {}}
+            groups.append({"id": len(groups) + 1, **group})
+            top = bottom + MARGIN + GAP + above
+        x = right + GAP + 2 * MARGIN
+    return places, groups
 
 
 def pack_version() -> str:

@@ -22,6 +22,16 @@ class Noun:
     number: Literal["singular", "plural", "mass", "unique"]
     plural: str | None = None
 
+    @property
+    def head(self) -> str:
+        """The word that the others say more about: "cat" of "old cat with glasses"."""
+        return _split_at_head(self.text)[1]
+
+    def mentions(self, text: str) -> list[str]:
+        """Every place where a text has the phrase, in the singular or in the plural, upper or lower case."""
+        names = "|".join(re.escape(name) for name in (self.text, self.plural) if name)
+        return re.findall(rf"(?<!\w)(?:{names})(?!\w)", text, re.IGNORECASE)
+
     @classmethod
     def parse(cls, phrase: str) -> Noun:
         """Tell the number of a phrase from its article and its head: "the moon", "an old cat with glasses", "jeans".
@@ -117,9 +127,9 @@ _SINGULAR_IN_S = _words(
 )
 _MASS = _words(
     """
-    bread butter chalk cheese chess clay clothing coal coffee concrete copper cotton denim dust equipment fabric fog
-    food fur furniture gold graffiti grass gravel hail hair hay honey ice ink ivory ivy jade jewelry lace lava
-    leather lightning linen luggage marble meat metal milk mist money moonlight moss mud music news oil paint paper
+    bread bronze butter chalk cheese chess clay clothing coal coffee concrete copper cotton denim dust equipment fabric
+    fog food fur furniture gold graffiti grass gravel hail hair hay honey ice ink ivory ivy jade jewelry lace
+    lava leather lightning linen luggage marble meat metal milk mist money moonlight moss mud music news oil paint paper
     pasta plastic porcelain pottery rain rice rubber rust salt sand scenery seaweed silk silver smoke snow soil
     spaghetti steam steel straw sugar sunlight sunshine tea traffic vegetation velvet water weather wheat wine wood
     wool

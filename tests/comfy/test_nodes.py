@@ -17,38 +17,99 @@ import run
 Latent = Callable[[dict[str, Any]], Tensor]
 EditGraph = Callable[..., Any]
 
+INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
+SETTINGS = "guidance:FLOAT unit:COMBO guidance_start:FLOAT guidance_end:FLOAT"
+MEMORY = "checkpointing:COMBO finest_layer:INT"
 FROZEN = {
     "Pix2PixZeroBLIPCaption": (
         "BLIP Caption",
         "image:IMAGE model:COMBO prefix:STRING max_tokens:INT beams:INT",
-        "",
+        "download:BOOLEAN",
         "caption:STRING*",
     ),
     "Pix2PixZeroRegularizedDDIMInvert": (
         "Regularized DDIM Invert",
         "model:MODEL latent:LATENT source:CONDITIONING steps:INT regularization:FLOAT kl:FLOAT fixed_point:INT "
         "reconstruct:BOOLEAN",
-        "sigmas:SIGMAS",
-        "inversion:PIX2PIX_ZERO_INVERSION noise:LATENT reconstruction:LATENT reconstruction_db:FLOAT",
+        "sigmas:SIGMAS scheduler:COMBO start_at_step:INT end_at_step:INT",
+        f"inversion:{INVERSION} noise:LATENT reconstruction:LATENT reconstruction_db:FLOAT",
     ),
     "Pix2PixZeroEditDirection": (
         "Edit Direction",
         "clip:CLIP edit:COMBO source:STRING target:STRING sentences:INT",
-        "",
-        "direction:PIX2PIX_ZERO_DIRECTION",
+        "kind:COMBO",
+        f"direction:{DIRECTION}",
     ),
     "Pix2PixZeroApplyEditDirection": (
         "Apply Edit Direction",
-        "source:CONDITIONING direction:PIX2PIX_ZERO_DIRECTION clip:CLIP strength:FLOAT",
-        "",
-        "target:CONDITIONING",
+        f"source:CONDITIONING direction:{DIRECTION} clip:CLIP strength:FLOAT",
+        "caption:STRING",
+        "target:CONDITIONING warning:STRING",
     ),
     "Pix2PixZeroCrossAttnGuidedSampler": (
         "Cross-Attention Guided Sampler",
-        "model:MODEL inversion:PIX2PIX_ZERO_INVERSION source:CONDITIONING target:CONDITIONING negative:CONDITIONING "
-        "cfg:FLOAT guidance:FLOAT unit:COMBO guidance_start:FLOAT guidance_end:FLOAT",
+        f"model:MODEL inversion:{INVERSION} source:CONDITIONING target:CONDITIONING negative:CONDITIONING "
+        f"cfg:FLOAT {SETTINGS}",
+        MEMORY,
+        f"edited:LATENT reference:LATENT path:{INVERSION}",
+    ),
+    "Pix2PixZeroCrossAttnGuidance": (
+        "Cross-Attention Guidance",
+        f"model:MODEL inversion:{INVERSION} source:CONDITIONING {SETTINGS}",
+        MEMORY,
+        "model:MODEL",
+    ),
+    "Pix2PixZeroCrossAttnGuider": (
+        "Cross-Attention Guider",
+        f"model:MODEL inversion:{INVERSION} source:CONDITIONING target:CONDITIONING negative:CONDITIONING "
+        f"cfg:FLOAT {SETTINGS}",
+        MEMORY,
+        "guider:GUIDER",
+    ),
+    "Pix2PixZeroAttentionMaps": (
+        "Attention Maps",
+        f"model:MODEL inversion:{INVERSION} source:CONDITIONING clip:CLIP image:IMAGE text:STRING words:STRING "
+        "moments:INT picture:INT",
+        f"edited:{INVERSION} target:CONDITIONING",
+        "sheets:IMAGE mask:MASK edited_mask:MASK",
+    ),
+    "Pix2PixZeroCompare": (
+        "Compare Edits",
+        "source:IMAGE edited:IMAGE",
+        "reconstruction:IMAGE titles:BOOLEAN",
+        "comparison:IMAGE",
+    ),
+    "Pix2PixZeroLoadEditDirection": ("Load Edit Direction", "file:COMBO", "", f"direction:{DIRECTION}"),
+    "Pix2PixZeroSaveEditDirection": (
+        "Save Edit Direction",
+        f"direction:{DIRECTION} name:STRING overwrite:BOOLEAN",
         "",
-        "edited:LATENT reference:LATENT",
+        "",
+    ),
+    "Pix2PixZeroImportEditDirection": (
+        "Import Edit Direction",
+        "clip:CLIP source:COMBO target:COMBO",
+        "",
+        f"direction:{DIRECTION}",
+    ),
+    "Pix2PixZeroCombineEditDirections": (
+        "Combine Edit Directions",
+        f"direction_1:{DIRECTION} direction_2:{DIRECTION} weight_1:FLOAT weight_2:FLOAT",
+        "",
+        f"direction:{DIRECTION}",
+    ),
+    "Pix2PixZeroWriteSentences": (
+        "Write Sentences",
+        "concept:STRING writer:COMBO count:INT seed:INT temperature:FLOAT",
+        "kind:COMBO",
+        "sentences:STRING",
+    ),
+    "Pix2PixZeroLoadSentences": ("Load Sentences", "file:COMBO", "", "sentences:STRING"),
+    "Pix2PixZeroSaveSentences": (
+        "Save Sentences",
+        "sentences:STRING name:STRING overwrite:BOOLEAN",
+        "",
+        "",
     ),
 }
 """Node -> display name, required inputs, optional inputs, outputs (a star marks a list), in the order of the widgets.
@@ -84,7 +145,7 @@ def test_names_and_sockets_are_frozen(object_info: dict[str, Any], name: str):
 
 def test_the_whole_graph_gives_every_picture(server: run.Server, tmp_path: Any):
     workflow = json.loads((run.ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    workflow = run.adapt(workflow, server.upload(run.ROOT / "demo" / "cat.png"), "tiny_zoo/cat2dog")
+    workflow = run.adapt(workflow, server.upload(run.EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
     caption = run.find_node(workflow, "Pix2PixZeroBLIPCaption")
     workflow = {
         number: node

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from pix2pix_zero_core import EditDirection
+from pix2pix_zero_core.directions import read_embedding
 
 WIDTH, LENGTH = 6, 8
 
@@ -169,7 +170,7 @@ def test_directions_add(direction):
     assert torch.allclose(both.pooled, direction.pooled - 0.5 * other.pooled)
     assert both.encoder == direction.encoder
     assert both.sentences == (6, 3)
-    assert both.name == "cat + cat -> dog + dog"
+    assert both.name == "cat + dog -> dog + cat", "a negative weight reverses an edit"
 
 
 def test_combining_refuses_what_does_not_fit(direction):
@@ -198,10 +199,13 @@ def test_save_and_load_return_the_same_direction(tmp_path, encoder):
         assert getattr(loaded, name) == getattr(direction, name)
 
 
-def test_saving_leaves_one_file_and_replaces_an_old_one(tmp_path, direction):
+def test_an_old_file_is_replaced_only_on_demand(tmp_path, direction):
     path = tmp_path / "cat2dog.safetensors"
     path.write_text("old")
-    direction.save(path)
+    with pytest.raises(FileExistsError, match=r"cat2dog\.safetensors exists. Choose another name, or allow"):
+        direction.save(path)
+    assert path.read_text() == "old"
+    direction.save(path, overwrite=True)
     assert os.listdir(tmp_path) == ["cat2dog.safetensors"]
     assert torch.equal(EditDirection.load(path).vector, direction.vector)
 
@@ -216,7 +220,7 @@ def test_a_failed_save_keeps_the_old_file_and_cleans_up(tmp_path, direction, mon
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="disk full"):
-        build(target=["a horse"]).save(path)
+        build(target=["a horse"]).save(path, overwrite=True)
     assert os.listdir(tmp_path) == ["cat2dog.safetensors"]
     assert path.read_bytes() == before
 
@@ -284,3 +288,61 @@ def test_nan_from_the_encoder_is_refused():
         ValueError, match=r"cat -> dog holds NaN or Inf. Build it again, with the text encoder in float32"
     ):
         build(encode=broken)
+
+
+# --- embeddings of the original project
+
+
+class Payload:
+    """What a malicious file would run when it is unpickled."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("ran",))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_original_embeddings_become_a_direction(tmp_path, generator, dtype):
+    cats, dog = torch.randn(3, LENGTH, WIDTH, generator=generator), torch.randn(LENGTH, WIDTH, generator=generator)
+    cats, dog = cats.to(dtype), dog.to(dtype).requires_grad_()
+    torch.save(cats, tmp_path / "cat.pt")
+    torch.save(dog, tmp_path / "dog.pt")
+    direction = EditDirection.from_embedding_files(tmp_path / "cat.pt", tmp_path / "dog.pt", encoder="clip-l")
+    assert torch.allclose(direction.vector, dog.float() - cats.float().mean(0))
+    assert direction.vector.dtype == torch.float32 and not direction.vector.requires_grad
+    assert (direction.pooled, direction.name, direction.sentences) == (None, "cat -> dog", (0, 0))
+    direction.save(tmp_path / "cat2dog.safetensors")
+    assert EditDirection.load(tmp_path / "cat2dog.safetensors").sentences == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Payload(), "holds no tensor that can be read safely"),
+        ({"cat": torch.zeros(2, 3)}, "holds a dict, not one tensor"),
+        (torch.zeros(3), r"shape \(3,\)"),
+        (torch.zeros(0, 2, 3), r"shape \(0, 2, 3\)"),
+        (torch.zeros(2, 3, dtype=torch.int64), r"type torch\.int64; an embedding is floating point"),
+        (torch.full((2, 3), math.nan), "holds NaN or Inf"),
+        (torch.zeros(2, 4), r"cat\.pt holds \(2, 4\) and .*dog\.pt holds \(2, 3\)"),
+    ],
+)
+def test_files_that_are_no_embedding(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, "cat.pt")
+    torch.save(torch.zeros(2, 3), "dog.pt")
+    with pytest.raises(ValueError, match=message):
+        EditDirection.from_embedding_files("cat.pt", "dog.pt", encoder="clip-l")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("length", [0, 10, 100, -30])
+def test_truncated_embeddings(tmp_path, length):
+    torch.save(torch.zeros(20, 30), tmp_path / "cat.pt")
+    (tmp_path / "cat.pt").write_bytes((tmp_path / "cat.pt").read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"cat\.pt holds no tensor that can be read safely .* Download it again"):
+        read_embedding(tmp_path / "cat.pt")
+
+
+def test_a_missing_embedding(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no embedding at"):
+        read_embedding(tmp_path / "cat.pt")

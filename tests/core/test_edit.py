@@ -11,6 +11,7 @@ from pix2pix_zero_core import (
     MapGuidance,
     NoiseRegularizer,
     Prediction,
+    ReplayedGuidance,
     edit,
     invert,
     reconstruct,
@@ -328,3 +329,42 @@ def test_a_gradient_that_overflows_is_named(model, inversion, source, target):
 
     with pytest.raises(ValueError, match="The gradient of the attention distance at sigma 8 holds NaN"):
         edit(unstable, inversion, source, target)
+
+
+# --- guidance away from the recorded noise
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0, 7.5])
+def test_replayed_guidance_with_the_source_leads_back_to_the_picture(model, inversion, x0, source, scale):
+    result = reconstruct(ReplayedGuidance(model, inversion, scale), inversion, source)
+    assert torch.allclose(result, x0, atol=1e-6)
+
+
+def test_replayed_guidance_extrapolates_from_the_recorded_noise(model, inversion, target):
+    index, scale = 2, 3.0
+    x, sigma = inversion.trajectory[index] + 0.3, inversion.sigmas[index].expand(2)
+    recorded = (inversion.trajectory[index] - inversion.trajectory[index + 1]) / (
+        inversion.sigmas[index] - inversion.sigmas[index + 1]
+    )
+    predicted = (x - model(x, sigma, target).denoised) / sigma[0]
+    guided = ReplayedGuidance(model, inversion, scale)(x, sigma, target)
+    assert torch.allclose((x - guided.denoised) / sigma[0], recorded + scale * (predicted - recorded))
+
+
+def test_replayed_guidance_evaluates_no_negative_row(model, inversion, source, target):
+    model.calls.clear()
+    edit(model, inversion, source, target, guided=ReplayedGuidance(model, inversion), guidance=OFF)
+    assert len(model.calls) == len(inversion.sigmas) - 1
+
+
+def test_replayed_guidance_at_scale_1_is_the_plain_model(model, inversion, source, target):
+    guided = ReplayedGuidance(model, inversion, 1.0)
+    result = edit(model, inversion, source, target, guided=guided, guidance=OFF)
+    assert torch.equal(result.edited, edit(model, inversion, source, target, guidance=OFF).edited)
+
+
+def test_replayed_guidance_needs_a_trajectory_and_a_finite_scale(model, inversion, random):
+    with pytest.raises(ValueError, match="no trajectory"):
+        ReplayedGuidance(model, random)
+    with pytest.raises(ValueError, match="scale is -1"):
+        ReplayedGuidance(model, inversion, -1.0)

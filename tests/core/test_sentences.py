@@ -15,10 +15,12 @@ from pix2pix_zero_core.integrations.sentences import (
     Kind,
     SentenceBanks,
     SentenceSource,
+    distinctive_word,
     load_edit,
     parse_sentences,
     read_edits,
     read_sentences,
+    save_sentences,
     sentences_about,
 )
 
@@ -78,6 +80,7 @@ SAMPLES: list[tuple[str, Kind]] = [
     *(("teapot", "thing"), ("umbrella", "thing"), ("old man", "thing"), ("glasses", "thing"), ("snow", "thing")),
     *(("the Eiffel Tower", "thing"), ("mouse", "animal"), ("sheep", "animal"), ("cat with glasses", "pet")),
     *(("oil painting", "medium"), ("winter", "setting"), ("rainy afternoon", "setting"), ("C++ {book}", "thing")),
+    *(("old woman", "person"), ("two old men", "person"), ("ice", "material"), ("bricks", "material")),
 ]
 
 
@@ -108,6 +111,13 @@ def test_sentences_agree_in_number() -> None:
         "cat": r"\bcat are\b|\bcats is\b|\bThese\b",
     }.items():
         assert [sentence for sentence in sentences_about(concept, 2000) if re.search(wrong, sentence)] == []
+
+
+def test_only_a_mass_stands_before_what_is_made_of_it() -> None:
+    assert any(re.search(r"\ban? marble \w+", sentence) for sentence in sentences_about("marble", 100, kind="material"))
+    for concept in ("bricks", "the old wood", "pine cone"):
+        for sentence in sentences_about(concept, 1000, kind="material"):
+            assert re.search(rf"\b(made (entirely )?of|\w+ of) {concept.removeprefix('the ')}\b", sentence), sentence
 
 
 def test_sentences_depend_on_the_seed_alone() -> None:
@@ -158,6 +168,42 @@ def test_bad_sentence_files_are_refused(tmp_path: Path) -> None:
         parse_sentences("")
 
 
+def test_saved_sentences_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "cats.txt"
+    save_sentences(["a café cat", "The cat sleeps."], path)
+    assert read_sentences(path) == ["a café cat", "The cat sleeps."]
+    with pytest.raises(FileExistsError, match=r"cats\.txt exists. Choose another name, or allow to overwrite it"):
+        save_sentences(["a dog"], path)
+    save_sentences(["a dog"], path, overwrite=True)
+    assert read_sentences(path) == ["a dog"] and [file.name for file in tmp_path.iterdir()] == ["cats.txt"]
+
+
+@pytest.mark.parametrize("sentences", [[], ["a cat", " "], ["a cat\nin two lines"]])
+def test_what_is_no_list_of_sentences_is_not_saved(tmp_path: Path, sentences: list[str]) -> None:
+    with pytest.raises(ValueError, match="each must be one line with something on it"):
+        save_sentences(sentences, tmp_path / "cats.txt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("sentences", "others", "word"),
+    [
+        (["a cat on a sofa", "My Cat sleeps.", "the cat"], ["a dog on a sofa", "my dog", "the dog"], "cat"),
+        (["an oil painting of a cat"], ["a sketch of a cat"], "painting"),
+        (["a dog", "dogs and dogs"], ["a dog and a cat", "a cat and a cat"], "dogs"),
+        (["a cat"], ["a cat"], "cat"),
+    ],
+)
+def test_a_list_is_about_what_sets_it_apart(sentences: list[str], others: list[str], word: str) -> None:
+    assert distinctive_word(sentences, others) == word
+
+
+@pytest.mark.parametrize(("source", "target"), [("cat", "dog"), ("rose", "sunflower"), ("winter", "summer")])
+def test_banks_are_about_their_concept(source: str, target: str) -> None:
+    banks = SentenceBanks(SHIPPED / "sentences")
+    assert distinctive_word(banks.read(source), banks.read(target)) == source
+
+
 def test_bank_draws_without_replacement(tmp_path: Path) -> None:
     (tmp_path / "red_fox.txt").write_text("\n".join(f"red fox {number}" for number in range(50)))
     banks = SentenceBanks(tmp_path)
@@ -198,6 +244,8 @@ def test_every_edit_has_two_long_banks_about_its_concepts() -> None:
     wanted = "cat2dog dog2cat horse2zebra zebra2horse cat2glasses glasses2cat sketch2oil oil2sketch day2night"
     assert set(edits) >= {*wanted.split(), "summer2winter", "photo2watercolour"}
     assert {concept for edit in edits.values() for concept in (edit.source, edit.target)} == set(CONCEPTS)
+    assert len(CONCEPTS) >= 30
+    assert [name for name, edit in edits.items() if CONCEPTS[edit.source] != CONCEPTS[edit.target]] == []
     for name in edits:
         source_sentences, target_sentences, source, target = load_edit(name)
         for concept, sentences in ((source, source_sentences), (target, target_sentences)):

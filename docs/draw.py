@@ -1,0 +1,176 @@
+"""Draw the pictures that the pack shows itself with, from the repository's root.
+
+    python -m docs.draw logo      docs/icon.png and docs/banner.png, for the registry
+    python -m docs.draw results   docs/cat2dog.png, web/docs/edit.jpg and workflows/*.jpg, from what
+                                  `python run.py demo` left in output/
+    python -m docs.draw graph     docs/graph.png, the first workflow in the real front end (in a ComfyUI of its own)
+
+Needs the interpreter that `python run.py test` made. After a training of Tiny Zoo, draw results and graph again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+import run
+from tiny_zoo.draw_examples import EXAMPLES
+from tiny_zoo.world import INK, PAPER, counterfactual, render, sample_scene
+
+DOCS = run.ROOT / "docs"
+OUTPUT = run.ROOT / "output"
+WORKFLOWS = run.ROOT / "workflows"
+
+THUMBNAIL = 384  # pixels; ComfyUI shows templates as squares
+ACCENT = (63, 120, 158)
+
+# ---------------------------------------------------------------------------------------------------------- the logo
+
+
+def draw_logo() -> list[Path]:
+    """Draw the icon (a square) and the banner (21:9), the forms that the registry asks for."""
+    seed, shown = EXAMPLES["cat"]
+    cat = sample_scene(seed, "test", **shown)
+    dog = counterfactual(cat, animal="dog")
+    icon = round_off(split(render(cat, 256), render(dog, 256)), 40)
+
+    banner = Image.new("RGB", (1260, 540), PAPER)
+    for x, scene in ((60, cat), (860, dog)):
+        picture = round_off(render(scene, 340), 24)
+        banner.paste(picture, (x, 100), picture)
+    draw = ImageDraw.Draw(banner)
+    write(draw, (630, 220), "pix2pix-zero", 64, INK)
+    write(draw, (630, 290), "change one thing, keep the rest", 27, ACCENT)
+    draw.line((500, 360, 745, 360), fill=INK, width=10)
+    draw.polygon(((745, 335), (745, 385), (790, 360)), fill=INK)
+    return [save(icon, DOCS / "icon.png"), save(banner, DOCS / "banner.png")]
+
+
+# ----------------------------------------------------------------------------------------------------------- results
+
+
+def draw_results() -> list[Path]:
+    """Enlarge the demo's row of pictures for README and help, and make the workflows' thumbnails.
+
+    Raises:
+        SystemExit: the demo has not been run.
+    """
+    missing = [name for name in ("source", "edited", "side_by_side") if not (OUTPUT / f"{name}.png").is_file()]
+    if missing:
+        raise SystemExit(f"output/ lacks {', '.join(missing)}: run `python run.py demo` first")
+    row = read(OUTPUT / "side_by_side.png")
+    row = row.resize((row.width * 2, row.height * 2), Image.Resampling.LANCZOS)
+    source, edited = (enlarge(read(OUTPUT / f"{name}.png"), THUMBNAIL) for name in ("source", "edited"))
+
+    # Nothing has been edited with Stable Diffusion here, so its thumbnail shows what goes in and says what is needed.
+    photo = Image.blend(source, Image.new("RGB", source.size, PAPER), 0.75)
+    draw = ImageDraw.Draw(photo)
+    write(draw, (THUMBNAIL // 2, 140), "your photo", 44, INK)
+    write(draw, (THUMBNAIL // 2, 200), "edited without a prompt", 26, ACCENT)
+    return [
+        save(row, DOCS / "cat2dog.png"),
+        save(row, run.ROOT / "web" / "docs" / "edit.jpg"),
+        save(label(split(source, edited), "Tiny Zoo: nothing to download"), WORKFLOWS / "tiny_zoo_edit.jpg"),
+        save(label(photo, "needs Stable Diffusion 1.5"), WORKFLOWS / "sd15_edit.jpg"),
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------- the graph
+
+
+def draw_graph() -> list[Path]:
+    """Run the first workflow in the real front end and take its picture.
+
+    Raises:
+        SystemExit: no Chromium.
+    """
+    from workflows.browser import find_browser, open_front_end
+
+    browser = find_browser()
+    if browser is None:
+        raise SystemExit("no Chromium here: install one (apt-get install chromium) or name it in BROWSER_PATH")
+    runtime = run.Runtime.from_environment(os.environ)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        run.make_base(base)
+        flags = ("--cpu", "--preview-method", "auto")
+        with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
+            for name in ("TutorialCompleted", "Minimap.Visible"):
+                value = b"true" if name == "TutorialCompleted" else b"false"
+                server.request(f"/settings/Comfy.{name}", value)
+            with open_front_end(server.url, browser) as front_end:
+                front_end.drop(WORKFLOWS / "tiny_zoo_edit.json")
+                front_end.run()
+                front_end.wait_for_image(19)
+                front_end.screenshot(base / "graph.png")
+                return [save(read(base / "graph.png").quantize(256), DOCS / "graph.png")]
+
+
+# ------------------------------------------------------------------------------------------------------ small pieces
+
+
+def split(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Show one picture left of a slanted line and another one right of it."""
+    width, height = left.size
+    line = ((width * 0.58, 0), (width * 0.42, height))
+    mask = Image.new("L", left.size, 0)
+    ImageDraw.Draw(mask).polygon((*line, (width, height), (width, 0)), fill=255)
+    both = Image.composite(right, left, mask)
+    ImageDraw.Draw(both).line(line, fill=PAPER, width=max(4, width // 48))
+    return both
+
+
+def round_off(picture: Image.Image, radius: int) -> Image.Image:
+    """Round the corners off."""
+    mask = Image.new("L", (picture.width * 4, picture.height * 4), 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, mask.width, mask.height), radius * 4, fill=255)
+    rounded = picture.convert("RGBA")
+    rounded.putalpha(mask.resize(picture.size, Image.Resampling.BOX))
+    return rounded
+
+
+def label(picture: Image.Image, text: str) -> Image.Image:
+    """Write a line below a picture of the same size, which is cropped for it."""
+    width, height = picture.size
+    labelled = Image.new("RGB", picture.size, INK)
+    labelled.paste(picture.crop((0, 24, width, height - 24)))  # less of the sky and of the ground
+    write(ImageDraw.Draw(labelled), (width // 2, height - 24), text, 24, PAPER)
+    return labelled
+
+
+def write(draw: ImageDraw.ImageDraw, centre: tuple[int, int], text: str, size: int, colour: tuple[int, ...]) -> None:
+    """Write a line in Pillow's own font."""
+    draw.text(centre, text, fill=colour, font=ImageFont.load_default(size), anchor="mm")
+
+
+def enlarge(picture: Image.Image, side: int) -> Image.Image:
+    """Scale to a square."""
+    return picture.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def read(path: Path) -> Image.Image:
+    """Read a picture."""
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def save(picture: Image.Image, path: Path) -> Path:
+    """Save a picture by way of another name, so that an interruption leaves no half of it."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    picture.save(unfinished, optimize=True, quality=85)
+    unfinished.replace(path)
+    return path
+
+
+DRAWINGS = {"logo": draw_logo, "results": draw_results, "graph": draw_graph}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(DRAWINGS):
+        raise SystemExit(__doc__)
+    for drawing in sys.argv[1:]:
+        for path in DRAWINGS[drawing]():
+            print(f"{path.relative_to(run.ROOT)}, {path.stat().st_size / 1000:.0f} kB")

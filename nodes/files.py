@@ -1,0 +1,80 @@
+"""Where this pack's files are among ComfyUI's: model folders, and the files of edit directions.
+
+The model folder `edit_directions` holds directions, embeddings and sentence lists. As with every model folder,
+extra_model_paths.yaml may name further places.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import folder_paths
+
+KIND = "edit_directions"
+
+
+def own_folder(kind: str) -> Path:
+    """ComfyUI's own folder for a kind of models."""
+    return Path(folder_paths.models_dir) / kind
+
+
+def roots(kind: str = KIND) -> list[Path]:
+    """All folders for a kind of models: what extra_model_paths.yaml and packs name, then ComfyUI's own."""
+    folder_paths.add_model_folder_path(kind, str(own_folder(kind)))
+    return [Path(root) for root in folder_paths.get_folder_paths(kind)]
+
+
+def model_folders(kind: str) -> dict[str, Path]:
+    """Name -> folder of every transformers model in the folders for a kind, or one folder deeper."""
+    return {
+        config.parent.relative_to(root).as_posix(): config.parent
+        for root in reversed(roots(kind))  # where two have one name, the first root wins
+        for pattern in ("*/*/config.json", "*/config.json")
+        for config in sorted(root.glob(pattern))
+    }
+
+
+def list_files(suffix: str) -> list[str]:
+    """Names of the files with a suffix, in all folders."""
+    return sorted({path.name for root in roots() for path in root.glob(f"*{suffix}")})
+
+
+def find_file(name: str, suffix: str) -> Path:
+    """The path of a listed file.
+
+    Raises:
+        FileNotFoundError: no folder has a file of this name, or it has another suffix.
+    """
+    for root in roots():
+        if name in (path.name for path in root.glob(f"*{suffix}")):
+            return root / name
+    raise FileNotFoundError(
+        f"There is no file {name!r} in models/{KIND}; it has: {', '.join(list_files(suffix)) or 'none'}. Put it there "
+        "and reload the page."
+    )
+
+
+def new_file(name: str, suffix: str, overwrite: bool) -> Path:
+    """The path that a file is to be saved at, in a folder that exists.
+
+    Args:
+        name: with or without the suffix; a name alone, not a path.
+        suffix: with its dot.
+        overwrite: whether the file may exist.
+
+    Raises:
+        ValueError: a name that could lead out of the folder, or that some systems refuse.
+        FileExistsError: the file exists.
+    """
+    stem = name.strip().removesuffix(suffix)
+    if not re.fullmatch(r"\w[\w .,+'-]*", stem) or stem.endswith((".", " ")):
+        raise ValueError(
+            f"{name!r} cannot be a file name; begin with a letter or digit and use letters, digits, spaces and _ - . , "
+            "+ ' only. The file goes to models/edit_directions."
+        )
+    path = roots()[0] / f"{stem}{suffix}"
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Choose another name, or switch overwrite on.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,157 @@
+"""The gradient of the guidance on a model that was loaded for inference, in the memory that there is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
+
+from ..pix2pix_zero_core.edit import map_guidance_step
+
+CHECKPOINTING = ("on demand", "always", "never")
+"""Whether the activations of a block are computed again for the backward pass instead of being kept."""
+
+
+class GradientStep:
+    """The core's `map_guidance_step`, with gradients through a model that was loaded for inference.
+
+    With checkpointing on demand, a step that runs out of memory is tried once more with checkpointing, after whatever
+    else is loaded has made room; from then on every step is checkpointed.
+    """
+
+    def __init__(self, checkpointing: str) -> None:
+        """Choose one of `CHECKPOINTING`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if checkpointing not in CHECKPOINTING:
+            raise ValueError(f"checkpointing is {checkpointing!r}; it must be one of {', '.join(CHECKPOINTING)}.")
+        self.checkpointing = checkpointing
+
+    def __call__(self, denoise: Any, *step: Any) -> tuple[Tensor, Tensor]:
+        """Compute the move of x and the distance before it, as `map_guidance_step` with a `GuiderDenoiser`.
+
+        Raises:
+            OOM_EXCEPTION: out of memory, with the setting to change.
+        """
+        unet = denoise.guider.inner_model.diffusion_model
+        try:
+            with differentiable(), checkpointed(unet) if self.checkpointing == "always" else contextlib.nullcontext():
+                return map_guidance_step(denoise, *step)
+        except comfy.model_management.OOM_EXCEPTION as error:
+            if self.checkpointing != "on demand":
+                raise comfy.model_management.OOM_EXCEPTION(self._advice()) from error
+        # Only here are the activations gone: the handled exception kept them alive through its traceback.
+        logging.info("pix2pix-zero: out of memory in the gradient of the guidance; going on with checkpointing.")
+        make_room(denoise.guider)
+        self.checkpointing = "always"
+        return self(denoise, *step)
+
+    def _advice(self) -> str:
+        if self.checkpointing == "never":
+            remedy = "Set checkpointing to on demand or always."
+        else:
+            remedy = (
+                "It is checkpointed already: raise finest_layer to 2 or 4, or edit a smaller picture or fewer at once."
+            )
+        return f"Out of memory in the gradient of the cross-attention guidance. {remedy}"
+
+
+def make_room(guider: Any) -> None:
+    """Unload every model that the running guider does not need, and give cached memory back to the device."""
+    management = comfy.model_management
+    needed = [guider.model_patcher, *guider.loaded_models]
+    keep = [loaded for loaded in management.current_loaded_models if any(loaded.model is model for model in needed)]
+    management.free_memory(1e32, guider.model_patcher.load_device, keep_loaded=keep)
+    management.soft_empty_cache()
+
+
+@contextlib.contextmanager
+def differentiable() -> Iterator[None]:
+    """Let gradients through a model that was loaded for inference: for a forward pass and its backward pass."""
+    # FreeU and others write into activations in place.
+    with _InferenceTensorsAsConstants(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        yield
+
+
+@contextlib.contextmanager
+def checkpointed(unet: nn.Module) -> Iterator[None]:
+    """Keep only the inputs of a UNetModel's blocks for the backward pass, and compute the rest again there.
+
+    Chen et al. (2016), Training deep nets with sublinear memory cost, arXiv:1604.06174.
+    """
+    blocks: list[Any] = [module for module in unet.modules() if isinstance(module, ResBlock | SpatialTransformer)]
+    for block in blocks:
+        block.forward = _checkpointed_forward(block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the attribute of the instance; the method of its class remains
+
+
+def _checkpointed_forward(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def run(*args: Any, **kwargs: Any) -> Tensor:
+        # The backward pass may run this in a thread of its own, where none of the caller's modes holds.
+        with torch.inference_mode(False), _InferenceTensorsAsConstants():
+            return forward(*args, **kwargs)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        # transformer_options tells patches which block they are in; by the backward pass it tells of the last one.
+        args, kwargs = tuple(_copied(a) for a in args), {name: _copied(a) for name, a in kwargs.items()}
+        return checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+    return wrapped
+
+
+def _copied(argument: Any) -> Any:
+    return dict(argument) if isinstance(argument, dict) else argument
+
+
+class _InferenceTensorsAsConstants(TorchFunctionMode):
+    """Where a tensor that requires grad meets one made under inference mode, or a weight, the latter is a constant.
+
+    Nodes run under `torch.inference_mode()`, and autograd refuses to save the tensors made there: weights,
+    conditionings, masks, ControlNet outputs. A view on the same storage, made outside, is an ordinary constant; it
+    costs no memory.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        tensors: list[Tensor] = []
+        tree_map_only(Tensor, tensors.append, (args, kwargs))
+        if any(t.requires_grad for t in tensors) and any(_is_constant(t) for t in tensors):
+            return func(*_with_constants(args), **_with_constants(kwargs))
+        return func(*args, **kwargs)
+
+
+def _with_constants(tree: Any) -> Any:
+    return tree_map_only(Tensor, lambda t: _constant(t) if _is_constant(t) else t, tree)
+
+
+def _is_constant(t: Tensor) -> bool:
+    return t.is_inference() or isinstance(t, nn.Parameter)
+
+
+def _constant(t: Tensor) -> Tensor:
+    """View a tensor's storage as an ordinary tensor that needs no gradient."""
+    return torch.empty(0, dtype=t.dtype, device=t.device).set_(
+        t.untyped_storage(), t.storage_offset(), t.size(), t.stride()
+    )

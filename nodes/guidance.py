@@ -1,0 +1,364 @@
+"""Cross-attention guidance for stock samplers: as a patch of the MODEL, and as a GUIDER.
+
+Two wrappers on a cloned ModelPatcher. OUTER_SAMPLE adds the source text to the guider's conditionings, so that the
+stock code prepares it like the others. SAMPLER_SAMPLE puts the picture's inverted noise where the sampler would start
+from random noise, and runs the sampler one step at a time, moving the latent before each. The wrappers compose with
+those of other packs, under KSampler and under every guider.
+"""
+
+# ComfyUI's base classes leave the arguments of what they call open.
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..pix2pix_zero_core import Inversion, MapGuidance, guidance_move, guided_steps
+from .bridge import (
+    GUIDANCE,
+    NEGATIVE,
+    SOURCE,
+    TARGET,
+    Conditioning,
+    GuiderDenoiser,
+    require_cross_attention_model,
+    require_inversion_of,
+)
+from .gradient import CHECKPOINTING, GradientStep
+from .types import CATEGORY, InversionType
+
+SAMPLERS_HELP = (
+    "Exact with samplers that take each step by itself: euler, ddim, heun, dpm_2. Approximate with those that remember "
+    "earlier steps or look ahead (dpmpp_2m, lms, deis, ipndm, res_multistep, heunpp2): where guidance is active they "
+    "are run step by step, and then step as euler does. Ancestral and SDE samplers are refused: their fresh noise "
+    "would overwrite the noise that the picture was inverted to. So are uni_pc, dpm_fast and dpm_adaptive, which "
+    "cannot be run step by step."
+)
+
+
+def guidance_inputs() -> list[Any]:
+    """Describe the settings of the guidance, which are the same in all nodes that guide."""
+    return [
+        io.Float.Input(
+            "guidance",
+            default=0.4,
+            min=0.0,
+            max=1000.0,
+            step=0.01,
+            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. "
+            "0 is plain sampling.",
+        ),
+        io.Combo.Input(
+            "unit",
+            options=["normalized", "paper"],
+            default="normalized",
+            tooltip="Of guidance. normalized carries over from one model and size to another; paper is the "
+            "published step size (0.1 for real, 0.15 for generated pictures on SD 1.4).",
+        ),
+        io.Float.Input(
+            "guidance_start",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Fraction of the inversion's steps after which guidance begins.",
+        ),
+        io.Float.Input(
+            "guidance_end",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Fraction of the inversion's steps after which guidance ends; ending early is faster.",
+        ),
+        io.Combo.Input(
+            "checkpointing",
+            options=list(CHECKPOINTING),
+            default=CHECKPOINTING[0],
+            optional=True,
+            tooltip="Of the guidance's gradient: computes activations again instead of keeping them, in a fraction of "
+            "the memory and about a third more time. on demand begins when memory runs out.",
+        ),
+        io.Int.Input(
+            "finest_layer",
+            default=1,
+            min=1,
+            max=8,
+            optional=True,
+            tooltip="1 guides every cross-attention layer; 2, 4 and 8 only those at this fraction of the latent's "
+            "resolution and coarser: less memory, and the finest details are free.",
+        ),
+    ]
+
+
+class CrossAttnGuidance(io.ComfyNode):
+    """Cross-attention guidance as a patch of the model (arXiv:2302.03027, section 3.3)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="Pix2PixZeroCrossAttnGuidance",
+            display_name="Cross-Attention Guidance",
+            category=CATEGORY,
+            description="Patch a model so that a stock sampler (KSampler, KSamplerAdvanced, SamplerCustom) edits the "
+            "inverted picture: positive is the target text, negative the source text. The sampler starts from the "
+            "picture's noise instead of a random one; with a denoise below 1, or a later start_at_step, from the place "
+            "on the inversion's way that fits. Where the sampler adds no noise, it starts from the latent that it is "
+            f"given. Set the inversion's scheduler and steps to the sampler's. {SAMPLERS_HELP}",
+            inputs=[
+                io.Model.Input("model", tooltip="The model of the inversion."),
+                InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
+                io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
+                *guidance_inputs(),
+            ],
+            outputs=[
+                io.Model.Output("guided", display_name="model", tooltip="For a stock sampler; edits only this picture.")
+            ],
+        )
+
+    @classmethod
+    def execute(  # noqa: D102
+        cls,
+        model: Any,
+        inversion: Inversion,
+        source: Conditioning,
+        guidance: float,
+        unit: str,
+        guidance_start: float,
+        guidance_end: float,
+        checkpointing: str = CHECKPOINTING[0],
+        finest_layer: int = 1,
+    ) -> io.NodeOutput:
+        settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
+        return io.NodeOutput(
+            GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer).patch(model)
+        )
+
+
+class CrossAttnGuider(io.ComfyNode):
+    """Cross-attention guidance as a guider (arXiv:2302.03027, section 3.3)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="Pix2PixZeroCrossAttnGuider",
+            display_name="Cross-Attention Guider",
+            category=CATEGORY,
+            description="Edit the inverted picture with SamplerCustomAdvanced. The sampler starts from the picture's "
+            "noise in place of RandomNoise; with DisableNoise, from the latent that it is given. Connect the same "
+            f"SIGMAS to the sampler and to the inversion. {SAMPLERS_HELP}",
+            inputs=[
+                io.Model.Input("model", tooltip="The model of the inversion."),
+                InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
+                io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
+                io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="What to move away from: the source for real pictures, empty for generated ones.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="How strongly the target text is followed.",
+                ),
+                *guidance_inputs(),
+            ],
+            outputs=[io.Guider.Output("guider", display_name="guider", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(  # noqa: D102
+        cls,
+        model: Any,
+        inversion: Inversion,
+        source: Conditioning,
+        target: Conditioning,
+        negative: Conditioning,
+        cfg: float,
+        guidance: float,
+        unit: str,
+        guidance_start: float,
+        guidance_end: float,
+        checkpointing: str = CHECKPOINTING[0],
+        finest_layer: int = 1,
+    ) -> io.NodeOutput:
+        settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
+        guider = comfy.samplers.CFGGuider(
+            GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer).patch(model)
+        )
+        guider.inner_set_conds({TARGET: target, NEGATIVE: negative})
+        if guidance > 0:
+            guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
+        guider.set_cfg(cfg)
+        return io.NodeOutput(guider)
+
+
+@dataclass(frozen=True)
+class GuidedSampling:
+    """The wrappers that make a stock sampler edit an inverted picture.
+
+    Attributes:
+        inversion: of the picture, with its trajectory.
+        source: text of the picture.
+        guidance: strength, unit and time; strength 0 only starts the sampler from the inversion.
+        step: computes the move of a step.
+        finest_layer: see `GuiderDenoiser`.
+    """
+
+    inversion: Inversion
+    source: Conditioning
+    guidance: MapGuidance
+    step: GradientStep
+    finest_layer: int
+
+    def patch(self, model: Any) -> Any:
+        """Clone a ModelPatcher and put the wrappers on the clone.
+
+        Raises:
+            ValueError: the model does not fit the method or the inversion, or is guided already.
+        """
+        require_cross_attention_model(model)
+        require_inversion_of(model, self.inversion)
+        patched = model.clone()
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, GUIDANCE, self.sampler_sample)
+        if self.guidance.strength > 0:
+            patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, GUIDANCE, self.outer_sample)
+        return patched
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Give the guider the source text, before the stock code prepares its conditionings."""
+        guider = executor.class_obj
+        if SOURCE not in guider.conds:
+            guider.conds[SOURCE] = comfy.sampler_helpers.convert_cond(self.source)
+            registered = guider.model_options.get("registered_hooks")
+            for part in guider.conds[SOURCE]:
+                if "hooks" in part and (registered is None or not part["hooks"].is_subset_of(registered)):
+                    raise ValueError(
+                        "The source text has hooks (a LoRA on a prompt, say) that the sampler's positive text has not. "
+                        "Attach the same hooks to both, or use Cross-Attention Guider, which registers the source's."
+                    )
+        return executor(*args, **kwargs)
+
+    def sampler_sample(
+        self,
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """Run the sampler from the inversion's trajectory, one guided step at a time, (B, C, H, W)."""
+        sampler, total = executor.class_obj, len(sigmas) - 1
+        require_deterministic(sampler)
+        self.require_start(noise, float(sigmas[0]))
+
+        def unit_noise(sigmas: Tensor) -> Tensor:
+            """What the sampler makes of noise 1 and latent 0 at the first of the levels."""
+            one, zero = torch.ones_like(noise), torch.zeros_like(noise)
+            scaling = guider.inner_model.model_sampling.noise_scaling
+            return scaling(sigmas[0], one, zero, sampler.max_denoise(guider, sigmas))
+
+        if noise.any():
+            noise = (self.inversion.latent_at(float(sigmas[0])).to(noise) - latent_image) / unit_noise(sigmas)
+        active = guided_steps(sigmas, self.inversion, self.guidance)
+        if not any(active):
+            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+
+        denoise = GuiderDenoiser(guider, extra_args, self.finest_layer)
+        x, begin = latent_image + noise * unit_noise(sigmas), 0
+        while begin < total:
+            if active[begin]:
+                move = guidance_move(
+                    denoise, x, sigmas[begin], SOURCE, TARGET, self.inversion, self.guidance, self.step
+                )
+                x = x + (move if denoise_mask is None else move * denoise_mask)
+                end = begin + 1
+            else:
+                end = next((step for step in range(begin, total) if active[step]), total)
+            part, report = sigmas[begin : end + 1], _numbered(callback, begin, total)
+            noise = (x - latent_image) / unit_noise(part)
+            x = executor(guider, part, extra_args, report, noise, latent_image, denoise_mask, True)
+            begin = end
+        return x
+
+    def require_start(self, noise: Tensor, sigma: float) -> None:
+        """Refuse to start where the inversion's trajectory does not lead.
+
+        Args:
+            noise: of the sampler, (B, C, H, W).
+            sigma: where the sampler starts.
+
+        Raises:
+            ValueError: another shape, or a higher noise level than the inversion's.
+        """
+        inverted, highest = self.inversion.noise.shape, float(self.inversion.sigmas[0])
+        if noise.shape != inverted:
+            raise ValueError(
+                f"The sampler's latent has shape {tuple(noise.shape)}, the inverted picture {tuple(inverted)} (batch, "
+                "channels, height, width). Give the sampler the latent that was inverted, or one of its shape."
+            )
+        if sigma > highest * (1 + 1e-4):
+            raise ValueError(
+                f"The sampler starts at noise level {sigma:.4g}, the inversion ends at {highest:.4g}. Set scheduler "
+                "and steps of Regularized DDIM Invert to those of the sampler, or connect the same SIGMAS to both."
+            )
+
+
+def _numbered(callback: Any, begin: int, total: int) -> Any:
+    """Report the steps of a part of a run as those of the whole."""
+    if callback is None:
+        return None
+    return lambda step, denoised, x, _: callback(begin + step, denoised, x, total)
+
+
+NOISE_NOT_USED = ("res_multistep", "res_multistep_cfg_pp")
+"""Samplers that accept a source of noise and never ask it."""
+
+WHOLE_RUNS = ("dpm_fast", "dpm_adaptive", "unipc", "unipc_bh2")
+"""Samplers that choose their own noise levels, or take no step on a schedule of one."""
+
+
+def require_deterministic(sampler: Any) -> None:
+    """Refuse samplers that add noise or cannot be led step by step.
+
+    Args:
+        sampler: a `comfy.samplers.Sampler`; of those that are no KSAMPLER nothing is known, and they pass.
+
+    Raises:
+        ValueError: with the reason, and samplers that will do.
+    """
+    if not isinstance(sampler, comfy.samplers.KSAMPLER):
+        return
+    name = sampler.sampler_function.__name__.removeprefix("sample_").removesuffix("_function")
+    if name in WHOLE_RUNS:
+        raise ValueError(
+            f"The sampler {name} works only on a whole run; guidance needs one that can be run step by step. Choose "
+            "euler, ddim, heun or dpm_2."
+        )
+    declared = inspect.signature(sampler.sampler_function).parameters
+    options = {key: parameter.default for key, parameter in declared.items()} | sampler.extra_options
+    fresh = "noise_sampler" in declared and name not in NOISE_NOT_USED and options.get("eta", 1.0) > 0
+    if fresh or options.get("s_churn", 0.0) > 0:
+        raise ValueError(
+            f"The sampler {name} adds fresh noise at its steps, which overwrites the noise that the picture was "
+            "inverted to: the picture would be lost. Choose a sampler that adds none: euler, ddim, heun, dpm_2 (or "
+            "set eta and s_churn to 0)."
+        )

@@ -1,0 +1,258 @@
+"""AttentionMaps and Compare: where the model looks for a word, and what became of the picture."""
+
+# ComfyUI's base classes leave the arguments of what they call open.
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import comfy.samplers
+import comfy.utils
+import numpy as np
+import torch
+from comfy_api.v0_0_2 import io
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..pix2pix_zero_core import AttentionMaps as Maps
+from ..pix2pix_zero_core import Inversion
+from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, require_cross_attention_model, require_inversion_of
+from .types import CATEGORY, InversionType
+
+CAPTION_HEIGHT = 24  # pixels of the strip that carries a word or a title
+
+
+class AttentionMaps(io.ComfyNode):
+    """Cross-attention maps as heat maps over the picture (arXiv:2302.03027, figure 4)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="Pix2PixZeroAttentionMaps",
+            display_name="Attention Maps",
+            category=CATEGORY,
+            description="Show where the model looks for each word: one sheet a word, from the noise on the left to the "
+            "picture on the right; the original in the upper row, the edited picture, if it is connected, in the "
+            "lower. Where the rows differ, the layout was lost.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model of the inversion."),
+                InversionType.Input("inversion", tooltip="From Regularized DDIM Invert: the way of the original."),
+                io.Conditioning.Input("source", tooltip="Text of the original."),
+                io.Clip.Input("clip", tooltip="The text encoder of the source; it finds the words' places."),
+                io.Image.Input("image", tooltip="The picture under the maps."),
+                io.String.Input(
+                    "text", default="", multiline=True, tooltip="What the source was encoded from: the caption."
+                ),
+                io.String.Input(
+                    "words", default="", tooltip="The words to show, with commas between them. Empty: every word."
+                ),
+                io.Int.Input("moments", default=5, min=1, max=50, tooltip="How many steps are shown, evenly spread."),
+                io.Int.Input("picture", default=0, min=0, max=4095, tooltip="Which picture of a batch is shown."),
+                InversionType.Input(
+                    "edited", optional=True, tooltip="The way of the edited picture: path of the guided sampler."
+                ),
+                io.Conditioning.Input("target", optional=True, tooltip="Text of the edited picture, if it is shown."),
+            ],
+            outputs=[
+                io.Image.Output("sheets", display_name="sheets", tooltip="One sheet a word."),
+                io.Mask.Output(
+                    "mask",
+                    display_name="mask",
+                    tooltip="The original's map of each word, mean over the moments, 0 to 1.",
+                ),
+                io.Mask.Output(
+                    "edited_mask",
+                    display_name="edited_mask",
+                    tooltip="The edited picture's, on the same scale; the original's where none is connected.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(  # noqa: D102
+        cls,
+        model: Any,
+        inversion: Inversion,
+        source: Conditioning,
+        clip: Any,
+        image: Tensor,
+        text: str,
+        words: str,
+        moments: int,
+        picture: int,
+        edited: Inversion | None = None,
+        target: Conditioning | None = None,
+    ) -> io.NodeOutput:
+        if (edited is None) != (target is None):
+            raise ValueError("edited and target belong together: connect both to see the edited picture, or neither.")
+        if picture >= len(inversion.noise):
+            raise ValueError(f"picture is {picture}; the inversion has {len(inversion.noise)}, counted from 0.")
+        places = word_places(clip, text, [word.strip() for word in words.split(",") if word.strip()])
+        rows = [watch(model, inversion, source, moments, picture)]
+        if edited is not None and target is not None:
+            rows.append(watch(model, edited, target, moments, picture))
+        under = image[min(picture, len(image) - 1)]
+        heat = torch.stack([torch.stack([_heat(maps, places, under.shape[:2]) for maps in row]) for row in rows])
+        heat = heat / heat.amax((0, 1, 3, 4), keepdim=True)  # (rows, moments, words, H, W), one scale a word
+        sheets = [
+            captioned(torch.cat([torch.cat([_overlay(under, m) for m in row], 1) for row in heat[:, :, index]]), word)
+            for index, word in enumerate(places)
+        ]
+        masks = heat.mean(1)
+        return io.NodeOutput(torch.stack(sheets), masks[0], masks[-1])
+
+
+class Compare(io.ComfyNode):
+    """Source, reconstruction and edit side by side."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="Pix2PixZeroCompare",
+            display_name="Compare Edits",
+            category=CATEGORY,
+            description="Put the picture, its reconstruction and the edited picture side by side, with titles.",
+            inputs=[
+                io.Image.Input("source", tooltip="The picture as it was."),
+                io.Image.Input("edited", tooltip="The edited picture; a batch makes one comparison each."),
+                io.Image.Input(
+                    "reconstruction", optional=True, tooltip="The picture sampled back from its noise, if it is shown."
+                ),
+                io.Boolean.Input("titles", default=True, optional=True, tooltip="Say which picture is which."),
+            ],
+            outputs=[io.Image.Output("comparison", display_name="comparison", tooltip="All in one row.")],
+        )
+
+    @classmethod
+    def execute(  # noqa: D102
+        cls, source: Tensor, edited: Tensor, reconstruction: Tensor | None = None, titles: bool = True
+    ) -> io.NodeOutput:
+        pictures = {"source": source, "reconstruction": reconstruction, "edited": edited}
+        shown = {title: batch for title, batch in pictures.items() if batch is not None}
+        count, (height, width) = max(map(len, shown.values())), source.shape[1:3]
+        columns: list[Tensor] = []
+        for title, batch in shown.items():
+            column = comfy.utils.common_upscale(batch.movedim(-1, 1), width, height, "lanczos", "disabled")
+            column = comfy.utils.repeat_to_batch_size(column.movedim(1, -1)[..., :3], count)
+            columns.append(torch.stack([captioned(one, title) for one in column]) if titles else column)
+        return io.NodeOutput(torch.cat(columns, 2))
+
+
+class _Watcher(comfy.samplers.Sampler):
+    """Reads the maps along a recorded way; nothing is sampled."""
+
+    def __init__(self, way: Inversion, steps: Sequence[int], picture: int) -> None:
+        self.way, self.steps, self.picture = way, steps, picture
+        self.maps: list[Maps] = []
+
+    def sample(
+        self, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *_: Any
+    ) -> Tensor:
+        denoise, bar = GuiderDenoiser(guider, extra_args), comfy.utils.ProgressBar(len(self.steps))
+        for step in self.steps:
+            sigma = sigmas[step].expand(len(noise))
+            maps = denoise(self.way.latent_at(float(sigmas[step])).to(noise), sigma, SOURCE, maps=True).maps
+            self.maps.append({layer: m[self.picture].cpu() for layer, m in maps.items()})
+            bar.update(1)
+        return noise
+
+
+def watch(model: Any, way: Inversion, cond: Conditioning, moments: int, picture: int) -> list[Maps]:
+    """Ask the model for its maps at some moments of a recorded way.
+
+    Args:
+        model: a ModelPatcher.
+        way: latents at every level.
+        cond: the text.
+        moments: how many levels, evenly spread over the steps.
+        picture: which of the batch.
+
+    Returns:
+        for every moment, from noise to picture, layer -> (h, N, L).
+    """
+    require_cross_attention_model(model)
+    require_inversion_of(model, way)
+    last = len(way.sigmas) - 2
+    steps = sorted({round(moment * last / max(moments - 1, 1)) for moment in range(moments)})
+    watcher = _Watcher(way, steps, picture)
+    guider = comfy.samplers.CFGGuider(model.clone())
+    guider.inner_set_conds({TARGET: cond, SOURCE: cond})
+    guider.sample(torch.zeros_like(way.noise), torch.zeros_like(way.noise), watcher, way.sigmas, disable_pbar=True)
+    return watcher.maps
+
+
+def word_places(clip: Any, text: str, words: Sequence[str]) -> dict[str, list[int]]:
+    """Find the tokens of words in a prompt.
+
+    Args:
+        clip: ComfyUI's CLIP.
+        text: the prompt.
+        words: words or phrases of it; none stands for every word.
+
+    Returns:
+        word -> positions in the conditioning, every time that it occurs.
+
+    Raises:
+        ValueError: the text is empty, or a word is not in it.
+    """
+    words = words or list(dict.fromkeys(re.findall(r"\w+", text)))
+    if not words:
+        raise ValueError("The text is empty; enter the caption from which the source was encoded.")
+    sentence = [token for token, number in _numbered_tokens(clip, text) if number]
+    position = [index for index, (_, number) in enumerate(_numbered_tokens(clip, text)) if number]
+    places: dict[str, list[int]] = {}
+    for word in words:
+        tokens = [token for token, number in _numbered_tokens(clip, word) if number]
+        starts = [i for i in range(len(sentence)) if sentence[i : i + len(tokens)] == tokens]
+        if not starts:
+            raise ValueError(f"The text {text!r} has no word {word!r}; choose words as they are written there.")
+        places[word] = [position[start + offset] for start in starts for offset in range(len(tokens))]
+    return places
+
+
+def _numbered_tokens(clip: Any, text: str) -> list[tuple[int, int]]:
+    """Tokens of every chunk with the number of their word, 0 for the start, the end and the padding."""
+    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
+    return [(token, number) for chunk in chunks for token, _, number in chunk]
+
+
+def _heat(maps: Maps, places: Mapping[str, list[int]], size: Sequence[int]) -> Tensor:
+    """Mean over layers and heads of the probability of each word's tokens, (words, H, W) in pixels."""
+    heat: list[Tensor] = []
+    for probabilities in maps.values():
+        height, width = _grid(probabilities.shape[1], size)
+        mean = probabilities.mean(0)  # (N, L)
+        words = torch.stack([mean[:, tokens].sum(1) for tokens in places.values()])
+        heat.append(
+            torch.nn.functional.interpolate(
+                words.unflatten(1, (height, width))[None], size=tuple(size), mode="bilinear", align_corners=False
+            )[0]
+        )
+    return torch.stack(heat).mean(0)
+
+
+def _grid(queries: int, size: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a layer from its number of queries and the size of the picture."""
+    factor = math.sqrt(size[0] * size[1] / queries)
+    height = min((h for h in range(1, queries + 1) if queries % h == 0), key=lambda h: abs(h - size[0] / factor))
+    return height, queries // height
+
+
+def _overlay(picture: Tensor, heat: Tensor) -> Tensor:
+    """Lay a heat map, (H, W) in 0..1, over a grey copy of a picture, (H, W, 3): dark red to yellow to white."""
+    colour = torch.stack([3 * heat, 3 * heat - 1, 3 * heat - 2], -1).clamp(0, 1)
+    weight = (0.25 + 0.6 * heat)[..., None]
+    return (1 - weight) * picture[..., :3].cpu().mean(-1, keepdim=True) + weight * colour
+
+
+def captioned(picture: Tensor, words: str) -> Tensor:
+    """Put a strip with words above a picture, (H, W, 3) in 0..1 -> (H + CAPTION_HEIGHT, W, 3)."""
+    strip = Image.new("RGB", (picture.shape[1], CAPTION_HEIGHT), "white")
+    ImageDraw.Draw(strip).text((6, 6), words, fill="black")
+    return torch.cat([torch.from_numpy(np.array(strip)).to(picture) / 255, picture])

@@ -1,0 +1,66 @@
+"""Cross-attention guidance between the steps of a sampler that this package does not run.
+
+`edit` moves x and then takes Euler's step. Another sampler can be led in the same way: it takes one step at a time,
+and before each of them x moves. The reference is the point of the inversion's trajectory at the level where the step
+begins, so the sampler's grid need not be that of the inversion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .edit import GuidanceStep, map_guidance_step
+from .schedule import step_at
+from .types import Denoiser, Inversion, MapGuidance, predict
+
+
+def guided_steps(sigmas: Tensor, inversion: Inversion, guidance: MapGuidance) -> list[bool]:
+    """Find the steps of a sampler that are to be guided.
+
+    Args:
+        sigmas: the sampler's grid, (T+1,), strictly descending.
+        inversion: of the picture; `MapGuidance.start` and `end` are fractions of its steps.
+        guidance: strength and time.
+
+    Returns:
+        T flags.
+    """
+    total = len(inversion.sigmas) - 1
+    return [guidance.covers(step_at(inversion.sigmas, float(sigma)), total) for sigma in sigmas[:-1]]
+
+
+def guidance_move(
+    denoise: Denoiser,
+    x: Tensor,
+    sigma: Tensor,
+    source: Any,
+    target: Any,
+    inversion: Inversion,
+    guidance: MapGuidance,
+    guide: GuidanceStep = map_guidance_step,
+) -> Tensor:
+    """Compute the move that brings x's attention back to the inverted picture's, before a step from sigma.
+
+    Args:
+        denoise: the model, one row a sample, with maps and gradients.
+        x: edited latent, (B, C, H, W).
+        sigma: its level, scalar.
+        source: conditioning of the picture.
+        target: conditioning of the edited picture.
+        inversion: of the picture, with its trajectory.
+        guidance: strength and its unit.
+        guide: computes the move, as in `edit`.
+
+    Returns:
+        what to add to x, (B, C, H, W).
+
+    Raises:
+        ValueError: a prediction or a gradient holds NaN or Inf, the maps of the branches do not match, or the
+            inversion has no trajectory.
+    """
+    reference = inversion.latent_at(float(sigma)).to(x)
+    reference_maps = predict(denoise, reference, sigma, source, maps=True).maps
+    move, _ = guide(denoise, x, sigma, target, reference_maps, guidance)
+    return move

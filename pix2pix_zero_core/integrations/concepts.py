@@ -1,0 +1,153 @@
+"""Which concepts a caption names, so that an edit whose source is not in the picture can be noticed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from .english import Noun, pluralize
+
+
+def find_concepts(caption: str, concepts: Iterable[str]) -> list[str]:
+    """Find the concepts that a caption names, by their main word, its plural or a synonym.
+
+    "a kitten on a sofa" names "cat". Of a phrase every word must be named: "a tabby wearing glasses" names "cat with
+    glasses" and "cat", "a cat" names only the latter.
+
+    Args:
+        caption: any text.
+        concepts: nouns or noun phrases, as the sentence banks are named.
+
+    Returns:
+        those of `concepts` that are named, in the order of the caption; of those named by one word, the one that says
+        more comes first.
+    """
+    found: list[tuple[int, int, str]] = []
+    for concept in dict.fromkeys(concepts):
+        head, *details = _content_words(concept)
+        places = [_find(word, caption) for word in (head, *details)]
+        if all(place is not None for place in places):
+            found.append((places[0] or 0, -len(details), concept))
+    return [concept for _, _, concept in sorted(found)]
+
+
+def source_warning(caption: str, source: str, target: str, known: Iterable[str] = ()) -> str | None:
+    """Say in a sentence for people why an edit does not fit a picture.
+
+    Args:
+        caption: what the picture shows.
+        source: what the edit leads away from; a combined one joins several with " + ".
+        target: what it leads to, joined likewise.
+        known: other concepts, to say what the picture seems to show instead.
+
+    Returns:
+        a warning, or None where the source is named, or where captions seldom name such a thing ("day", "photograph").
+    """
+    targets = [part for part in target.split(" + ") if part]
+    for part in dict.fromkeys(source.split(" + ")):
+        main = _content_words(part)[0]
+        if _find(main, caption) is not None:
+            continue
+        there = [name for name in targets if find_concepts(caption, [name])]
+        if there:
+            return f"The caption already names {there[0]!r}, where this edit leads, and not {part!r}: {caption.strip()}"
+        if main in _SELDOM_NAMED:
+            continue
+        others = [name for name in find_concepts(caption, known) if name not in _SELDOM_NAMED]
+        instead = f", but {others[0]!r}" if others else ""
+        return (
+            f"The caption does not name {part!r}, where this edit starts{instead}. Choose another edit, or correct the "
+            f"caption: {caption.strip()}"
+        )
+    return None
+
+
+def _content_words(concept: str) -> list[str]:
+    """The main word of a phrase, then those that say more about it: ["cat", "glasses"]."""
+    head = Noun.parse(concept).head.lower()
+    words = [word.lower() for word in re.findall(r"[\w'-]+", concept)]
+    return [head, *(word for word in words if word not in _FUNCTION_WORDS and word != head)]
+
+
+def _find(word: str, caption: str) -> int | None:
+    """Where a caption first names a word, its plural or a synonym; None where it does not."""
+    names = [word, *(_SYNONYMS.get(word, ()))]
+    names += [pluralize(name) for name in names]
+    found = re.search(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", caption, re.IGNORECASE)
+    return found.start() if found else None
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FUNCTION_WORDS = _words("a an the and at by for from in made near of on under wearing with without")
+
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    word: tuple(name.strip() for name in names.split(";"))
+    for word, names in {
+        "cat": "kitten; kitty; tabby; tomcat; feline; calico; siamese; persian; maine coon",
+        "dog": """
+            puppy; pup; doggy; hound; canine; terrier; retriever; labrador; poodle; corgi; dachshund; bulldog; pug;
+            beagle; husky; german shepherd; chihuahua; dalmatian; spaniel; rottweiler; mutt; greyhound; collie
+        """,
+        "rabbit": "bunny; hare",
+        "fox": "vixen; fox cub",
+        "wolf": "wolf pup; wolf cub",
+        "horse": "pony; foal; stallion; mare; colt; stud; mustang",
+        "zebra": "zebra foal",
+        "lion": "lioness; lion cub",
+        "tiger": "tigress; tiger cub",
+        "cow": "cattle; calf; bull; ox; heifer; bovine",
+        "sheep": "lamb; ewe; ram",
+        "bear": "bear cub; grizzly; polar bear",
+        "elephant": "elephant calf",
+        "man": "guy; gentleman; boy; male; businessman; father; husband; grandfather",
+        "woman": "lady; girl; female; businesswoman; mother; wife; grandmother; bride",
+        "child": "kid; boy; girl; toddler; baby; infant",
+        "bearded": "beard; with a beard",
+        "glasses": "eyeglasses; spectacles; sunglasses; goggles",
+        "sunglasses": "shades; dark glasses; glasses",
+        "car": "automobile; sedan; suv; convertible; taxi; cab; sports car; vehicle; van; jeep; coupe",
+        "bicycle": "bike; cycle",
+        "motorcycle": "motorbike; bike; moped; scooter",
+        "house": "home; cottage; cabin; villa; bungalow; farmhouse; mansion; building",
+        "castle": "fortress; palace; citadel",
+        "apple": "red apple; green apple",
+        "orange": "tangerine; mandarin; clementine",
+        "rose": "rosebud",
+        "wood": "wooden; timber; oak; pine; walnut",
+        "marble": "stone",
+        "gold": "golden; gilded",
+        "bronze": "brass; copper",
+        "ice": "icy; frozen",
+        "photograph": "photo; snapshot; portrait; picture",
+        "sketch": "drawing; pencil drawing; line art; doodle",
+        "painting": "oil; canvas",
+        "watercolor": "watercolour",
+        "drawing": "illustration; sketch; artwork",
+        "cartoon": "comic; animation; illustration",
+        "anime": "manga",
+        "pastel": "crayon; chalk",
+        "day": "daytime; daylight; afternoon; morning; noon; sunny",
+        "night": "nighttime; midnight; dark; moonlight; moon",
+        "sunset": "dusk; sundown; sunrise",
+        "spring": "springtime; blossom",
+        "summer": "summertime; summery",
+        "autumn": "fall; autumnal",
+        "winter": "wintertime; wintry; snowy; snow",
+        "sunshine": "sunny; sun; sunlight",
+        "rain": "rainy; raining; rainstorm; wet",
+        "snow": "snowy; snowing; snowstorm; blizzard",
+        "fog": "foggy; mist; misty; haze",
+    }.items()
+}
+"""Main word -> other words for the same thing that captions use, each with its plural."""
+
+_SELDOM_NAMED = _words(
+    """
+    photograph photo sketch drawing painting cartoon day night sunset spring summer autumn winter sunshine rain snow
+    fog wood marble gold bronze ice
+    """
+)
+"""What captions mostly leave unsaid: its absence says nothing about the picture."""

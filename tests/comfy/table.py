@@ -1,0 +1,60 @@
+"""Write docs/compatibility.md from a report of test_compatibility.py.
+
+python run.py test tests/comfy/test_compatibility.py --junitxml=report.xml
+python -m tests.comfy.table report.xml
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+OUTPUT = Path(__file__).parents[2] / "docs" / "compatibility.md"
+HEADER = """\
+# What works with what
+
+Written by `python -m tests.comfy.table` from a run of `tests/comfy/test_compatibility.py`; nothing here is claimed,
+every mark is a test. Each edits a latent with a tiny checkpoint in the family's own key layout, with random weights, on
+a CPU, and passes if
+
+- with guidance 0 the result equals the stock sampler's without our node, bit for bit (the all-in-one sampler: to 1e-5,
+  since its noise is not rounded on the way through a LATENT socket), and
+- with guidance above 0 the move brings the attention maps closer to those of the original.
+
+yes: passed. **no**: failed. Empty: not run. The three forms are one implementation, so the model patch meets every
+neighbour in every family and the other two in one. The all-in-one sampler takes no latent, and so no noise mask.
+"""
+
+
+def read_cells(report: Path) -> dict[tuple[str, str, str], bool]:
+    """Find (family, form, neighbour) -> passed in a JUnit report."""
+    cells: dict[tuple[str, str, str], bool] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = case.attrib["name"]
+        if name.startswith("test_cell["):
+            family, form, neighbour = name.removeprefix("test_cell[").removesuffix("]").split(" | ")
+            cells[family, form, neighbour] = not list(case)
+    return cells
+
+
+def write_table(cells: dict[tuple[str, str, str], bool]) -> str:
+    """Lay the cells out: a row a neighbour, a column a family and form."""
+    columns = list(dict.fromkeys((family, form) for family, form, _ in cells))
+    rows = list(dict.fromkeys(neighbour for *_, neighbour in cells))
+    mark = {True: "yes", False: "**no**", None: ""}
+    lines = [
+        "| neighbour | " + " | ".join(f"{family}: {form}" for family, form in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+        *(f"| {row} | " + " | ".join(mark[cells.get((*column, row))] for column in columns) + " |" for row in rows),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    found: dict[tuple[str, str, str], bool] = {}
+    for argument in sys.argv[1:]:
+        found |= read_cells(Path(argument))
+    if not found:
+        raise SystemExit("No report with a test of a cell; give one of a run of tests/comfy/test_compatibility.py.")
+    OUTPUT.write_text(f"{HEADER}\n{write_table(found)}\n", encoding="utf-8")

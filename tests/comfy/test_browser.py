@@ -1,0 +1,192 @@
+"""The shipped graphs in the real front end, in a real browser. Screenshots are left in output/browser."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import run
+from workflows import compose
+from workflows.browser import FrontEnd, find_browser, open_front_end
+
+NAMES = sorted(compose.GRAPHS)
+SCREENSHOTS = run.ROOT / "output" / "browser"
+FROZEN = sorted(path for path in (Path(__file__).parent / "frozen").glob("*/*.json") if ".api" not in path.suffixes)
+FIRST_VISIT = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
+
+UNREACHABLE = re.compile(
+    r"https://(api\.comfy\.org|huggingface\.co)/|Error fetching file size|/templates/index|core workflow templates"
+    r"|/docs/\w+/en\.md"
+)
+"""What the front end misses: servers outside, barred by --disable-api-nodes; ComfyUI's own templates; and a help page
+in English, before it takes the one for every language."""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    path = find_browser()
+    if path is None:
+        reason = "no Chromium here: install one (apt-get install chromium) or name it in BROWSER_PATH"
+        if os.environ.get("PIX2PIX_ZERO_BROWSER") == "required":
+            pytest.fail(f"PIX2PIX_ZERO_BROWSER=required, and {reason}")
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(server: run.Server, chromium: str) -> Iterator[FrontEnd]:
+    """One page for the module: opening it takes longer than most of what is done on it."""
+    for name, value in FIRST_VISIT.items():
+        server.request(f"/settings/{name}", json.dumps(value).encode())
+    with open_front_end(server.url, chromium) as page:
+        yield page
+
+
+@pytest.fixture
+def front_end(page: FrontEnd) -> Iterator[FrontEnd]:
+    """The page; nothing that the test does on it may end in its console as an error."""
+    page.page.keyboard.press("Escape")  # whatever a test before has left open
+    page.complaints.clear()
+    yield page
+    assert not [complaint for complaint in page.complaints if not UNREACHABLE.search(complaint)]
+
+
+def node_boxes(front_end: FrontEnd) -> list[dict[str, Any]]:
+    """What is drawn: id, type, position and size with the title bar, and the size that the content needs."""
+    return front_end.evaluate(
+        """app.graph.nodes.map(node => ({
+            id: node.id, type: node.type, known: node.constructor.nodeData != null || node.isVirtualNode,
+            box: [node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30],
+            size: Array.from(node.size), needed: Array.from(node.computeSize()),
+        }))"""
+    )
+
+
+def overlap(a: list[float], b: list[float]) -> bool:
+    return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dropped_workflow_opens_as_it_was_drawn(front_end: FrontEnd, name: str) -> None:
+    path = compose.UI_FOLDER / f"{name}.json"
+    front_end.drop(path)
+    front_end.screenshot(SCREENSHOTS / f"{name}.png")
+    nodes = node_boxes(front_end)
+    assert len(nodes) == len(json.loads(path.read_text(encoding="utf-8"))["nodes"])
+    assert not [node["type"] for node in nodes if not node["known"]]
+    cramped = [node["type"] for node in nodes if any(node["needed"][i] > node["size"][i] for i in (0, 1))]
+    assert not cramped, "make them larger in workflows/compose.py"
+    assert not [(a["type"], b["type"]) for a, b in itertools.combinations(nodes, 2) if overlap(a["box"], b["box"])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_browser_queues_the_api_twin(front_end: FrontEnd, name: str, object_info: dict[str, Any]) -> None:
+    front_end.drop(compose.UI_FOLDER / f"{name}.json")
+    queued = front_end.prompt()
+    for node in queued.values():
+        # The front end draws a text box into PreviewAny and sends its content, too, of which the server knows nothing.
+        declared = {entry for names in object_info[node["class_type"]]["input_order"].values() for entry in names}
+        node["inputs"] = {key: value for key, value in node["inputs"].items() if key in declared}
+        node.pop("_meta")  # titles are in the language of the user
+    twin = json.loads((compose.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    assert queued == {number: {key: node[key] for key in ("class_type", "inputs")} for number, node in twin.items()}
+
+
+def test_a_workflow_brings_its_picture_along(front_end: FrontEnd, base: Path) -> None:
+    brought = base / "input" / "cat.png"
+    brought.unlink(missing_ok=True)
+    front_end.page.reload()
+    front_end.wait_until_ready()
+    front_end.complaints.clear()
+    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    front_end.wait_for_image(2)
+    assert front_end.images(2)[0]["width"] == 128
+    assert brought.read_bytes() == (run.EXAMPLES / "cat.png").read_bytes()
+
+
+def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server: run.Server, tmp_path: Path) -> None:
+    """Open, change the edit in its combo, run, watch, save the picture, and open that: it holds the same graph."""
+    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    front_end.choose(8, "edit", "tiny_zoo/cat2glasses")
+    front_end.enter(10, "steps", "8")
+    inputs = {number: node["inputs"] for number, node in front_end.prompt().items()}
+    assert (inputs["8"]["edit"], inputs["10"]["steps"]) == ("tiny_zoo/cat2glasses", 8)
+
+    graph = front_end.graph()
+    front_end.run()
+    front_end.wait("app.graph.getNodeById(11).progress > 0")
+    front_end.wait_for_image(11)
+    assert front_end.images(11)[0]["src"].startswith("blob:")  # a preview, sent while the node runs
+    front_end.screenshot(SCREENSHOTS / "running.png")
+
+    front_end.wait_for_image(19)
+    front_end.screenshot(SCREENSHOTS / "edited.png")
+    assert [front_end.images(node)[0]["width"] for node in (14, 15, 16, 19)] == [128, 128, 128, 400]
+
+    saved = tmp_path / "my dog.png"
+    front_end.save_image(16, saved)
+    (entry,) = [job for job in server.get("/history").values() if job["prompt"][2]["8"]["inputs"] == inputs["8"]]
+    assert saved.read_bytes() == server.view(entry["outputs"]["16"]["images"][0])
+    front_end.drop(saved)
+    front_end.screenshot(SCREENSHOTS / "reopened.png")
+    assert front_end.graph() == graph
+
+
+def test_the_template_browser_shows_the_workflows(front_end: FrontEnd) -> None:
+    front_end.page.get_by_text("Templates", exact=True).first.click()
+    cards = {name: front_end.page.get_by_test_id(f"template-workflow-{name}") for name in NAMES}
+    for card in cards.values():
+        card.locator("img").first.wait_for()
+    shown = "document.querySelector(`[data-testid=template-workflow-${name}] img`).naturalWidth > 0"
+    front_end.wait(f"argument.every(name => {shown})", NAMES)
+    front_end.screenshot(SCREENSHOTS / "templates.png")
+    cards["tiny_zoo_edit"].click()
+    front_end.wait("app.extensionManager.workflow.activeWorkflow.filename.startsWith('tiny_zoo_edit')")
+    assert len(node_boxes(front_end)) > 0
+
+
+@pytest.mark.parametrize("path", FROZEN, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: run.Server, path: Path) -> None:
+    server.upload(run.EXAMPLES / "cat.png")
+    front_end.drop(path)
+    assert not [node["type"] for node in node_boxes(front_end) if not node["known"]]
+    queued = front_end.prompt()
+    for number, node in json.loads(path.with_suffix(".api.json").read_text(encoding="utf-8")).items():
+        assert queued[number]["class_type"] == node["class_type"]
+        assert {name: queued[number]["inputs"][name] for name in node["inputs"]} == node["inputs"]
+
+
+def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
+    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    front_end.page.mouse.click(*front_end.point(11))
+    front_end.page.get_by_test_id("info-button").click()
+    front_end.page.get_by_role("heading", name="Cross-Attention Guided Sampler").first.wait_for()
+    front_end.wait("document.querySelector('img[src$=\"edit.jpg\"]')?.naturalWidth > 0")
+    front_end.screenshot(SCREENSHOTS / "help.png")
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_the_graph_speaks_the_users_language(front_end: FrontEnd, server: run.Server, language: str) -> None:
+    if front_end.version() < (1, 35):
+        pytest.skip("this front end forgets what packs translate: Comfy-Org/ComfyUI_frontend issue 6748")
+    words = json.loads((run.ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    server.request("/settings/Comfy.Locale", json.dumps(language).encode())
+    try:
+        front_end.page.reload()
+        front_end.wait_until_ready()
+        front_end.complaints.clear()
+        front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+        front_end.screenshot(SCREENSHOTS / f"{language}.png")
+        node = "app.graph.getNodeById(10)"
+        shown = front_end.evaluate(f"[{node}.getTitle(), {node}.inputs[0].localized_name, {node}.widgets[0].label]")
+    finally:
+        server.request("/settings/Comfy.Locale", b'"en"')
+    expected = words["Pix2PixZeroRegularizedDDIMInvert"]
+    assert shown == [expected["display_name"], expected["inputs"]["model"]["name"], expected["inputs"]["steps"]["name"]]

@@ -1,0 +1,213 @@
+"""Family x form x neighbour: without strength nothing changes by a bit, and with it the maps come closer.
+
+`tests/comfy/table.py` writes docs/compatibility.md from the report of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+FAMILIES = ("SD 1", "SD 1 inpainting", "SD 2 (v-prediction)", "SDXL")
+FORMS = ("patch", "guider", "all in one")
+NEIGHBOURS = (
+    "none",
+    "LoRA",
+    "LoRA as a hook",
+    "ControlNet",
+    "FreeU",
+    "PAG",
+    "SAG",
+    "HyperTile",
+    "attn2 replaced (IPAdapter)",
+    "areas",
+    "area in the target only",
+    "masked text",
+    "target of two chunks",
+    "source of two chunks",
+    "noise mask",
+)
+CELLS = [
+    (family, form, neighbour)
+    for family in FAMILIES
+    for form in FORMS
+    for neighbour in NEIGHBOURS
+    # The forms share their implementation: every one with every neighbour on one family, and on the others alone.
+    if (form == "patch" or family == "SD 1" or neighbour == "none")
+    and (form, neighbour) != ("all in one", "noise mask")  # it takes no latent
+]
+STEPS, CFG = 2, 3.0
+SETTINGS = {"unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.5}
+
+
+@pytest.fixture(scope="module")
+def load_family(pack: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Family -> MODEL and CLIP, as the stock loader loads them, once."""
+    import comfy.sd
+
+    from tests.comfy import families
+
+    families.register()
+    folder, loaded = tmp_path_factory.mktemp("families"), dict[str, Any]()
+
+    def load(family: str) -> Any:
+        if family not in loaded:
+            path = families.write_checkpoint(folder, family)
+            with torch.inference_mode():
+                loaded[family] = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)[:2]
+        return loaded[family]
+
+    return load
+
+
+@pytest.fixture
+def load_case(load_family: Callable[[str], Any]) -> Callable[[str], Any]:
+    from tests.comfy.neighbours import Case, encode
+
+    def load(family: str) -> Case:
+        model, clip = load_family(family)
+        source, target = encode(clip, "a drawing of a cat"), encode(clip, "a painting of two dogs")
+        samples = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        return Case(family, model, clip, source, target, source, {"samples": samples})
+
+    return load
+
+
+@pytest.fixture
+def distances(pack: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """The distance of the maps before and after every move of the guidance."""
+    from pix2pix_zero.pix2pix_zero_core.attention import map_distance
+
+    measured: list[tuple[float, float]] = []
+    step = pack.nodes.gradient.GradientStep.__call__
+
+    def measure(
+        self: Any, denoise: Any, x: Tensor, sigma: Tensor, target: Any, reference: Any, guidance: Any
+    ) -> tuple[Tensor, Tensor]:
+        move, before = step(self, denoise, x, sigma, target, reference, guidance)
+        after = map_distance(denoise(x + move, sigma.expand(len(x)), target, maps=True).maps, reference)
+        measured.append((float(before.sum()), float(after.sum())))
+        return move, before
+
+    monkeypatch.setattr(pack.nodes.gradient.GradientStep, "__call__", measure)
+    return measured
+
+
+def invert(pack: Any, case: Any) -> Any:
+    node = pack.nodes.RegularizedDDIMInvert
+    return node.execute(case.model, case.latent, case.source, STEPS, 0.0, 0.0, 0, False, scheduler="simple").result[:2]
+
+
+def sample(guider: Any, latent: dict[str, Tensor], sigmas: Tensor) -> Tensor:
+    """As SamplerCustomAdvanced does, without noise."""
+    import comfy.samplers
+
+    samples, mask = latent["samples"], latent.get("noise_mask")
+    euler = comfy.samplers.ksampler("euler")
+    return guider.sample(torch.zeros_like(samples), samples, euler, sigmas, denoise_mask=mask, disable_pbar=True)
+
+
+def stock(case: Any, noise: dict[str, Tensor], sigmas: Tensor, model: Any = None) -> Tensor:
+    import comfy.samplers
+
+    guider = comfy.samplers.CFGGuider(case.model if model is None else model)
+    guider.set_conds(case.target, case.negative)
+    guider.set_cfg(CFG)
+    return sample(guider, noise, sigmas)
+
+
+def edited(pack: Any, form: str, case: Any, inversion: Any, noise: dict[str, Tensor], strength: float) -> Tensor:
+    """The edited latent, by one of the forms."""
+    settings = {"guidance": strength} | SETTINGS
+    if form == "patch":
+        guided = pack.nodes.CrossAttnGuidance.execute(case.model, inversion, case.source, **settings).result[0]
+        return stock(case, noise, inversion.sigmas, guided)
+    texts = case.source, case.target, case.negative, CFG
+    if form == "guider":
+        guider = pack.nodes.CrossAttnGuider.execute(case.model, inversion, *texts, **settings).result[0]
+        return sample(guider, noise, inversion.sigmas)
+    return pack.nodes.CrossAttnGuidedSampler.execute(case.model, inversion, *texts, **settings).result[0]["samples"]
+
+
+@pytest.mark.parametrize(("family", "form", "neighbour"), CELLS, ids=[" | ".join(cell) for cell in CELLS])
+def test_cell(
+    pack: Any,
+    load_case: Callable[[str], Any],
+    distances: list[tuple[float, float]],
+    family: str,
+    form: str,
+    neighbour: str,
+):
+    from tests.comfy.neighbours import NEIGHBOURS as APPLY
+
+    with torch.inference_mode():
+        case = APPLY[neighbour](load_case(family))
+        inversion, noise = invert(pack, case)
+        noise = case.latent | noise
+        expected = stock(case, noise, inversion.sigmas)
+        without = edited(pack, form, case, inversion, noise, 0.0)
+        assert not distances
+        guided = edited(pack, form, case, inversion, noise, 0.02)
+    assert torch.isfinite(guided).all()
+    if form == "all in one":  # its noise goes no way through a LATENT, which divides and multiplies by the scale factor
+        assert (without - expected).norm() < 1e-5 * expected.norm()
+    else:
+        assert torch.equal(without, expected)
+    ((before, after),) = distances
+    assert after < before
+    assert not torch.equal(guided, without)
+
+
+def test_every_neighbour_is_in_the_table(pack: Any):
+    from tests.comfy.neighbours import NEIGHBOURS as APPLY
+
+    assert tuple(APPLY) == NEIGHBOURS
+
+
+@pytest.mark.parametrize("neighbour", ["LoRA", "ControlNet", "FreeU", "PAG", "SAG", "HyperTile"])
+def test_neighbours_make_a_difference(pack: Any, load_case: Callable[[str], Any], neighbour: str):
+    """A neighbour that does nothing would be compatible with anything."""
+    from tests.comfy.neighbours import NEIGHBOURS as APPLY
+
+    with torch.inference_mode():
+        case = load_case("SD 1")
+        inversion, noise = invert(pack, case)
+        plain, changed = (stock(c, noise, inversion.sigmas) for c in (case, APPLY[neighbour](case)))
+    assert not torch.equal(plain, changed)
+
+
+def test_the_refiner_is_refused(pack: Any, load_case: Callable[[str], Any]):
+    case = load_case("SDXL refiner")
+    with pytest.raises(ValueError, match=r"refiner of SDXL, .* Load the base checkpoint"):
+        invert(pack, case)
+
+
+@pytest.mark.parametrize(
+    ("family", "prefix"),
+    [
+        ("SD 1", "cond_stage_model.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight"),
+        ("SD 2 (v-prediction)", "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"),
+        ("SDXL", "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"),
+    ],
+)
+def test_checkpoints_have_the_keys_of_their_family(tmp_path: Path, pack: Any, family: str, prefix: str):
+    import safetensors
+
+    from tests.comfy import families
+
+    with safetensors.safe_open(families.write_checkpoint(tmp_path, family), "pt") as checkpoint:
+        keys = set(checkpoint.keys())
+    last = "model.diffusion_model.output_blocks.8.0.in_layers.0.weight"
+    assert {prefix, last, "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"} <= keys
+
+
+def test_sd2_is_recognised_as_v_prediction(load_case: Callable[[str], Any]):
+    from comfy.model_base import ModelType
+
+    types = {family: load_case(family).model.model.model_type for family in ("SD 1", "SD 2 (v-prediction)")}
+    assert types == {"SD 1": ModelType.EPS, "SD 2 (v-prediction)": ModelType.V_PREDICTION}

@@ -1,0 +1,44 @@
+"""Workflows saved with earlier states of the pack, under their dates, still run. Nobody rewrites these files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import run
+
+FROZEN = Path(__file__).parent / "frozen"
+PROMPTS = sorted(FROZEN.glob("*/*.api.json"))
+STAND_INS = {
+    ("CheckpointLoaderSimple", "ckpt_name"): "random_zoo.safetensors",
+    ("ImageScale", "width"): 64,
+    ("ImageScale", "height"): 64,
+    ("Pix2PixZeroBLIPCaption", "model"): "tiny_zoo",
+    ("Pix2PixZeroEditDirection", "edit"): "tiny_zoo/cat2dog",
+    ("Pix2PixZeroRegularizedDDIMInvert", "steps"): 2,
+}
+"""What is replaced where a workflow needs a file that is not here, or would take long: (class, input) -> value."""
+
+
+def test_there_are_frozen_workflows() -> None:
+    assert PROMPTS
+    assert all((path.parent / path.name.replace(".api", "")).is_file() for path in PROMPTS)
+
+
+@pytest.mark.parametrize("path", PROMPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_frozen_workflow_runs(path: Path, server: run.Server) -> None:
+    workflow: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for number, node in workflow.items():
+        if node["class_type"] == "SaveImage":
+            node["inputs"]["filename_prefix"] = f"{path.stem}/{number}"  # or ComfyUI takes it for the one before
+        for (kind, name), value in STAND_INS.items():
+            if node["class_type"] == kind and name in node["inputs"]:
+                node["inputs"][name] = value
+    run.node_inputs(workflow, "LoadImage")["image"] = server.upload(run.EXAMPLES / "cat.png")
+    outputs = server.run(workflow)
+    saved = [number for number, node in workflow.items() if node["class_type"] == "SaveImage"]
+    assert len(saved) == 4
+    assert all(server.view(outputs[number]["images"][0]).startswith(b"\x89PNG") for number in saved)

@@ -1,0 +1,173 @@
+"""ComfyUI's front end in a headless Chromium, worked by mouse and keyboard as a user works it.
+
+The tests in `tests/comfy/test_browser.py` use it, and `python -m docs.draw`, which takes the screenshot of the graph.
+Needs playwright, and a Chromium of the system: none is downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+WINDOW = (1600, 900)
+PATIENCE = 600.0  # seconds for anything to appear; generous, for busy machines
+
+
+def find_browser() -> str | None:
+    """Path of a Chromium: what BROWSER_PATH names, else the first one on PATH; None where there is none."""
+    return os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def open_front_end(url: str, executable: str) -> Iterator[FrontEnd]:
+    """Open a ComfyUI in a browser of its own while the block lasts.
+
+    Args:
+        url: a server's address.
+        executable: a Chromium.
+    """
+    with sync_playwright() as playwright:
+        # Containers often run as root and have little shared memory.
+        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        try:
+            page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1]})
+            page.set_default_timeout(PATIENCE * 1000)
+            front_end = FrontEnd(page)
+            page.goto(url)
+            front_end.wait_until_ready()
+            yield front_end
+        finally:
+            browser.close()
+
+
+class FrontEnd:
+    """The open page.
+
+    Attributes:
+        page: for what this class has no word for.
+        complaints: what the page wrote to its console as an error, and the exceptions that nobody caught.
+    """
+
+    def __init__(self, page: Page) -> None:
+        """Listen to a page that is not yet open."""
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(f"{message.location['url']}: {message.text}")
+
+    def evaluate(self, expression: str, argument: Any = None) -> Any:
+        """Evaluate JavaScript in which `app` is ComfyUI's application and `argument` what is passed."""
+        function = f"async argument => {{ const app = window.comfyAPI.app.app; return {expression} }}"
+        return self.page.evaluate(function, argument)
+
+    def wait(self, expression: str, argument: Any = None) -> None:
+        """Wait until a JavaScript expression, as in `evaluate`, is true."""
+        function = f"argument => {{ const app = window.comfyAPI?.app?.app; return Boolean(app && ({expression})) }}"
+        self.page.wait_for_function(function, arg=argument, polling=50)
+
+    def version(self) -> tuple[int, ...]:
+        """The front end's version."""
+        return tuple(map(int, self.evaluate("window.__COMFYUI_FRONTEND_VERSION__").split(".")))
+
+    def wait_until_ready(self) -> None:
+        """Wait until the page takes files and clicks."""
+        self.wait("window.graph && app.extensionManager?.workflow.activeWorkflow && !app.extensionManager.spinner")
+
+    # -------------------------------------------------------------------------------------------------- the graph
+
+    def graph(self) -> dict[str, Any]:
+        """What *Save* would write of the graph itself: without the view and what the front end notes about itself."""
+        graph = self.evaluate("app.graph.serialize()")
+        del graph["extra"]
+        return graph
+
+    def prompt(self) -> dict[str, Any]:
+        """What *Run* would queue, in API format."""
+        return self.evaluate("(await app.graphToPrompt()).output")
+
+    def images(self, node: int) -> list[dict[str, Any]]:
+        """Address and width of the pictures that a node shows."""
+        return self.evaluate(
+            "(app.graph.getNodeById(argument).imgs ?? []).map(img => ({src: img.src, width: img.naturalWidth}))", node
+        )
+
+    def wait_for_image(self, node: int) -> None:
+        """Wait until a node shows a picture."""
+        self.wait("app.graph.getNodeById(argument)?.imgs?.[0]?.naturalWidth > 0", node)
+
+    # ------------------------------------------------------------------------------------------- mouse and keyboard
+
+    def drop(self, path: Path) -> None:
+        """Drag a workflow, or a picture that holds one, from the desktop onto the canvas; return when it is open."""
+        opened = self.evaluate("app.extensionManager.workflow.openWorkflows.length")
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        session = self.page.context.new_cdp_session(self.page)
+        for kind in ("dragEnter", "dragOver", "drop"):
+            place = {"x": 0.1 * WINDOW[0], "y": 0.9 * WINDOW[1]}  # an empty corner: over a node it would be the node's
+            session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+        session.detach()
+        workflows = "app.extensionManager.workflow"
+        fresh = f"{workflows}.openWorkflows.length > argument[0]"
+        named = f"{workflows}.activeWorkflow.filename.startsWith(argument[1])"
+        self.wait(f"{fresh} && {named}", [opened, path.stem])
+        self.settle()
+
+    def settle(self) -> None:
+        """Let two frames pass: a new graph or view is drawn, and what waits for that is done."""
+        self.evaluate("await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def point(self, node: int, widget: str | None = None) -> tuple[float, float]:
+        """Window position of a widget, or of a node's title, after moving the view so that it can be seen."""
+        self.evaluate("app.canvas.centerOnNode(app.graph.getNodeById(argument))", node)
+        self.settle()
+        place = """(() => {
+            const node = app.graph.getNodeById(argument[0])
+            const widget = node.widgets?.find(widget => widget.name == argument[1])
+            const y = widget ? widget.last_y + (widget.computedHeight ?? 20) / 2 : -15
+            const { scale, offset } = app.canvas.ds
+            const { left, top } = app.canvas.canvas.getBoundingClientRect()
+            const place = [node.pos[0] + node.size[0] / 2, node.pos[1] + y]
+            return [left + (place[0] + offset[0]) * scale, top + (place[1] + offset[1]) * scale]
+        })()"""
+        x, y = self.evaluate(place, [node, widget])
+        return x, y
+
+    def choose(self, node: int, widget: str, value: str) -> None:
+        """Choose an entry of a combo widget."""
+        self.page.mouse.click(*self.point(node, widget))
+        self.page.locator(".litecontextmenu .litemenu-entry").get_by_text(value, exact=True).click()
+
+    def enter(self, node: int, widget: str, value: str) -> None:
+        """Type a number into a widget."""
+        self.page.mouse.click(*self.point(node, widget))
+        self.page.mouse.dblclick(*self.point(node, widget))
+        self.page.locator(".graphdialog input").fill(value)
+        self.page.keyboard.press("Enter")
+
+    def save_image(self, node: int, path: Path) -> None:
+        """Save the picture that a node shows by its context menu."""
+        self.page.mouse.click(*self.point(node), button="right")
+        with self.page.expect_download() as download:
+            self.page.locator(".litecontextmenu .litemenu-entry").get_by_text("Save Image", exact=True).first.click()
+        download.value.save_as(path)
+
+    def run(self) -> None:
+        """Press *Run*."""
+        self.page.get_by_test_id("queue-button").click()
+
+    def screenshot(self, path: Path) -> None:
+        """Save what the window shows."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path)
