@@ -194,7 +194,7 @@ def serve(runtime: Runtime, port: int) -> None:
 
 def test(runtime: Runtime, arguments: Sequence[str]) -> None:
     """Lint, check types and run every test; paths among the arguments choose the tests, and then nothing is linted."""
-    set_up(runtime, test=True)
+    set_up(runtime, test=True, bench=True)
     results: dict[str, tuple[int, float]] = {}
     for name, (command, path) in test_commands(runtime, arguments).items():
         say(f"\n=== {name}")

@@ -45,6 +45,36 @@ SAMPLERS_HELP = (
 )
 
 
+def original_inputs() -> list[Any]:
+    """Describe the inverted picture: the first inputs of all nodes that guide."""
+    return [
+        io.Model.Input("model", tooltip="The model of the inversion."),
+        InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
+        io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
+    ]
+
+
+def edit_inputs() -> list[Any]:
+    """Describe the inputs of the nodes that bring their own classifier-free guidance."""
+    return [
+        *original_inputs(),
+        io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
+        io.Conditioning.Input(
+            "negative",
+            tooltip="What to move away from: the source for real pictures, empty for generated ones.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=5.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip="How strongly the target text is followed.",
+        ),
+        *guidance_inputs(),
+    ]
+
+
 def guidance_inputs() -> list[Any]:
     """Describe the settings of the guidance, which are the same in all nodes that guide."""
     return [
@@ -115,12 +145,7 @@ class CrossAttnGuidance(io.ComfyNode):
             "picture's noise instead of a random one; with a denoise below 1, or a later start_at_step, from the place "
             "on the inversion's way that fits. Where the sampler adds no noise, it starts from the latent that it is "
             f"given. Set the inversion's scheduler and steps to the sampler's. {SAMPLERS_HELP}",
-            inputs=[
-                io.Model.Input("model", tooltip="The model of the inversion."),
-                InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
-                io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
-                *guidance_inputs(),
-            ],
+            inputs=[*original_inputs(), *guidance_inputs()],
             outputs=[
                 io.Model.Output("guided", display_name="model", tooltip="For a stock sampler; edits only this picture.")
             ],
@@ -158,25 +183,7 @@ class CrossAttnGuider(io.ComfyNode):
             description="Edit the inverted picture with SamplerCustomAdvanced. The sampler starts from the picture's "
             "noise in place of RandomNoise; with DisableNoise, from the latent that it is given. Connect the same "
             f"SIGMAS to the sampler and to the inversion. {SAMPLERS_HELP}",
-            inputs=[
-                io.Model.Input("model", tooltip="The model of the inversion."),
-                InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
-                io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
-                io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
-                io.Conditioning.Input(
-                    "negative",
-                    tooltip="What to move away from: the source for real pictures, empty for generated ones.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How strongly the target text is followed.",
-                ),
-                *guidance_inputs(),
-            ],
+            inputs=edit_inputs(),
             outputs=[io.Guider.Output("guider", display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )
 

@@ -26,7 +26,7 @@ from .bridge import (
     require_inversion_of,
 )
 from .gradient import CHECKPOINTING, GradientStep
-from .guidance import guidance_inputs
+from .guidance import edit_inputs
 from .types import CATEGORY, InversionType
 
 
@@ -42,25 +42,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
             category=CATEGORY,
             description="Sample the edited picture from inverted noise. At every step the latent moves so that the "
             "model's attention to the words stays where it was in the original: the layout is kept.",
-            inputs=[
-                io.Model.Input("model", tooltip="The model of the inversion."),
-                InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
-                io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
-                io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
-                io.Conditioning.Input(
-                    "negative",
-                    tooltip="What to move away from: the source for real pictures, empty for generated ones.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=5.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How strongly the target text is followed.",
-                ),
-                *guidance_inputs(),
-            ],
+            inputs=edit_inputs(),
             outputs=[
                 io.Latent.Output("edited", display_name="edited", tooltip="The edited picture."),
                 io.Latent.Output(

@@ -102,7 +102,7 @@ def test_a_contact_sheet_has_a_column_a_name() -> None:
 
 
 def test_the_plot_is_the_same_for_the_same_figures(tmp_path) -> None:
-    pytest.importorskip("matplotlib", reason="`python run.py bench` installs matplotlib")
+    pytest.importorskip("matplotlib", reason="`python run.py test` installs matplotlib")
     curves = {name: [{"structure_distance": 0.1 * i, "edit_success": 0.2 * i} for i in range(4)] for name in CURVES}
     for name in ("a.svg", "b.svg"):
         (tmp_path / name[0]).mkdir()

@@ -76,7 +76,7 @@ def test_results_are_written(model: TinyZoo, problem: Problem, judge: Judge) -> 
 
 
 def test_the_plot_is_the_same_every_time(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="installed by `python run.py bench` alone")
+    pytest.importorskip("matplotlib", reason="`python run.py test` installs matplotlib")
     rows = [
         {"sentences": count, "edit_success": 0.5, "intervals": {"edit_success": [0.4, 0.6]}}
         for count in sentences.COUNTS

@@ -335,7 +335,7 @@ def statuses(monkeypatch: pytest.MonkeyPatch, *results: int) -> list[list[str]]:
         commands.append([str(part) for part in command])
         return next(answers)
 
-    monkeypatch.setattr(run, "set_up", lambda runtime, *, test: None)
+    monkeypatch.setattr(run, "set_up", lambda runtime, *, test, bench: None)
     monkeypatch.setattr(run, "run_to_end", run_to_end)
     return commands
 
