@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+SCREENSHOTS = Path(__file__).resolve().parents[1] / "output" / "browser"
 WINDOW = (1600, 900)
-PATIENCE = 600.0  # seconds for anything to appear; generous, for busy machines
+CORNER = (0.1 * WINDOW[0], 0.9 * WINDOW[1])  # where files are dropped: over a node they would be the node's
+CLEAR = f"document.elementFromPoint({CORNER[0]}, {CORNER[1]}) == app.canvas.canvas"
+PATIENCE = 120.0  # seconds for anything to appear; generous, for busy machines
 
 
 def find_browser() -> str | None:
@@ -54,12 +58,14 @@ class FrontEnd:
     Attributes:
         page: for what this class has no word for.
         complaints: what the page wrote to its console as an error, and the exceptions that nobody caught.
+        stuck: what the page showed when something did not happen in time; empty before that.
     """
 
     def __init__(self, page: Page) -> None:
         """Listen to a page that is not yet open."""
         self.page = page
         self.complaints: list[str] = []
+        self.stuck = ""
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
 
@@ -73,17 +79,49 @@ class FrontEnd:
         return self.page.evaluate(function, argument)
 
     def wait(self, expression: str, argument: Any = None) -> None:
-        """Wait until a JavaScript expression, as in `evaluate`, is true."""
+        """Wait until a JavaScript expression, as in `evaluate`, is true.
+
+        Raises:
+            TimeoutError: it was not, for PATIENCE seconds; with what the page shows instead.
+        """
         function = f"argument => {{ const app = window.comfyAPI?.app?.app; return Boolean(app && ({expression})) }}"
-        self.page.wait_for_function(function, arg=argument, polling=50)
+        try:
+            self.page.wait_for_function(function, arg=argument, polling=50)
+        except PageTimeoutError as error:
+            self.stuck = f"{expression}\nwas not true within {PATIENCE:.0f} s (argument: {argument})."
+            self.stuck += f" {self._describe()}"
+            raise TimeoutError(self.stuck) from error
+
+    def _describe(self) -> str:
+        """What a person would look at: the screen, the open workflows, what covers the canvas, the console."""
+        screen = SCREENSHOTS / "stuck.png"
+        self.screenshot(screen)
+        seen = self.page.evaluate(
+            """corner => {
+                const workflows = window.comfyAPI?.app?.app?.extensionManager?.workflow
+                return {
+                    open: workflows?.openWorkflows.map(workflow => workflow.path),
+                    active: workflows?.activeWorkflow?.path,
+                    corner: document.elementFromPoint(...corner)?.outerHTML.slice(0, 200),
+                    dialogs: [...document.querySelectorAll("[role=dialog], [role=alert]")].map(box => box.innerText),
+                }
+            }""",
+            CORNER,
+        )
+        complaints = "\n".join(complaint.partition("\n")[0] for complaint in self.complaints[-10:])
+        return f"The page, see {screen}: {seen}\nThe end of its console:\n{complaints}"
 
     def version(self) -> tuple[int, ...]:
         """The front end's version."""
         return tuple(map(int, self.evaluate("window.__COMFYUI_FRONTEND_VERSION__").split(".")))
 
     def wait_until_ready(self) -> None:
-        """Wait until the page takes files and clicks."""
-        self.wait("window.graph && app.extensionManager?.workflow.activeWorkflow && !app.extensionManager.spinner")
+        """Wait until the page takes files and clicks.
+
+        While the front end loads, and until that has faded out, a mask covers the page. It takes no file: one that is
+        dropped on it is lost without a word.
+        """
+        self.wait(f"window.graph && app.extensionManager?.workflow.activeWorkflow && {CLEAR}")
 
     # -------------------------------------------------------------------------------------------------- the graph
 
@@ -111,17 +149,18 @@ class FrontEnd:
 
     def drop(self, path: Path) -> None:
         """Drag a workflow, or a picture that holds one, from the desktop onto the canvas; return when it is open."""
+        self.wait_until_ready()
         opened = self.evaluate("app.extensionManager.workflow.openWorkflows.length")
-        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        event = {"x": CORNER[0], "y": CORNER[1], "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
         session = self.page.context.new_cdp_session(self.page)
         for kind in ("dragEnter", "dragOver", "drop"):
-            place = {"x": 0.1 * WINDOW[0], "y": 0.9 * WINDOW[1]}  # an empty corner: over a node it would be the node's
-            session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+            session.send("Input.dispatchDragEvent", {"type": kind, **event})
         session.detach()
         workflows = "app.extensionManager.workflow"
         fresh = f"{workflows}.openWorkflows.length > argument[0]"
         named = f"{workflows}.activeWorkflow.filename.startsWith(argument[1])"
         self.wait(f"{fresh} && {named}", [opened, path.stem])
+        self.wait_until_ready()
         self.settle()
 
     def settle(self) -> None:
