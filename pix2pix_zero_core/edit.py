@@ -187,6 +187,7 @@ def edit(
     x = reference = inversion.noise
     trajectory, sigmas = inversion.trajectory, inversion.sigmas.to(x)
     total, losses = len(sigmas) - 1, list[Tensor]()
+    of_one_step = guidance.of_one_step(total)
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         active, loss = guidance.covers(index, total), None
         reference_maps: AttentionMaps = {}
@@ -197,7 +198,7 @@ def edit(
         elif active:
             reference_maps = predict(denoise, trajectory[index], sigma, source, maps=True).maps
         if active:
-            move, loss = guide(denoise, x, sigma, target, reference_maps, guidance)
+            move, loss = guide(denoise, x, sigma, target, reference_maps, of_one_step)
             x = x + move
         denoised = predict(guided, x, sigma, target).denoised
         if on_step is not None:
@@ -218,7 +219,7 @@ def map_guidance_step(
         sigma: its level, scalar.
         target: conditioning of the edited image.
         reference_maps: maps of the reference latent at this level.
-        guidance: strength and its unit.
+        guidance: what this one step applies; see `MapGuidance.of_one_step`.
 
     Returns:
         what to add to x, (B, C, H, W), and the distance L_xa before it, (B,).

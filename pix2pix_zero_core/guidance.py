@@ -62,5 +62,6 @@ def guidance_move(
     """
     reference = inversion.latent_at(float(sigma)).to(x)
     reference_maps = predict(denoise, reference, sigma, source, maps=True).maps
-    move, _ = guide(denoise, x, sigma, target, reference_maps, guidance)
+    of_one_step = guidance.of_one_step(len(inversion.sigmas) - 1)
+    move, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step)
     return move

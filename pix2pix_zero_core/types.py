@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -130,7 +130,8 @@ class MapGuidance:
         unit: of ``strength``. "paper": the step along the gradient with respect to the VP latent (the published code
             uses 0.1 for real and 0.15 for synthetic images); its effect grows with the number of attention layers and
             with the latent's size. "normalized": the VP latent moves, along the same gradient, by an RMS of
-            ``strength`` times the RMS distance of the maps, which carries over from one model to another.
+            ``strength`` times the RMS distance of the maps, over all steps of a run together: each of T steps makes
+            1/T of the move. That carries over from one model, size and number of steps to another.
         start: guided from this fraction of the steps on, 0 to 1.
         end: guided up to this fraction of the steps, 0 to 1.
 
@@ -160,6 +161,10 @@ class MapGuidance:
     def covers(self, index: int, total: int) -> bool:
         """Whether step ``index`` of ``total`` is guided."""
         return self.strength > 0 and self.start <= index / total < self.end
+
+    def of_one_step(self, total: int) -> MapGuidance:
+        """What each of ``total`` steps applies."""
+        return replace(self, strength=self.strength / total) if self.unit == "normalized" else self
 
 
 @dataclass(frozen=True)
