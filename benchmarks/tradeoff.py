@@ -24,7 +24,7 @@ CURVES: dict[str, list[dict[str, Any]]] = {
     "p2p": [{"cross": share, "own": share / 2} for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)],
     "official": along("strength", 0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
     "paper": along("guidance.strength", 0.0, 0.1, 0.3, 1.0, 3.0, 10.0),
-    "ours": along("guidance.strength", 0.0, 0.2, 0.4, 0.8, 1.6, 3.2),
+    "ours": along("guidance.strength", 0.0, 1.25, 2.5, 5.0, 10.0, 20.0),
 }
 """Method id -> the points of its curve, from little to much of what the method turns."""
 

@@ -28,7 +28,7 @@ METHODS = tuned_methods(read_settings()["settings"])
 
 
 def test_every_row_of_the_tables_is_there() -> None:
-    assert {"sdedit", "ddim_word_swap", "p2p", "official", "paper", "ours"} <= METHODS.keys()
+    assert {"sdedit", "ddim_word_swap", "p2p", "official", "paper", "ours", "ours_fast"} <= METHODS.keys()
     assert ABLATION.keys() <= METHODS.keys()
     assert len({repr(method) for method in METHODS.values()}) == len(METHODS)
 
@@ -51,8 +51,10 @@ ROWS = {  # what a method costs a sample in STEPS steps
     "p2p": (PromptToPrompt(), STEPS + 3 * STEPS),
     "official": (TUNED["official"], (STEPS - 2) + (2 + 2 * 3 + 2) * STEPS),
     "paper": (TUNED["paper"], STEPS + (2 + 3 + 2) * STEPS),
-    "ours, explicit": (Pix2PixZero(fixed_point=0), STEPS + (1 + 3 + 2) * STEPS),
-    "ours, unguided": (Pix2PixZero(guidance=MapGuidance(0), fixed_point=0), STEPS + 2 * STEPS),
+    "ours": (Pix2PixZero(), (1 + STEPS) + (1 + 3 + 1) * STEPS),
+    "ours, with the source as negative": (Pix2PixZero(negative="source"), (1 + STEPS) + (1 + 3 + 2) * STEPS),
+    "ours, explicit and unguided": (Pix2PixZero(guidance=MapGuidance(0), fixed_point=0), STEPS + STEPS),
+    "ours, with steps of its own": (Pix2PixZero(steps=2), (1 + 2) + (1 + 3 + 1) * 2),
 }
 
 
