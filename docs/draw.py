@@ -1,18 +1,22 @@
 """Draw the pictures that the pack shows itself with, from the repository's root.
 
     python -m docs.draw logo      docs/icon.png and docs/banner.png, for the registry
-    python -m docs.draw results   docs/cat2dog.png, web/docs/edit.jpg and workflows/*.jpg, from what
-                                  `python run.py demo` left in output/
+    python -m docs.draw results   docs/cat2dog.png and web/docs/edit.jpg, from what `python run.py demo` left in output/
     python -m docs.draw graph     docs/graph.png, the first workflow in the real front end (in a ComfyUI of its own)
+    python -m docs.draw settings  docs/settings_*.jpg, one edit under several values of each setting (likewise)
 
-Needs the interpreter that `python run.py test` made. After a training of Tiny Zoo, draw results and graph again.
+Needs the interpreter that `python run.py test` made. After a training of Tiny Zoo, draw all but the logo again. The
+thumbnails of the workflows are drawn by `python -m workflows.draw`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -25,7 +29,6 @@ DOCS = run.ROOT / "docs"
 OUTPUT = run.ROOT / "output"
 WORKFLOWS = run.ROOT / "workflows"
 
-THUMBNAIL = 384  # pixels; ComfyUI shows templates as squares
 ACCENT = (63, 120, 158)
 
 # ---------------------------------------------------------------------------------------------------------- the logo
@@ -54,29 +57,16 @@ def draw_logo() -> list[Path]:
 
 
 def draw_results() -> list[Path]:
-    """Enlarge the demo's row of pictures for README and help, and make the workflows' thumbnails.
+    """Enlarge the demo's row of pictures for README and help.
 
     Raises:
         SystemExit: the demo has not been run.
     """
-    missing = [name for name in ("source", "edited", "side_by_side") if not (OUTPUT / f"{name}.png").is_file()]
-    if missing:
-        raise SystemExit(f"output/ lacks {', '.join(missing)}: run `python run.py demo` first")
+    if not (OUTPUT / "side_by_side.png").is_file():
+        raise SystemExit("output/ lacks side_by_side: run `python run.py demo` first")
     row = read(OUTPUT / "side_by_side.png")
     row = row.resize((row.width * 2, row.height * 2), Image.Resampling.LANCZOS)
-    source, edited = (enlarge(read(OUTPUT / f"{name}.png"), THUMBNAIL) for name in ("source", "edited"))
-
-    # Nothing has been edited with Stable Diffusion here, so its thumbnail shows what goes in and says what is needed.
-    photo = Image.blend(source, Image.new("RGB", source.size, PAPER), 0.75)
-    draw = ImageDraw.Draw(photo)
-    write(draw, (THUMBNAIL // 2, 140), "your photo", 44, INK)
-    write(draw, (THUMBNAIL // 2, 200), "edited without a prompt", 26, ACCENT)
-    return [
-        save(row, DOCS / "cat2dog.png"),
-        save(row, run.ROOT / "web" / "docs" / "edit.jpg"),
-        save(label(split(source, edited), "Tiny Zoo: nothing to download"), WORKFLOWS / "tiny_zoo_edit.jpg"),
-        save(label(photo, "needs Stable Diffusion 1.5"), WORKFLOWS / "sd15_edit.jpg"),
-    ]
+    return [save(row, DOCS / "cat2dog.png"), save(row, run.ROOT / "web" / "docs" / "edit.jpg")]
 
 
 # --------------------------------------------------------------------------------------------------------- the graph
@@ -93,24 +83,75 @@ def draw_graph() -> list[Path]:
     browser = find_browser()
     if browser is None:
         raise SystemExit("no Chromium here: install one (apt-get install chromium) or name it in BROWSER_PATH")
+    with comfyui() as (server, base):
+        for name in ("TutorialCompleted", "Minimap.Visible"):
+            value = b"true" if name == "TutorialCompleted" else b"false"
+            server.request(f"/settings/Comfy.{name}", value)
+        with open_front_end(server.url, browser) as front_end:
+            front_end.drop(WORKFLOWS / "tiny_zoo_edit.json")
+            front_end.run()
+            front_end.wait_for_image(19)
+            front_end.screenshot(base / "graph.png")
+            return [save(read(base / "graph.png").quantize(256), DOCS / "graph.png")]
+
+
+# ------------------------------------------------------------------------------------------------------ the settings
+
+SETTINGS = {
+    "guidance": ("Pix2PixZeroCrossAttnGuidedSampler", (0.0, 1.0, 5.0, 20.0), {"negative_from": "text"}),
+    "cfg": ("Pix2PixZeroCrossAttnGuidedSampler", (1.0, 2.5, 5.0, 10.0), {}),
+    "negative_from": ("Pix2PixZeroCrossAttnGuidedSampler", ("inversion", "text"), {}),
+    "strength": ("Pix2PixZeroApplyEditDirection", (-1.0, 0.5, 1.0, 2.0), {}),
+    "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 20, 50), {}),
+}
+"""Name of an input -> its node, the values to show, and other inputs of the node that differ from the workflow's."""
+
+TILE = 160  # pixels
+
+
+def draw_settings() -> list[Path]:
+    """Edit one picture with every value of `SETTINGS`, else as the first workflow does."""
+    template = json.loads((run.ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    drawn: list[Path] = []
+    with comfyui() as (server, base):
+        picture = server.upload(run.EXAMPLES / "cat.png")
+        for name, (class_type, values, others) in SETTINGS.items():
+            tiles: dict[str, Path] = {"picture": run.EXAMPLES / "cat.png"}
+            for value in values:
+                workflow = run.adapt(template, picture, "tiny_zoo/cat2dog")
+                run.node_inputs(workflow, class_type).update(others | {name: value})
+                (edited,) = (key for key, node in workflow.items() if node["_meta"]["title"] == "edited")
+                tiles[f"{name} {value}"] = base / f"{name}_{value}.png"
+                workflow[edited]["inputs"]["filename_prefix"] = f"{name}_{value}"  # saved though it was drawn before
+                tiles[f"{name} {value}"].write_bytes(server.view(server.run(workflow)[edited]["images"][0]))
+            drawn.append(save(label(tiles), DOCS / f"settings_{name}.jpg"))
+    return drawn
+
+
+def label(tiles: dict[str, Path]) -> Image.Image:
+    """Pictures side by side, each with its title below."""
+    row = Image.new("RGB", ((TILE + 8) * len(tiles) - 8, TILE + 28), PAPER)
+    draw = ImageDraw.Draw(row)
+    for number, (title, path) in enumerate(tiles.items()):
+        x = (TILE + 8) * number
+        row.paste(read(path).resize((TILE, TILE), Image.Resampling.LANCZOS), (x, 0))
+        write(draw, (x + TILE // 2, TILE + 14), title, 15, INK)
+    return row
+
+
+# ------------------------------------------------------------------------------------------------------ small pieces
+
+
+@contextmanager
+def comfyui() -> Iterator[tuple[run.Server, Path]]:
+    """A ComfyUI with the pack while the block lasts, and its base folder, which goes with it."""
     runtime = run.Runtime.from_environment(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         run.make_base(base)
         flags = ("--cpu", "--preview-method", "auto")
         with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
-            for name in ("TutorialCompleted", "Minimap.Visible"):
-                value = b"true" if name == "TutorialCompleted" else b"false"
-                server.request(f"/settings/Comfy.{name}", value)
-            with open_front_end(server.url, browser) as front_end:
-                front_end.drop(WORKFLOWS / "tiny_zoo_edit.json")
-                front_end.run()
-                front_end.wait_for_image(19)
-                front_end.screenshot(base / "graph.png")
-                return [save(read(base / "graph.png").quantize(256), DOCS / "graph.png")]
-
-
-# ------------------------------------------------------------------------------------------------------ small pieces
+            yield server, base
 
 
 def split(left: Image.Image, right: Image.Image) -> Image.Image:
@@ -133,23 +174,9 @@ def round_off(picture: Image.Image, radius: int) -> Image.Image:
     return rounded
 
 
-def label(picture: Image.Image, text: str) -> Image.Image:
-    """Write a line below a picture of the same size, which is cropped for it."""
-    width, height = picture.size
-    labelled = Image.new("RGB", picture.size, INK)
-    labelled.paste(picture.crop((0, 24, width, height - 24)))  # less of the sky and of the ground
-    write(ImageDraw.Draw(labelled), (width // 2, height - 24), text, 24, PAPER)
-    return labelled
-
-
 def write(draw: ImageDraw.ImageDraw, centre: tuple[int, int], text: str, size: int, colour: tuple[int, ...]) -> None:
     """Write a line in Pillow's own font."""
     draw.text(centre, text, fill=colour, font=ImageFont.load_default(size), anchor="mm")
-
-
-def enlarge(picture: Image.Image, side: int) -> Image.Image:
-    """Scale to a square."""
-    return picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def read(path: Path) -> Image.Image:
@@ -166,7 +193,7 @@ def save(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-DRAWINGS = {"logo": draw_logo, "results": draw_results, "graph": draw_graph}
+DRAWINGS = {"logo": draw_logo, "results": draw_results, "graph": draw_graph, "settings": draw_settings}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(DRAWINGS):

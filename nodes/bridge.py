@@ -169,6 +169,41 @@ class GuidedDenoiser(GuiderDenoiser):
             self.guider.conds[TARGET] = positive
 
 
+def replay_negative(model: Any, inversion: Inversion) -> None:
+    """Guide away from the noise that the inversion recorded, as the core's `ReplayedGuidance`.
+
+    The negative is then not evaluated, unless the model carries patches that look at its pass (SAG does).
+
+    Args:
+        model: a cloned ModelPatcher.
+        inversion: of the picture, with its trajectory.
+
+    Raises:
+        ValueError: the inversion has no trajectory.
+    """
+    if inversion.trajectory is None:
+        raise ValueError("The inversion has no trajectory to take the negative from. Set negative_from to text.")
+    evaluate_before = model.model_options.get("sampler_calc_cond_batch_function", _evaluate)
+
+    def evaluate(args: dict[str, Any]) -> list[Tensor]:
+        positive, negative = args["conds"]
+        if negative is None:
+            return evaluate_before(args)
+        watched = args["model_options"].get("sampler_post_cfg_function")
+        x, sigma = args["input"], float(args["sigma"][0])
+        predictions = evaluate_before(args if watched else {**args, "conds": [positive, None]})
+        return [predictions[0], x - sigma * inversion.noise_at(sigma).to(x)]
+
+    model.set_model_sampler_calc_cond_batch_function(evaluate)
+
+
+def _evaluate(args: dict[str, Any]) -> list[Tensor]:
+    """What a guider does by itself."""
+    return comfy.samplers.calc_cond_batch(
+        args["model"], args["conds"], args["input"], args["sigma"], args["model_options"]
+    )
+
+
 PartKey = tuple[Any, int]
 """A part of a conditioning: its area, None for the whole picture, and its number among those of that area."""
 

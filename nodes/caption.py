@@ -17,7 +17,7 @@ from ..pix2pix_zero_core.integrations.captioner import Captioner
 from ..pix2pix_zero_core.integrations.download import REPOSITORIES, download_blip
 from .files import model_folders, own_folder
 from .memory import loaded
-from .types import CATEGORY
+from .types import CATEGORY, search_aliases
 
 KIND = "blip"
 """ComfyUI's model folder for BLIP."""
@@ -36,6 +36,7 @@ class BLIPCaption(io.ComfyNode):
             node_id="Pix2PixZeroBLIPCaption",
             display_name="BLIP Caption",
             category=CATEGORY,
+            **search_aliases("describe", "image to text", "interrogate", "prompt from image"),
             description="Describe each picture in one sentence: the source text of an edit.",
             inputs=[
                 io.Image.Input("image", tooltip="One picture or a batch, of any size."),

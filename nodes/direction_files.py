@@ -12,7 +12,7 @@ from comfy_api.v0_0_2 import io, ui
 from ..pix2pix_zero_core import EditDirection
 from .files import find_file, list_files, new_file
 from .text_encoder import encode, encoder_fingerprint
-from .types import CATEGORY, DirectionType
+from .types import CATEGORY, DirectionType, search_aliases
 
 SUFFIX, ORIGINAL_SUFFIX = ".safetensors", ".pt"
 
@@ -27,6 +27,7 @@ class LoadEditDirection(io.ComfyNode):
             node_id="Pix2PixZeroLoadEditDirection",
             display_name="Load Edit Direction",
             category=CATEGORY,
+            **search_aliases("edit embedding", "direction from file"),
             description="Read an edit direction from models/edit_directions. It fits the text encoder that made it.",
             inputs=[
                 io.Combo.Input(
@@ -59,6 +60,7 @@ class SaveEditDirection(io.ComfyNode):
             node_id="Pix2PixZeroSaveEditDirection",
             display_name="Save Edit Direction",
             category=CATEGORY,
+            **search_aliases("edit embedding", "direction to file"),
             description="Write an edit direction to models/edit_directions, to use it again or to pass it on.",
             inputs=[
                 DirectionType.Input("direction", tooltip="From Edit Direction or Combine Edit Directions."),
@@ -92,6 +94,7 @@ class ImportEditDirection(io.ComfyNode):
             node_id="Pix2PixZeroImportEditDirection",
             display_name="Import Edit Direction",
             category=CATEGORY,
+            **search_aliases("pt embeddings", "official directions"),
             description="Make an edit direction of two embedding files (.pt) of the original pix2pix-zero. Those it "
             "distributes are for Stable Diffusion 1.4 and its relatives.",
             inputs=[
@@ -141,6 +144,7 @@ class CombineEditDirections(io.ComfyNode):
             node_id="Pix2PixZeroCombineEditDirections",
             display_name="Combine Edit Directions",
             category=CATEGORY,
+            **search_aliases("mix edits", "add directions", "several edits"),
             description="The weighted sum of two edit directions: both edits at once. Chain it for more.",
             inputs=[
                 DirectionType.Input("direction_1", tooltip="An edit direction."),

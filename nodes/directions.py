@@ -28,7 +28,7 @@ from ..pix2pix_zero_core.integrations.sentences import (
 )
 from .bridge import Conditioning
 from .text_encoder import encode, encoder_fingerprint
-from .types import CATEGORY, DirectionType
+from .types import CATEGORY, DirectionType, search_aliases
 
 CUSTOM = "custom"
 COLLECTIONS = {"": SHIPPED, "tiny_zoo/": Path(__file__).parents[1] / "tiny_zoo" / "directions"}
@@ -68,6 +68,7 @@ class EditDirection(io.ComfyNode):
             node_id="Pix2PixZeroEditDirection",
             display_name="Edit Direction",
             category=CATEGORY,
+            **search_aliases("concept", "replace object", "word swap", "cat to dog"),
             description="Find the direction in the text encoder's space that leads from one concept to another: the "
             "difference of the mean embeddings of many sentences about each.",
             inputs=[
@@ -122,6 +123,7 @@ class ApplyEditDirection(io.ComfyNode):
             node_id="Pix2PixZeroApplyEditDirection",
             display_name="Apply Edit Direction",
             category=CATEGORY,
+            **search_aliases("edit conditioning", "edit prompt", "target text"),
             description="Turn the text of the picture as it is into the text of the edited picture. Several in a row "
             "make several edits at once.",
             inputs=[

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import comfy.ldm.modules.attention
 import comfy.model_management
 import torch
+import torch.nn.functional as F
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
@@ -33,10 +35,11 @@ class GradientStep:
         """Choose one of `CHECKPOINTING`.
 
         Raises:
-            ValueError: anything else.
+            ValueError: anything else, or an attention through which no gradient can be taken.
         """
         if checkpointing not in CHECKPOINTING:
             raise ValueError(f"checkpointing is {checkpointing!r}; it must be one of {', '.join(CHECKPOINTING)}.")
+        require_differentiable_attention()
         self.checkpointing = checkpointing
 
     def __call__(self, denoise: Any, *step: Any) -> tuple[Tensor, Tensor]:
@@ -66,6 +69,21 @@ class GradientStep:
                 "It is checkpointed already: raise finest_layer to 2 or 4, or edit a smaller picture or fewer at once."
             )
         return f"Out of memory in the gradient of the cross-attention guidance. {remedy}"
+
+
+def require_differentiable_attention() -> None:
+    """Refuse attention without a backward pass where no other can be asked for: in ComfyUI before 0.3.60.
+
+    Raises:
+        ValueError: ComfyUI was started with one, and is that old.
+    """
+    management = comfy.model_management
+    without = management.sage_attention_enabled() or management.flash_attention_enabled()
+    if without and not hasattr(comfy.ldm.modules.attention, "wrap_attn"):
+        raise ValueError(
+            "No gradient can be taken through sage and flash attention, and this ComfyUI has no way to ask for another "
+            "attention. Start it without --use-sage-attention and --use-flash-attention, or update it to 0.3.60."
+        )
 
 
 def make_room(guider: Any) -> None:
@@ -121,33 +139,39 @@ def _copied(argument: Any) -> Any:
     return dict(argument) if isinstance(argument, dict) else argument
 
 
+LAYERS = (F.linear, F.conv2d, F.group_norm, F.layer_norm)
+"""What the layers of a UNet call with an activation and their weights."""
+
+
 class _InferenceTensorsAsConstants(TorchFunctionMode):
     """Where a tensor that requires grad meets one made under inference mode, or a weight, the latter is a constant.
 
     Nodes run under `torch.inference_mode()`, and autograd refuses to save the tensors made there: weights,
     conditionings, masks, ControlNet outputs. A view on the same storage, made outside, is an ordinary constant; it
     costs no memory.
+
+    Weights that are not the model's own parameters are copied: ComfyUI casts those that are not on the device, and with
+    dynamic VRAM all, into buffers that the next layers use again, long before the backward pass asks for them.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not torch.is_grad_enabled():
-            return func(*args, **kwargs)
         tensors: list[Tensor] = []
         tree_map_only(Tensor, tensors.append, (args, kwargs))
-        if any(t.requires_grad for t in tensors) and any(_is_constant(t) for t in tensors):
-            return func(*_with_constants(args), **_with_constants(kwargs))
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            fixed = _fixed_in_layer if func in LAYERS else _fixed
+            return func(*tree_map_only(Tensor, fixed, args), **tree_map_only(Tensor, fixed, kwargs))
         return func(*args, **kwargs)
 
 
-def _with_constants(tree: Any) -> Any:
-    return tree_map_only(Tensor, lambda t: _constant(t) if _is_constant(t) else t, tree)
+def _fixed(t: Tensor) -> Tensor:
+    return _constant(t) if t.is_inference() or isinstance(t, nn.Parameter) else t
 
 
-def _is_constant(t: Tensor) -> bool:
-    return t.is_inference() or isinstance(t, nn.Parameter)
+def _fixed_in_layer(t: Tensor) -> Tensor:
+    return _fixed(t) if t.requires_grad or isinstance(t, nn.Parameter) else t.clone()
 
 
 def _constant(t: Tensor) -> Tensor:

@@ -30,11 +30,12 @@ from .bridge import (
     TARGET,
     Conditioning,
     GuiderDenoiser,
+    replay_negative,
     require_cross_attention_model,
     require_inversion_of,
 )
 from .gradient import CHECKPOINTING, GradientStep
-from .types import CATEGORY, InversionType
+from .types import CATEGORY, InversionType, search_aliases
 
 SAMPLERS_HELP = (
     "Exact with samplers that take each step by itself: euler, ddim, heun, dpm_2. Approximate with those that remember "
@@ -43,6 +44,9 @@ SAMPLERS_HELP = (
     "would overwrite the noise that the picture was inverted to. So are uni_pc, dpm_fast and dpm_adaptive, which "
     "cannot be run step by step."
 )
+
+NEGATIVES = ("inversion", "text")
+"""Where the negative of classifier-free guidance comes from."""
 
 
 def original_inputs() -> list[Any]:
@@ -61,7 +65,8 @@ def edit_inputs() -> list[Any]:
         io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
         io.Conditioning.Input(
             "negative",
-            tooltip="What to move away from: the source for real pictures, empty for generated ones.",
+            tooltip="What to move away from, where negative_from is text: the source for real pictures, empty for "
+            "generated ones.",
         ),
         io.Float.Input(
             "cfg",
@@ -80,7 +85,7 @@ def guidance_inputs() -> list[Any]:
     return [
         io.Float.Input(
             "guidance",
-            default=0.4,
+            default=5.0,
             min=0.0,
             max=1000.0,
             step=0.01,
@@ -104,7 +109,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "guidance_end",
-            default=1.0,
+            default=0.8,
             min=0.0,
             max=1.0,
             step=0.01,
@@ -127,6 +132,15 @@ def guidance_inputs() -> list[Any]:
             tooltip="1 guides every cross-attention layer; 2, 4 and 8 only those at this fraction of the latent's "
             "resolution and coarser: less memory, and the finest details are free.",
         ),
+        io.Combo.Input(
+            "negative_from",
+            options=list(NEGATIVES),
+            default=NEGATIVES[0],
+            optional=True,
+            tooltip="What classifier-free guidance moves away from. inversion: the noise that was recorded when the "
+            "picture was inverted, which keeps its colours and background and saves the negative's part of every "
+            "step. text: the negative text, as published.",
+        ),
     ]
 
 
@@ -140,6 +154,7 @@ class CrossAttnGuidance(io.ComfyNode):
             node_id="Pix2PixZeroCrossAttnGuidance",
             display_name="Cross-Attention Guidance",
             category=CATEGORY,
+            **search_aliases("edit image", "image editing", "keep layout", "structure"),
             description="Patch a model so that a stock sampler (KSampler, KSamplerAdvanced, SamplerCustom) edits the "
             "inverted picture: positive is the target text, negative the source text. The sampler starts from the "
             "picture's noise instead of a random one; with a denoise below 1, or a later start_at_step, from the place "
@@ -163,11 +178,11 @@ class CrossAttnGuidance(io.ComfyNode):
         guidance_end: float,
         checkpointing: str = CHECKPOINTING[0],
         finest_layer: int = 1,
+        negative_from: str = NEGATIVES[0],
     ) -> io.NodeOutput:
         settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
-        return io.NodeOutput(
-            GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer).patch(model)
-        )
+        sampling = GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer, negative_from)
+        return io.NodeOutput(sampling.patch(model))
 
 
 class CrossAttnGuider(io.ComfyNode):
@@ -180,6 +195,7 @@ class CrossAttnGuider(io.ComfyNode):
             node_id="Pix2PixZeroCrossAttnGuider",
             display_name="Cross-Attention Guider",
             category=CATEGORY,
+            **search_aliases("edit image", "image editing", "keep layout", "structure"),
             description="Edit the inverted picture with SamplerCustomAdvanced. The sampler starts from the picture's "
             "noise in place of RandomNoise; with DisableNoise, from the latent that it is given. Connect the same "
             f"SIGMAS to the sampler and to the inversion. {SAMPLERS_HELP}",
@@ -202,11 +218,11 @@ class CrossAttnGuider(io.ComfyNode):
         guidance_end: float,
         checkpointing: str = CHECKPOINTING[0],
         finest_layer: int = 1,
+        negative_from: str = NEGATIVES[0],
     ) -> io.NodeOutput:
         settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
-        guider = comfy.samplers.CFGGuider(
-            GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer).patch(model)
-        )
+        sampling = GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer, negative_from)
+        guider = comfy.samplers.CFGGuider(sampling.patch(model))
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative})
         if guidance > 0:
             guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
@@ -224,6 +240,7 @@ class GuidedSampling:
         guidance: strength, unit and time; strength 0 only starts the sampler from the inversion.
         step: computes the move of a step.
         finest_layer: see `GuiderDenoiser`.
+        negative_from: one of `NEGATIVES`.
     """
 
     inversion: Inversion
@@ -231,6 +248,7 @@ class GuidedSampling:
     guidance: MapGuidance
     step: GradientStep
     finest_layer: int
+    negative_from: str
 
     def patch(self, model: Any) -> Any:
         """Clone a ModelPatcher and put the wrappers on the clone.
@@ -244,6 +262,8 @@ class GuidedSampling:
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, GUIDANCE, self.sampler_sample)
         if self.guidance.strength > 0:
             patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, GUIDANCE, self.outer_sample)
+        if self.negative_from == "inversion":
+            replay_negative(patched, self.inversion)
         return patched
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -19,7 +19,7 @@ from ..pix2pix_zero_core import Inversion, NoiseRegularizer, invert, reconstruct
 from ..pix2pix_zero_core.schedule import check_sigmas, ddim_sigmas
 from ..pix2pix_zero_core.types import check_latent
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, progress, require_cross_attention_model
-from .types import CATEGORY, InversionType
+from .types import CATEGORY, InversionType, search_aliases
 
 DDIM = "ddim"
 """The paper's own grid, beside ComfyUI's schedulers."""
@@ -35,6 +35,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
             node_id="Pix2PixZeroRegularizedDDIMInvert",
             display_name="Regularized DDIM Invert",
             category=CATEGORY,
+            **search_aliases("image to noise", "inversion", "reverse sampling", "unsampler"),
             description="Find the noise from which the model samples this picture, kept close to white noise.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that edits the picture later."),
@@ -61,10 +62,11 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "fixed_point",
-                    default=3,
+                    default=1,
                     min=0,
                     max=50,
-                    tooltip="Refinements of a step, each one model call. 0 is plain DDIM inversion; 3 is nearly exact.",
+                    tooltip="Refinements of a step, each one model call. 0 is plain DDIM inversion, which costs one "
+                    "call as well; 3 without regularization and kl is nearly exact.",
                 ),
                 io.Boolean.Input(
                     "reconstruct",

@@ -22,12 +22,13 @@ from .bridge import (
     GuidedDenoiser,
     GuiderDenoiser,
     progress,
+    replay_negative,
     require_cross_attention_model,
     require_inversion_of,
 )
 from .gradient import CHECKPOINTING, GradientStep
-from .guidance import edit_inputs
-from .types import CATEGORY, InversionType
+from .guidance import NEGATIVES, edit_inputs
+from .types import CATEGORY, InversionType, search_aliases
 
 
 class CrossAttnGuidedSampler(io.ComfyNode):
@@ -40,6 +41,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
             node_id="Pix2PixZeroCrossAttnGuidedSampler",
             display_name="Cross-Attention Guided Sampler",
             category=CATEGORY,
+            **search_aliases("edit image", "image editing", "image to image", "keep layout"),
             description="Sample the edited picture from inverted noise. At every step the latent moves so that the "
             "model's attention to the words stays where it was in the original: the layout is kept.",
             inputs=edit_inputs(),
@@ -69,12 +71,16 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         guidance_end: float,
         checkpointing: str = CHECKPOINTING[0],
         finest_layer: int = 1,
+        negative_from: str = NEGATIVES[0],
     ) -> io.NodeOutput:
         require_cross_attention_model(model)
         require_inversion_of(model, inversion)
         settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
         sampler = _Editor(model, inversion, settings, GradientStep(checkpointing), finest_layer)
-        guider = comfy.samplers.CFGGuider(model.clone())
+        guided = model.clone()
+        if negative_from == "inversion":
+            replay_negative(guided, inversion)
+        guider = comfy.samplers.CFGGuider(guided)
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative, SOURCE: source})
         guider.set_cfg(cfg)
         empty = torch.zeros_like(inversion.noise)

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..pix2pix_zero_core import AttentionMaps as Maps
 from ..pix2pix_zero_core import Inversion
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, require_cross_attention_model, require_inversion_of
-from .types import CATEGORY, InversionType
+from .types import CATEGORY, InversionType, search_aliases
 
 CAPTION_HEIGHT = 24  # pixels of the strip that carries a word or a title
 
@@ -36,6 +36,7 @@ class AttentionMaps(io.ComfyNode):
             node_id="Pix2PixZeroAttentionMaps",
             display_name="Attention Maps",
             category=CATEGORY,
+            **search_aliases("DAAM", "heatmap", "word attribution"),
             description="Show where the model looks for each word: one sheet a word, from the noise on the left to the "
             "picture on the right; the original in the upper row, the edited picture, if it is connected, in the "
             "lower. Where the rows differ, the layout was lost.",
@@ -117,6 +118,7 @@ class Compare(io.ComfyNode):
             node_id="Pix2PixZeroCompare",
             display_name="Compare Edits",
             category=CATEGORY,
+            **search_aliases("before and after", "contact sheet", "side by side"),
             description="Put the picture, its reconstruction and the edited picture side by side, with titles.",
             inputs=[
                 io.Image.Input("source", tooltip="The picture as it was."),

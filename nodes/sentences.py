@@ -24,7 +24,7 @@ from ..pix2pix_zero_core.integrations.sentences import (
 from .directions import COLLECTIONS, kind_input
 from .files import find_file, list_files, model_folders, new_file
 from .memory import loaded
-from .types import CATEGORY
+from .types import CATEGORY, search_aliases
 
 GRAMMAR = "grammar"
 LANGUAGE_MODELS = "LLM"
@@ -43,6 +43,7 @@ class WriteSentences(io.ComfyNode):
             node_id="Pix2PixZeroWriteSentences",
             display_name="Write Sentences",
             category=CATEGORY,
+            **search_aliases("language model", "prompt generator", "sentence bank"),
             description="Write many different sentences about one thing, for a custom Edit Direction. Look at them "
             "with Preview Any, keep them with Save Sentences, or paste and change them in Edit Direction.",
             inputs=[
@@ -105,6 +106,7 @@ class LoadSentences(io.ComfyNode):
             node_id="Pix2PixZeroLoadSentences",
             display_name="Load Sentences",
             category=CATEGORY,
+            **search_aliases("prompts from file", "sentence bank"),
             description="Read a list of sentences, for source or target of a custom Edit Direction.",
             inputs=[
                 io.Combo.Input(
@@ -137,6 +139,7 @@ class SaveSentences(io.ComfyNode):
             node_id="Pix2PixZeroSaveSentences",
             display_name="Save Sentences",
             category=CATEGORY,
+            **search_aliases("prompts to file", "sentence bank"),
             description="Write sentences to a text file in models/edit_directions, where they can be edited. Load "
             "Sentences reads them again.",
             inputs=[

@@ -37,7 +37,7 @@ def encode(clip: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
     longer ones are encoded one by one.
 
     Returns:
-        embeddings (n, L, D) and pooled ones (n, P), or None where the encoder has none, both on the CPU.
+        embeddings (n, L, D) and pooled ones (n, P), or None where the model looks at none, both on the CPU.
     """
     comfy.model_management.throw_exception_if_processing_interrupted()
     tokens = [clip.tokenize(sentence) for sentence in sentences]
@@ -45,14 +45,20 @@ def encode(clip: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
     if len(lengths) == len(tokens[0]) and all(len(chunks) == 1 for chunks in tokens[0].values()):
         together = {name: [prompt[name][0] for prompt in tokens] for name in tokens[0]}
         with _recorded_pooled(clip.cond_stage_model) as recorded:
-            embeddings, first = clip.encode_from_tokens(together, return_pooled=True)
+            embeddings, first = _embeddings_and_pooled(clip, together)
         pooled = None if first is None else _rows_that_begin_with(first, recorded, len(tokens))
         if first is None or pooled is not None:
             return embeddings.unflatten(1, (len(tokens), -1))[0].cpu(), pooled
-    rows = [clip.encode_from_tokens(prompt, return_pooled=True) for prompt in tokens]
-    _require_one_length([embedding for embedding, _ in rows], sentences)
-    pooled = None if rows[0][1] is None else torch.cat([vector for _, vector in rows]).cpu()
-    return torch.cat([embedding for embedding, _ in rows]).cpu(), pooled
+    embeddings, vectors = zip(*(_embeddings_and_pooled(clip, prompt) for prompt in tokens), strict=True)
+    _require_one_length(embeddings, sentences)
+    pooled = [vector for vector in vectors if vector is not None]
+    return torch.cat(embeddings).cpu(), torch.cat(pooled).cpu() if pooled else None
+
+
+def _embeddings_and_pooled(clip: Any, tokens: Any) -> tuple[Tensor, Tensor | None]:
+    embeddings, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
+    # SD1 looks at no pooled vector, and its checkpoints lack the head that makes it: it is memory as ComfyUI found it.
+    return embeddings, None if getattr(clip.cond_stage_model, "clip", None) == "clip_l" else pooled
 
 
 @contextmanager
@@ -80,7 +86,7 @@ def _rows_that_begin_with(first: Tensor, recorded: list[Tensor], count: int) -> 
     return None
 
 
-def _require_one_length(embeddings: list[Tensor], sentences: Sequence[str]) -> None:
+def _require_one_length(embeddings: Sequence[Tensor], sentences: Sequence[str]) -> None:
     tokens = embeddings[0].shape[1]
     for embedding, sentence in zip(embeddings, sentences, strict=True):
         if embedding.shape[1] != tokens:

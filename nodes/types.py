@@ -1,6 +1,9 @@
-"""The two socket types that ComfyUI has no stock type for."""
+"""What the nodes share: the two socket types that ComfyUI has no stock type for, and how the nodes are found."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 from comfy_api.v0_0_2 import io
 
@@ -11,3 +14,12 @@ InversionType = io.Custom("PIX2PIX_ZERO_INVERSION")
 
 DirectionType = io.Custom("PIX2PIX_ZERO_DIRECTION")
 """A `pix2pix_zero_core.EditDirection`."""
+
+
+def search_aliases(*words: str) -> dict[str, Any]:
+    """Words that find a node in the front end's search, beside its name, as an argument of `io.Schema`.
+
+    Nothing where ComfyUI does not take them: the pinned one does not yet, releases since January 2026 do.
+    """
+    known = any(field.name == "search_aliases" for field in dataclasses.fields(io.Schema))
+    return {"search_aliases": list(words)} if known else {}

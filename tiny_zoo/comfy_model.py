@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import comfy.clip_model
+import comfy.latent_formats
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
@@ -18,6 +19,15 @@ from .captions import END, START, UNKNOWN, VOCABULARY, words
 from .networks import TEXT_HEADS, TEXT_LAYERS, TEXT_WIDTH, TOKENS, UNET_CHANNELS, UNET_HEADS
 
 WEIGHTS = Path(__file__).parent / "weights"
+
+# Red, green and blue, in -1..1, of each channel of a latent, and of the bias; `python -m tiny_zoo.preview` fits them.
+PREVIEW_COLOURS = [
+    [0.156, 0.040, -0.076],
+    [-0.057, 0.152, 0.325],
+    [-0.387, -0.262, -0.105],
+    [0.011, -0.013, -0.035],
+    [0.262, 0.229, 0.167],
+]
 
 
 class WordTokenizer:
@@ -87,6 +97,16 @@ class _ClipModel(comfy.sd1_clip.SD1ClipModel):
         super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_model=_TextEncoder)
 
 
+class LatentFormat(comfy.latent_formats.SD15):
+    """Stable Diffusion 1's, but for the colours of the live preview; its TAESD decoder does not fit either."""
+
+    def __init__(self) -> None:
+        """Set what ComfyUI's previewers read."""
+        super().__init__()
+        *self.latent_rgb_factors, self.latent_rgb_factors_bias = PREVIEW_COLOURS
+        self.taesd_decoder_name = None
+
+
 class TinyZoo(comfy.supported_models.SD15):
     """Stable Diffusion 1.5's family, recognised by its narrow text and UNet."""
 
@@ -96,6 +116,7 @@ class TinyZoo(comfy.supported_models.SD15):
         "model_channels": UNET_CHANNELS,
     }
     unet_extra_config: ClassVar[dict[str, int]] = {"num_heads": UNET_HEADS, "num_head_channels": -1}
+    latent_format = LatentFormat
 
     def clip_target(self, state_dict: dict[str, Any] | None = None) -> Any:
         """The tokenizer and text encoder to build."""

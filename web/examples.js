@@ -1,21 +1,28 @@
-// A shipped workflow brings its picture along: when it is opened, the picture is uploaded into ComfyUI's input folder, as
-// if it were dropped onto the LoadImage node by hand. ComfyUI keeps one copy of equal files, and gives another name to
-// ours where a different file has its name.
+// A shipped workflow brings its pictures along: when it is opened, they are uploaded into ComfyUI's input folder, as if they
+// were dropped onto the LoadImage node by hand. ComfyUI keeps one copy of equal files, and gives another name to ours where
+// a different file has its name.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 
-const EXAMPLE = "pix2pix-zero example" // the property of a node that holds the picture's name
-const uploaded = new Map() // name here -> name in the input folder
+const EXAMPLE = "pix2pix-zero example" // the property of a node: a picture's name, or [folder/name, ...] for a folder
+const uploaded = new Map() // where it belongs -> its name there
 
-async function upload(name) {
+async function upload(path) {
+  const [name, folder = ""] = path.split("/").reverse()
   const picture = await fetch(new URL(`examples/${name}`, import.meta.url))
   if (!picture.ok) throw new Error(`pix2pix-zero has no example ${name} (status ${picture.status})`)
   const body = new FormData()
   body.append("image", await picture.blob(), name)
+  body.append("subfolder", folder)
   const answer = await api.fetchApi("/upload/image", { method: "POST", body })
   if (!answer.ok) throw new Error(`ComfyUI refuses the upload of ${name} (status ${answer.status})`)
   return (await answer.json()).name
+}
+
+async function bring(path) {
+  if (!uploaded.has(path)) uploaded.set(path, await upload(path))
+  return uploaded.get(path)
 }
 
 app.registerExtension({
@@ -23,16 +30,19 @@ app.registerExtension({
 
   async beforeConfigureGraph(graph) {
     for (const node of graph.nodes) {
-      const name = node.properties?.[EXAMPLE]
-      if (!name || node.widgets_values[0] !== name) continue // none, or the user has chosen another picture
-      if (!uploaded.has(name)) uploaded.set(name, await upload(name))
-      node.widgets_values[0] = uploaded.get(name)
+      const example = node.properties?.[EXAMPLE]
+      if (!example) continue
+      const [chosen] = node.widgets_values
+      if (example === chosen) node.widgets_values[0] = await bring(example)
+      else if (Array.isArray(example))
+        for (const path of example) if (path.startsWith(`${chosen}/`)) await bring(path)
+      // in all other cases the user has chosen another picture or folder
     }
   },
 
   loadedGraphNode(node) {
     if (!node.properties?.[EXAMPLE]) return
-    const widget = node.widgets.find((widget) => widget.name === "image")
+    const [widget] = node.widgets
     if (!widget.options.values.includes(widget.value)) widget.options.values.push(widget.value)
   },
 })

@@ -10,6 +10,7 @@ from typing import Any
 import comfy.controlnet
 import comfy.hooks
 import comfy.sd
+import node_helpers
 import torch
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.attention import optimized_attention
@@ -35,6 +36,12 @@ class Case:
 
 def encode(clip: Any, text: str) -> Any:
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def patched(case: Case, node: Any, *settings: Any) -> Case:
+    """Put the model through a stock node, whichever way it is written: from release to release more move to V3."""
+    output = getattr(node(), node.FUNCTION)(case.model, *settings)
+    return dataclasses.replace(case, model=getattr(output, "result", output)[0])
 
 
 def random_lora(model: Any) -> dict[str, Tensor]:
@@ -80,19 +87,19 @@ def controlnet(case: Case) -> Case:
 
 
 def freeu(case: Case) -> Case:
-    return dataclasses.replace(case, model=nodes_freelunch.FreeU_V2().patch(case.model, 1.3, 1.4, 0.9, 0.2)[0])
+    return patched(case, nodes_freelunch.FreeU_V2, 1.3, 1.4, 0.9, 0.2)
 
 
 def pag(case: Case) -> Case:
-    return dataclasses.replace(case, model=nodes_pag.PerturbedAttentionGuidance.execute(case.model, 2.0).result[0])
+    return patched(case, nodes_pag.PerturbedAttentionGuidance, 2.0)
 
 
 def sag(case: Case) -> Case:
-    return dataclasses.replace(case, model=nodes_sag.SelfAttentionGuidance.execute(case.model, 0.5, 2.0).result[0])
+    return patched(case, nodes_sag.SelfAttentionGuidance, 0.5, 2.0)
 
 
 def hypertile(case: Case) -> Case:
-    return dataclasses.replace(case, model=nodes_hypertile.HyperTile.execute(case.model, 32, 1, 1, False)[0])
+    return patched(case, nodes_hypertile.HyperTile, 32, 1, 1, False)
 
 
 def ip_adapter(case: Case) -> Case:
@@ -153,6 +160,26 @@ def noise_mask(case: Case) -> Case:
     return dataclasses.replace(case, latent=case.latent | {"noise_mask": mask})
 
 
+def inpainting_conditioning(case: Case) -> Case:
+    """As InpaintModelConditioning does: the model is shown what lies outside of a mask."""
+    mask = torch.zeros(1, 1, 128, 128)
+    mask[..., :64] = 1
+    return conditioned(case, {"concat_latent_image": 0.3 * case.latent["samples"], "concat_mask": mask})
+
+
+def size_conditioning(case: Case) -> Case:
+    """As CLIPTextEncodeSDXL does."""
+    sizes = {"width": 512, "height": 768, "crop_w": 64, "crop_h": 32, "target_width": 2048, "target_height": 1024}
+    return conditioned(case, sizes)
+
+
+def conditioned(case: Case, values: dict[str, Any]) -> Case:
+    source, target, negative = (
+        node_helpers.conditioning_set_values(c, values) for c in (case.source, case.target, case.negative)
+    )
+    return dataclasses.replace(case, source=source, target=target, negative=negative)
+
+
 NEIGHBOURS: dict[str, Callable[[Case], Case]] = {
     "none": none,
     "LoRA": lora,
@@ -169,5 +196,7 @@ NEIGHBOURS: dict[str, Callable[[Case], Case]] = {
     "target of two chunks": long_target,
     "source of two chunks": long_source,
     "noise mask": noise_mask,
+    "inpainting conditioning": inpainting_conditioning,
+    "size conditioning": size_conditioning,
 }
 """Name -> what it makes of a case."""

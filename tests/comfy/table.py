@@ -18,12 +18,13 @@ Written by `python -m tests.comfy.table` from a run of `tests/comfy/test_compati
 every mark is a test. Each edits a latent with a tiny checkpoint in the family's own key layout, with random weights, on
 a CPU, and passes if
 
-- with guidance 0 the result equals the stock sampler's without our node, bit for bit (the all-in-one sampler: to 1e-5,
-  since its noise is not rounded on the way through a LATENT socket), and
+- with guidance 0, and the negative from the text, the result equals the stock sampler's without our node, bit for bit
+  (the all-in-one sampler: to 1e-5, since its noise is not rounded on the way through a LATENT socket), and
 - with guidance above 0 the move brings the attention maps closer to those of the original.
 
 yes: passed. **no**: failed. Empty: not run. The three forms are one implementation, so the model patch meets every
-neighbour in every family and the other two in one. The all-in-one sampler takes no latent, and so no noise mask.
+neighbour in every family and the other two in one. The all-in-one sampler takes no latent, and so no noise mask. Of the
+last two neighbours each belongs to one family.
 """
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 
 import run
+from tests.comfy.test_workflows import require_stock_nodes
 from workflows import compose
-from workflows.browser import FrontEnd, find_browser, open_front_end
+from workflows.browser import SCREENSHOTS, WINDOW, FrontEnd, find_browser, open_front_end
+from workflows.formats import promoted
 
 NAMES = sorted(compose.GRAPHS)
-SCREENSHOTS = run.ROOT / "output" / "browser"
 FROZEN = sorted(path for path in (Path(__file__).parent / "frozen").glob("*/*.json") if ".api" not in path.suffixes)
 FIRST_VISIT = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
 
@@ -52,6 +54,7 @@ def page(server: run.Server, chromium: str) -> Iterator[FrontEnd]:
 @pytest.fixture
 def front_end(page: FrontEnd) -> Iterator[FrontEnd]:
     """The page; nothing that the test does on it may end in its console as an error."""
+    assert not page.stuck, f"the page has been stuck since an earlier test: {page.stuck}"
     page.page.keyboard.press("Escape")  # whatever a test before has left open
     page.complaints.clear()
     yield page
@@ -82,7 +85,7 @@ def test_a_dropped_workflow_opens_as_it_was_drawn(front_end: FrontEnd, name: str
     assert len(nodes) == len(json.loads(path.read_text(encoding="utf-8"))["nodes"])
     assert not [node["type"] for node in nodes if not node["known"]]
     cramped = [node["type"] for node in nodes if any(node["needed"][i] > node["size"][i] for i in (0, 1))]
-    assert not cramped, "make them larger in workflows/compose.py"
+    assert not cramped, "make them larger in workflows/kinds.py"
     assert not [(a["type"], b["type"]) for a, b in itertools.combinations(nodes, 2) if overlap(a["box"], b["box"])]
 
 
@@ -109,6 +112,30 @@ def test_a_workflow_brings_its_picture_along(front_end: FrontEnd, base: Path) ->
     front_end.wait_for_image(2)
     assert front_end.images(2)[0]["width"] == 128
     assert brought.read_bytes() == (run.EXAMPLES / "cat.png").read_bytes()
+
+
+def test_a_workflow_brings_its_folder_along(
+    front_end: FrontEnd, server: run.Server, base: Path, object_info: dict[str, Any]
+) -> None:
+    path = compose.UI_FOLDER / "tiny_zoo_folder.json"
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    require_stock_nodes(workflow, server, object_info)
+    brought = base / "input" / "tiny_zoo_cats"
+    shutil.rmtree(brought, ignore_errors=True)
+    front_end.page.reload()
+    front_end.wait_until_ready()
+    front_end.complaints.clear()
+    front_end.drop(path)
+    assert front_end.prompt()["2"]["inputs"] == {"folder": brought.name}
+    assert {picture.name: picture.read_bytes() for picture in brought.iterdir()} == {
+        name: (run.EXAMPLES / name).read_bytes() for name in ("cat.png", "glasses.png", "oil.png")
+    }
+    assert (
+        brought.name
+        in server.get("/object_info/LoadImageDataSetFromFolder")["LoadImageDataSetFromFolder"]["input"]["required"][
+            "folder"
+        ][1]["options"]
+    )
 
 
 def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server: run.Server, tmp_path: Path) -> None:
@@ -142,14 +169,51 @@ def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server
 def test_the_template_browser_shows_the_workflows(front_end: FrontEnd) -> None:
     front_end.page.get_by_text("Templates", exact=True).first.click()
     cards = {name: front_end.page.get_by_test_id(f"template-workflow-{name}") for name in NAMES}
-    for card in cards.values():
-        card.locator("img").first.wait_for()
-    shown = "document.querySelector(`[data-testid=template-workflow-${name}] img`).naturalWidth > 0"
-    front_end.wait(f"argument.every(name => {shown})", NAMES)
+    for name, card in cards.items():
+        card.scroll_into_view_if_needed()  # pictures are loaded when they are seen
+        picture = "document.querySelector(`[data-testid=template-workflow-${argument}] img`)"
+        front_end.wait(f"{picture}?.naturalWidth > 0", name)
     front_end.screenshot(SCREENSHOTS / "templates.png")
     cards["tiny_zoo_edit"].click()
     front_end.wait("app.extensionManager.workflow.activeWorkflow.filename.startsWith('tiny_zoo_edit')")
     assert len(node_boxes(front_end)) > 0
+
+
+@pytest.mark.parametrize("name", sorted(compose.BLUEPRINTS))
+def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: run.Server, name: str) -> None:
+    """Found, placed and connected, it queues the nodes that are inside it."""
+    if front_end.page.request.get(f"{server.url}/global_subgraphs").status == 404:
+        pytest.skip("this ComfyUI offers no blueprints")
+    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    library = front_end.page.get_by_text("Nodes", exact=True).first
+    library.click()
+    front_end.page.get_by_placeholder("Search").first.fill(name)
+    front_end.page.get_by_text(name).first.click()
+    front_end.page.mouse.click(0.6 * WINDOW[0], 0.9 * WINDOW[1])  # newer front ends ask where to put it
+    node = "app.graph.nodes.find(node => node.title == argument)"
+    front_end.wait(f"{node}?.widgets.length", name)
+    library.click()
+    front_end.evaluate(f"app.canvas.centerOnNode({node})", name)
+    front_end.settle()
+    front_end.screenshot(SCREENSHOTS / "blueprint.png")
+
+    shown = front_end.evaluate(f"Object.fromEntries({node}.widgets.map(widget => [widget.name, widget.value]))", name)
+    inside = compose.BLUEPRINTS[name]
+    assert list(shown) == [entry for entry in inside.inputs if promoted(inside, entry)]
+    sockets = {"image": (3, 0), "model": (1, 0), "clip": (1, 1), "vae": (1, 2)}
+    connect = f"""(() => {{
+        const node = {node.replace("argument", "argument[0]")}
+        for (const [name, [origin, output]] of Object.entries(argument[1]))
+            app.graph.getNodeById(origin).connect(output, node, node.inputs.findIndex(input => input.name == name))
+        node.connect(0, app.graph.getNodeById(16), 0)
+        node.widgets.find(widget => widget.name == "steps").value = 7
+    }})()"""
+    front_end.evaluate(connect, [name, sockets])
+    queued = {number: entry for number, entry in front_end.prompt().items() if ":" in number}
+    assert sorted(entry["class_type"] for entry in queued.values()) == sorted(
+        node.kind for node in inside.nodes.values()
+    )
+    assert [entry["inputs"]["steps"] for entry in queued.values() if "steps" in entry["inputs"]] == [7]
 
 
 @pytest.mark.parametrize("path", FROZEN, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -31,14 +31,18 @@ NEIGHBOURS = (
     "target of two chunks",
     "source of two chunks",
     "noise mask",
+    "inpainting conditioning",
+    "size conditioning",
 )
+OF_ONE_FAMILY = {"inpainting conditioning": "SD 1 inpainting", "size conditioning": "SDXL"}
 CELLS = [
     (family, form, neighbour)
     for family in FAMILIES
     for form in FORMS
     for neighbour in NEIGHBOURS
     # The forms share their implementation: every one with every neighbour on one family, and on the others alone.
-    if (form == "patch" or family == "SD 1" or neighbour == "none")
+    if (form == "patch" or neighbour == "none" or family == OF_ONE_FAMILY.get(neighbour, "SD 1"))
+    and family == OF_ONE_FAMILY.get(neighbour, family)
     and (form, neighbour) != ("all in one", "noise mask")  # it takes no latent
 ]
 STEPS, CFG = 2, 3.0
@@ -121,9 +125,9 @@ def stock(case: Any, noise: dict[str, Tensor], sigmas: Tensor, model: Any = None
     return sample(guider, noise, sigmas)
 
 
-def edited(pack: Any, form: str, case: Any, inversion: Any, noise: dict[str, Tensor], strength: float) -> Tensor:
+def edited(pack: Any, form: str, case: Any, inversion: Any, noise: dict[str, Tensor], **changed: Any) -> Tensor:
     """The edited latent, by one of the forms."""
-    settings = {"guidance": strength} | SETTINGS
+    settings = SETTINGS | changed
     if form == "patch":
         guided = pack.nodes.CrossAttnGuidance.execute(case.model, inversion, case.source, **settings).result[0]
         return stock(case, noise, inversion.sigmas, guided)
@@ -150,9 +154,9 @@ def test_cell(
         inversion, noise = invert(pack, case)
         noise = case.latent | noise
         expected = stock(case, noise, inversion.sigmas)
-        without = edited(pack, form, case, inversion, noise, 0.0)
+        without = edited(pack, form, case, inversion, noise, guidance=0.0, negative_from="text")
         assert not distances
-        guided = edited(pack, form, case, inversion, noise, 0.02)
+        guided = edited(pack, form, case, inversion, noise, guidance=0.02)
     assert torch.isfinite(guided).all()
     if form == "all in one":  # its noise goes no way through a LATENT, which divides and multiplies by the scale factor
         assert (without - expected).norm() < 1e-5 * expected.norm()
@@ -169,13 +173,15 @@ def test_every_neighbour_is_in_the_table(pack: Any):
     assert tuple(APPLY) == NEIGHBOURS
 
 
-@pytest.mark.parametrize("neighbour", ["LoRA", "ControlNet", "FreeU", "PAG", "SAG", "HyperTile"])
+@pytest.mark.parametrize(
+    "neighbour", ["LoRA", "LoRA as a hook", "ControlNet", "FreeU", "PAG", "SAG", "HyperTile", *OF_ONE_FAMILY]
+)
 def test_neighbours_make_a_difference(pack: Any, load_case: Callable[[str], Any], neighbour: str):
     """A neighbour that does nothing would be compatible with anything."""
     from tests.comfy.neighbours import NEIGHBOURS as APPLY
 
     with torch.inference_mode():
-        case = load_case("SD 1")
+        case = load_case(OF_ONE_FAMILY.get(neighbour, "SD 1"))
         inversion, noise = invert(pack, case)
         plain, changed = (stock(c, noise, inversion.sigmas) for c in (case, APPLY[neighbour](case)))
     assert not torch.equal(plain, changed)

@@ -153,7 +153,12 @@ def test_custom_texts(server: run.Server, edit_graph: EditGraph, source: str, ta
 def test_an_unknown_edit(server: run.Server, edit_graph: EditGraph):
     graph = edit_graph()
     graph.set(graph.direction, edit="cat2unicorn")
-    fails(server, graph, graph.sampler, "EditDirection", "'cat2unicorn'", "tiny_zoo/cat2dog", "custom")
+    fails(server, graph, graph.sampler, "EditDirection", "'cat2unicorn'")
+
+
+def test_the_message_about_an_unknown_edit(pack: Any):
+    with pytest.raises(ValueError, match=r"no edit 'cat2unicorn'; choose one of .*tiny_zoo/cat2dog.* or custom"):
+        pack.nodes.EditDirection.execute(None, "cat2unicorn", "", "", 1)
 
 
 def test_a_missing_captioner(server: run.Server, edit_graph: EditGraph):

@@ -112,10 +112,12 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("unit", ["normalized", "paper"])
-def test_all_forms_give_the_same_picture(server: run.Server, latent: Latent, edit_graph: EditGraph, unit: str):
+@pytest.mark.parametrize(("unit", "negative_from"), [("normalized", "inversion"), ("paper", "text")])
+def test_all_forms_give_the_same_picture(
+    server: run.Server, latent: Latent, edit_graph: EditGraph, unit: str, negative_from: str
+):
     graph = edit_graph("tiny_zoo.safetensors", text="a drawing of an orange cat")
-    forms = Forms(graph, unit=unit)
+    forms = Forms(graph, unit=unit, negative_from=negative_from)
     patch, guider = forms.patch(), forms.guider()
     nodes = {
         "all in one": graph.sampler,
@@ -166,7 +168,7 @@ def test_strength_zero_is_the_graph_without_the_node(
     server: run.Server, latent: Latent, edit_graph: EditGraph, form: str
 ):
     graph = edit_graph()
-    forms = Forms(graph, guidance=0.0)
+    forms = Forms(graph, guidance=0.0, negative_from="text")
     if form == "patch":
         nodes = {"ours": forms.ksampler_advanced(forms.patch()), "stock": forms.ksampler_advanced(graph.checkpoint)}
     else:
@@ -243,6 +245,17 @@ def test_every_stock_sampler_is_refused_or_keeps_the_picture(pack: Any):
     noisy = {name for name in comfy.samplers.SAMPLER_NAMES if "ancestral" in name or "sde" in name}
     noisy |= {"ddpm", "lcm", "seeds_2", "seeds_3", "sa_solver", "sa_solver_pece"}
     assert refused == noisy | {"dpm_fast", "dpm_adaptive", "uni_pc", "uni_pc_bh2"}
+
+
+@pytest.mark.parametrize("node", ["CrossAttnGuidance", "CrossAttnGuider"])
+def test_the_help_says_what_samplers_do(pack: Any, node: str):
+    page = (run.ROOT / "web" / "docs" / f"Pix2PixZero{node}.md").read_text(encoding="utf-8")
+    for text in (page, getattr(pack.nodes, node).define_schema().description):
+        exact, _, rest = text.partition("Approximate with")
+        approximate, _, refused = rest.partition("Ancestral and SDE samplers are refused")
+        assert all(name in exact for name in ("euler", "ddim", "heun", "dpm_2"))
+        assert all(name in approximate for name in ("dpmpp_2m", "lms", "deis", "ipndm", "res_multistep", "heunpp2"))
+        assert all(name in refused for name in ("uni_pc", "dpm_fast", "dpm_adaptive", "fresh"))
 
 
 @pytest.mark.parametrize(("options", "fine"), [({}, True), ({"s_churn": 1.0}, False)])

@@ -34,6 +34,12 @@ def test_every_node_input_and_output_is_explained(english: dict[str, Any]) -> No
     assert not [(node_id, name) for node_id, name, slot in slots if not slot["tooltip"]]
 
 
+def test_every_node_is_found_by_other_words(object_info: dict[str, Any], english: dict[str, Any]) -> None:
+    if "search_aliases" not in object_info["KSampler"]:
+        pytest.skip("this ComfyUI finds nodes by their names alone")
+    assert not [node_id for node_id in english if not object_info[node_id]["search_aliases"]]
+
+
 def test_english_is_what_the_nodes_say(english: dict[str, Any]) -> None:
     written = json.loads((compose.FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
     assert written == english, "run `python -m locales.compose URL` beside a running ComfyUI"

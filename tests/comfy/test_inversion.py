@@ -34,6 +34,8 @@ def test_a_change_of_the_edit_does_not_invert_again(server: run.Server, edit_gra
         "guidance_start": 0.1,
         "guidance_end": 0.9,
         "checkpointing": "always",
+        "finest_layer": 2,
+        "negative_from": "text",
     }
     for setting, value in changes.items():
         graph.set(graph.sampler, **{setting: value})

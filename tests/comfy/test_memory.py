@@ -1,4 +1,4 @@
-"""The gradient in little memory: checkpointing, running out, half precision, coarse layers only."""
+"""The gradient in little memory: checkpointing, running out, coarse layers only, weights in other places and types."""
 
 from __future__ import annotations
 
@@ -140,6 +140,20 @@ def test_an_unknown_checkpointing(in_process: Any, inversion: Any):
         in_process.sample(inversion, checkpointing="sometimes")
 
 
+def test_attention_without_a_gradient_in_an_old_comfyui(
+    in_process: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch
+):
+    import comfy.ldm.modules.attention as attention
+    import comfy.model_management as management
+
+    monkeypatch.setattr(management, "sage_attention_enabled", lambda: True)
+    monkeypatch.setattr(attention, "wrap_attn", None, raising=False)
+    in_process.sample(inversion)  # new enough
+    monkeypatch.delattr(attention, "wrap_attn")
+    with pytest.raises(ValueError, match=r"without --use-sage-attention .* or update it to 0\.3\.60"):
+        in_process.sample(inversion)
+
+
 def test_coarse_layers_alone_guide_otherwise(in_process: Any, inversion: Any, expected: Tensor):
     coarse = in_process.sample(inversion, finest_layer=2)[0]["samples"]
     assert torch.isfinite(coarse).all()
@@ -171,3 +185,71 @@ def test_weights_cast_on_loading(
     full, cast = edits
     assert not torch.equal(full, cast)
     assert (cast - full).norm() < tolerance * full.norm()
+
+
+@pytest.mark.parametrize("checkpointing", ["never", "always"])
+def test_weights_in_a_buffer_that_every_layer_uses_again(
+    in_process: Any, inversion: Any, expected: Tensor, monkeypatch: pytest.MonkeyPatch, checkpointing: str
+):
+    """As ComfyUI does since 0.12 with weights that are not on the device, and with its dynamic VRAM."""
+    import comfy.ops
+
+    cast, buffer, used = comfy.ops.cast_bias_weight, torch.empty(2**20), []
+
+    def cast_into_buffer(*args: Any, **kwargs: Any) -> Any:
+        weight, *rest = cast(*args, **kwargs)
+        view = buffer[: weight.numel()].view(weight.shape)
+        view.numpy()[...] = weight.detach().numpy()  # torch does not see what a device copies
+        used.append(view)
+        return view, *rest
+
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", cast_into_buffer)
+    for module in in_process.model.model.diffusion_model.modules():
+        if isinstance(module, comfy.ops.CastWeightBiasOp):
+            monkeypatch.setattr(module, "comfy_cast_weights", True)
+    found = in_process.sample(inversion, checkpointing=checkpointing)[0]["samples"]
+    assert used
+    assert torch.equal(found, expected)
+
+
+def test_the_weights_are_not_copied(in_process: Any, inversion: Any, pack: Any, monkeypatch: pytest.MonkeyPatch):
+    """What the backward pass keeps of a model that is on the device in its own precision are its own parameters."""
+    kept: set[int] = set()
+    step = pack.nodes.gradient.map_guidance_step
+
+    def watched(*args: Any) -> Any:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.add(t.data_ptr()) or t, lambda t: t):
+            return step(*args)
+
+    monkeypatch.setattr(pack.nodes.gradient, "map_guidance_step", watched)
+    in_process.sample(inversion, checkpointing="never")
+    weights = {
+        name: weight.data_ptr()
+        for name, weight in in_process.model.model.diffusion_model.named_parameters()
+        if name.startswith(("input_blocks", "middle_block")) and name.endswith(("to_q.weight", "proj_in.weight"))
+    }
+    assert weights and set(weights.values()) <= kept
+
+
+def test_a_model_that_is_partly_loaded(in_process: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch):
+    """Where memory is low, weights come to the device one by one, and LoRAs are added to them on the way."""
+    import comfy.model_patcher
+    import comfy.sd
+
+    from tests.comfy.neighbours import random_lora
+
+    with torch.inference_mode():
+        model, _ = comfy.sd.load_lora_for_models(in_process.model, None, random_lora(in_process.model), 1.0, 0.0)
+    expected = in_process.sample(inversion, model=model)[0]["samples"]
+    load, patched_on_the_way = comfy.model_patcher.ModelPatcher.load, []
+
+    def load_in_part(self: Any, device: Any, *_: Any, **settings: Any) -> None:
+        load(self, device, **settings | {"lowvram_model_memory": 1, "full_load": False})
+        patched_on_the_way.append(self.lowvram_patch_counter())
+
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", load_in_part)
+    model.detach()
+    found = in_process.sample(inversion, model=model)[0]["samples"]
+    model.detach()
+    assert patched_on_the_way and all(patched_on_the_way)
+    assert (found - expected).norm() < 1e-4 * expected.norm()

@@ -19,7 +19,7 @@ EditGraph = Callable[..., Any]
 
 INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
 SETTINGS = "guidance:FLOAT unit:COMBO guidance_start:FLOAT guidance_end:FLOAT"
-MEMORY = "checkpointing:COMBO finest_layer:INT"
+OPTIONAL = "checkpointing:COMBO finest_layer:INT negative_from:COMBO"
 FROZEN = {
     "Pix2PixZeroBLIPCaption": (
         "BLIP Caption",
@@ -50,20 +50,20 @@ FROZEN = {
         "Cross-Attention Guided Sampler",
         f"model:MODEL inversion:{INVERSION} source:CONDITIONING target:CONDITIONING negative:CONDITIONING "
         f"cfg:FLOAT {SETTINGS}",
-        MEMORY,
+        OPTIONAL,
         f"edited:LATENT reference:LATENT path:{INVERSION}",
     ),
     "Pix2PixZeroCrossAttnGuidance": (
         "Cross-Attention Guidance",
         f"model:MODEL inversion:{INVERSION} source:CONDITIONING {SETTINGS}",
-        MEMORY,
+        OPTIONAL,
         "model:MODEL",
     ),
     "Pix2PixZeroCrossAttnGuider": (
         "Cross-Attention Guider",
         f"model:MODEL inversion:{INVERSION} source:CONDITIONING target:CONDITIONING negative:CONDITIONING "
         f"cfg:FLOAT {SETTINGS}",
-        MEMORY,
+        OPTIONAL,
         "guider:GUIDER",
     ),
     "Pix2PixZeroAttentionMaps": (
@@ -183,13 +183,26 @@ def pixels(png: bytes) -> bytes:
     return Image.open(io.BytesIO(png)).tobytes()
 
 
+@pytest.mark.parametrize("cfg", [1.0, 7.5])
+def test_away_from_the_recorded_noise_the_source_leads_back_to_the_picture(
+    server: run.Server, latent: Latent, edit_graph: EditGraph, cfg: float
+):
+    graph = edit_graph("tiny_zoo.safetensors")
+    graph.set(graph.inversion, steps=5, fixed_point=20, regularization=0.0, kl=0.0)
+    graph.set(graph.sampler, target=[graph.source, 0], cfg=cfg, negative_from="inversion")
+    edited, original = graph.save(graph.sampler), graph.save(graph.original)
+    outputs = server.run(graph.workflow)
+    edited, original = latent(outputs[edited]), latent(outputs[original])
+    assert (edited - original).norm() < 1e-3 * original.norm()
+
+
 @pytest.mark.parametrize("cfg", [1.0, 5.0])
 def test_without_guidance_it_samples_as_the_stock_sampler(
     server: run.Server, latent: Latent, edit_graph: EditGraph, cfg: float
 ):
     graph = edit_graph()
     sigmas = graph.add("BasicScheduler", model=[graph.checkpoint, 0], scheduler="ddim_uniform", steps=3, denoise=1.0)
-    graph.set(graph.inversion, sigmas=[sigmas, 0]).set(graph.sampler, guidance=0.0, cfg=cfg)
+    graph.set(graph.inversion, sigmas=[sigmas, 0]).set(graph.sampler, guidance=0.0, cfg=cfg, negative_from="text")
     euler = graph.add("KSamplerSelect", sampler_name="euler")
     stock = graph.add(
         "SamplerCustom",

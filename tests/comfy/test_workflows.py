@@ -1,28 +1,53 @@
-"""The shipped graphs: what a browser opens, checked against the nodes of a live server."""
+"""The shipped graphs and blueprints: checked against the nodes of a live server, and run."""
 
 from __future__ import annotations
 
+import inspect
+import io
 import itertools
 import json
+import os
+import shutil
+import urllib.error
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.torch
+from PIL import Image
 
 import run
-from workflows import compose
+from tests.comfy.conftest import random_zoo
+from workflows import compose, formats, graphs, kinds
 
-NAMES = sorted(path.stem for path in compose.UI_FOLDER.glob("*.json"))
+GRAPHS = sorted(path.stem for path in compose.UI_FOLDER.glob("*.json"))
+BLUEPRINTS = sorted(path.stem for path in compose.BLUEPRINT_FOLDER.glob("*.json"))
 FRONTEND_NODES = {"MarkdownNote"}  # drawn by the browser, unknown to the server
 
 # Combos that list the files of one machine: any name may be right on another.
 FILE_LISTS = {
     ("CheckpointLoaderSimple", "ckpt_name"),
     ("LoadImage", "image"),
+    ("LoadImageDataSetFromFolder", "folder"),
     ("Pix2PixZeroBLIPCaption", "model"),
 }
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
+EXAMPLE = f"{run.PACK} example"
+SEED_CONTROL = "control_after_generate"
+QUICK = {
+    ("ImageScale", "width"): 64,
+    ("ImageScale", "height"): 64,
+    ("EmptyLatentImage", "width"): 64,
+    ("EmptyLatentImage", "height"): 64,
+    ("KSampler", "steps"): 2,
+    ("BasicScheduler", "steps"): 2,
+    ("Pix2PixZeroRegularizedDDIMInvert", "steps"): 2,
+    ("Pix2PixZeroAttentionMaps", "moments"): 2,
+}
+"""What is replaced so that a test is over soon: (class, input) -> value."""
 
 Widget = tuple[str, Any, dict[str, Any]]
 """Name, type (a list for a combo) and options of a widget."""
@@ -32,8 +57,36 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((compose.UI_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def server_nodes(workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    return [node for node in workflow["nodes"] if node["type"] not in FRONTEND_NODES]
+def read_twin(name: str) -> run.Workflow:
+    return json.loads((compose.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def read_subgraph(name: str) -> dict[str, Any]:
+    """What is inside a blueprint, with links as those of a workflow."""
+    text = (compose.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
+    (subgraph,) = json.loads(text)["definitions"]["subgraphs"]
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    return {**subgraph, "links": [[link[key] for key in keys] for link in subgraph["links"]]}
+
+
+def server_nodes(canvas: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node for node in canvas["nodes"] if node["type"] not in FRONTEND_NODES]
+
+
+def require_stock_nodes(canvas: dict[str, Any], server: run.Server, object_info: dict[str, Any]) -> None:
+    """Skip on a ComfyUI that lacks a stock node; the pinned one has all."""
+    missing = {node["type"] for node in server_nodes(canvas)} - set(object_info) - set(kinds.OURS)
+    if missing and server.get("/system_stats")["system"]["comfyui_version"] != run.COMFYUI_VERSION:
+        pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
+    assert not missing
+
+
+@pytest.fixture(params=[*GRAPHS, *BLUEPRINTS])
+def canvas(request: pytest.FixtureRequest, server: run.Server, object_info: dict[str, Any]) -> dict[str, Any]:
+    """A graph as it is saved, or the inside of a blueprint."""
+    canvas = (read if request.param in GRAPHS else read_subgraph)(request.param)
+    require_stock_nodes(canvas, server, object_info)
+    return canvas
 
 
 def declared_inputs(schema: dict[str, Any]) -> Iterator[Widget]:
@@ -48,11 +101,11 @@ def declared_inputs(schema: dict[str, Any]) -> Iterator[Widget]:
 def declared_widgets(schema: dict[str, Any]) -> Iterator[Widget]:
     """The inputs that the frontend draws as widgets, and those that it adds to them."""
     for name, type_, options in declared_inputs(schema):
-        if options.get("forceInput") or not (isinstance(type_, list) or type_ in compose.WIDGET_TYPES):
+        if options.get("forceInput") or not (isinstance(type_, list) or type_ in kinds.WIDGET_TYPES):
             continue
         yield name, type_, options
         if options.get("control_after_generate"):
-            yield "control_after_generate", ["fixed", "increment", "decrement", "randomize"], {}
+            yield SEED_CONTROL, ["fixed", "increment", "decrement", "randomize"], {}
         if options.get("image_upload"):
             yield "upload", ["image"], {}
 
@@ -67,34 +120,77 @@ def fits(value: Any, type_: Any, options: dict[str, Any]) -> bool:
     return isinstance(value, {"BOOLEAN": bool, "STRING": str}[type_])
 
 
-def test_there_are_workflows():
-    assert {"tiny_zoo_edit", "sd15_edit"} <= set(NAMES)
+def queued(canvas: dict[str, Any], object_info: dict[str, Any], given: Mapping[int, Any] | None = None) -> run.Workflow:
+    """What the frontend would queue: widgets take their values by position, and links override widgets.
+
+    Args:
+        canvas: as saved.
+        object_info: the server's nodes.
+        given: of a subgraph, place of an input -> what the node is given there.
+    """
+    origins = {
+        link: given[output] if given and origin == formats.Graph.INPUT else [str(origin), output]
+        for link, origin, output, *_ in canvas["links"]
+    }
+    workflow: run.Workflow = {}
+    for node in server_nodes(canvas):
+        declared = list(declared_inputs(object_info[node["type"]]))
+        widgets = [widget for widget, _, _ in declared_widgets(object_info[node["type"]])]
+        values = dict(zip(widgets, node["widgets_values"], strict=True))
+        values |= {entry["name"]: origins[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
+        inputs = {entry: values[entry] for entry, _, _ in declared if entry in values}
+        workflow[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return workflow
+
+
+# ------------------------------------------------------------------------------------------------------------- files
 
 
 def test_the_files_are_what_compose_writes():
     composed = compose.compose()
-    found = [*compose.UI_FOLDER.glob("*.json"), *compose.API_FOLDER.glob("*.json")]
-    assert set(found) == set(composed)
+    folders = (compose.UI_FOLDER, compose.API_FOLDER, compose.BLUEPRINT_FOLDER)
+    assert {path for folder in folders for path in folder.glob("*.json")} == set(composed)
     changed = [path.name for path, text in composed.items() if path.read_text(encoding="utf-8") != text]
     assert not changed, "run `python -m workflows.compose`"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_node_exists_and_comes_from_where_the_file_says(name: str, object_info: dict[str, Any]):
-    for node in server_nodes(read(name)):
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_workflow_has_a_square_thumbnail_and_a_line_in_the_readme(name: str):
+    with Image.open(compose.UI_FOLDER / f"{name}.jpg") as thumbnail:
+        assert thumbnail.width == thumbnail.height >= 256
+    assert f"| `{name}` |" in (compose.UI_FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_graph_refuses_inputs_that_a_class_has_not():
+    graph = graphs.Graph(graphs.notes.CAPTION)
+    loader = graph.add("CheckpointLoaderSimple", ckpt_name="model.safetensors")
+    with pytest.raises(ValueError, match=r"VAEDecode has no, or needs a link at: latent, samples"):
+        graph.add("VAEDecode", latent=loader["MODEL"], vae=loader["VAE"])
+
+
+def test_no_input_is_taken_for_an_argument_of_add():
+    parameters = inspect.signature(graphs.Graph.add).parameters.values()
+    own = {parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
+    assert own and not own & {name for kind in kinds.KINDS.values() for name in kind.inputs}
+
+
+# ------------------------------------------------------------------------------------------------------------- nodes
+
+
+def test_every_node_exists_and_comes_from_where_the_file_says(canvas: dict[str, Any], object_info: dict[str, Any]):
+    for node in server_nodes(canvas):
         module = object_info[node["type"]]["python_module"]
         expected = run.PACK if module == f"custom_nodes.{run.PACK}" else "comfy-core"
         assert node["properties"]["cnr_id"] == expected
         assert node["properties"]["Node name for S&R"] == node["type"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_widget_values_fit_the_widgets(name: str, object_info: dict[str, Any]):
-    for node in server_nodes(read(name)):
+def test_widget_values_fit_the_widgets(canvas: dict[str, Any], object_info: dict[str, Any]):
+    for node in server_nodes(canvas):
         widgets = list(declared_widgets(object_info[node["type"]]))
         assert len(node["widgets_values"]) == len(widgets), node["type"]
         drawn = [entry["widget"]["name"] for entry in node["inputs"] if "widget" in entry]
-        assert drawn == [widget for widget, _, _ in widgets], node["type"]
+        assert drawn == [widget for widget, _, _ in widgets if widget != SEED_CONTROL], node["type"]
         for value, (widget, type_, options) in zip(node["widgets_values"], widgets, strict=True):
             if (node["type"], widget) in FILE_LISTS:
                 assert isinstance(value, str) and value
@@ -102,9 +198,17 @@ def test_widget_values_fit_the_widgets(name: str, object_info: dict[str, Any]):
                 assert fits(value, type_, options), f"{node['type']}: {widget} is {value!r}"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_sockets_are_those_of_the_server(name: str, object_info: dict[str, Any]):
-    for node in server_nodes(read(name)):
+@pytest.mark.parametrize("kind", sorted(kinds.OURS))
+def test_the_usual_values_of_our_nodes_are_their_defaults(kind: str, object_info: dict[str, Any]):
+    usual = {name: entry.value for name, entry in kinds.OURS[kind].inputs.items() if isinstance(entry, kinds.Widget)}
+    default = {name: options.get("default") for name, _, options in declared_widgets(object_info[kind])}
+    for name in usual:
+        if (kind, name) not in FILE_LISTS:
+            assert usual[name] == default[name], name
+
+
+def test_sockets_are_those_of_the_server(canvas: dict[str, Any], object_info: dict[str, Any]):
+    for node in server_nodes(canvas):
         schema = object_info[node["type"]]
         widgets = {widget for widget, _, _ in declared_widgets(schema)}
         sockets = [(socket, type_) for socket, type_, _ in declared_inputs(schema) if socket not in widgets]
@@ -112,57 +216,56 @@ def test_sockets_are_those_of_the_server(name: str, object_info: dict[str, Any])
         required = {socket for socket in schema["input_order"]["required"] if socket not in widgets}
         assert required <= {entry["name"] for entry in node["inputs"] if entry["link"] is not None}, node["type"]
         outputs = list(zip(schema["output_name"], schema["output"], strict=True))
-        assert [(entry["name"], entry["type"]) for entry in node["outputs"]] == outputs
+        saved = [(entry["name"], entry["type"]) for entry in node["outputs"]]
+        # Later releases add outputs to stock nodes.
+        assert saved == (outputs if node["type"] in kinds.OURS else outputs[: len(saved)])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_link_joins_existing_sockets_of_one_type(name: str):
-    workflow = read(name)
-    nodes = {node["id"]: node for node in workflow["nodes"]}
-    assert len(nodes) == len(workflow["nodes"])
-    assert max(nodes) == workflow["last_node_id"]
-    assert [link for link, *_ in workflow["links"]] == list(range(1, workflow["last_link_id"] + 1))
-    for link, origin, output, target, slot, type_ in workflow["links"]:
-        start, end = nodes[origin]["outputs"][output], nodes[target]["inputs"][slot]
-        assert link in start["links"] and link == end["link"]
-        assert start["type"] == type_ and end["type"] in (type_, "*")
-        assert nodes[origin]["order"] < nodes[target]["order"]
+def test_every_link_joins_existing_sockets_of_one_type(canvas: dict[str, Any]):
+    nodes = {node["id"]: node for node in canvas["nodes"]}
+    assert len(nodes) == len(canvas["nodes"])
+    assert [link for link, *_ in canvas["links"]] == list(range(1, len(canvas["links"]) + 1))
+    for link, origin, output, target, slot, type_ in canvas["links"]:
+        if origin in nodes:
+            start = nodes[origin]["outputs"][output]
+            assert link in start["links"] and start["type"] == type_
+        else:
+            start = canvas["inputs"][output]
+            assert link in start["linkIds"] and start["type"] == type_ and origin == canvas["inputNode"]["id"]
+        if target in nodes:
+            end = nodes[target]["inputs"][slot]
+            assert link == end["link"] and end["type"] in (type_, "*")
+        else:
+            end = canvas["outputs"][slot]
+            assert link in end["linkIds"] and end["type"] == type_ and target == canvas["outputNode"]["id"]
+        if origin in nodes and target in nodes:
+            assert nodes[origin]["order"] < nodes[target]["order"]
     ends = [entry["link"] for node in nodes.values() for entry in node["inputs"] if entry["link"] is not None]
+    ends += [link for entry in canvas.get("outputs", ()) for link in entry["linkIds"]]
     starts = [link for node in nodes.values() for entry in node["outputs"] for link in entry["links"] or ()]
-    assert sorted(ends) == sorted(starts) == list(range(1, workflow["last_link_id"] + 1))
+    starts += [link for entry in canvas.get("inputs", ()) for link in entry["linkIds"]]
+    assert sorted(ends) == sorted(starts) == [link for link, *_ in canvas["links"]]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_browser_would_queue_the_api_twin(name: str, object_info: dict[str, Any]):
-    """Widgets take their values by position, as the frontend reads them, and links override widgets."""
-    workflow = read(name)
-    origins = {link: [str(origin), output] for link, origin, output, *_ in workflow["links"]}
-    queued: dict[str, Any] = {}
-    for node in server_nodes(workflow):
-        declared = list(declared_inputs(object_info[node["type"]]))
-        widgets = [widget for widget, _, _ in declared_widgets(object_info[node["type"]])]
-        values = dict(zip(widgets, node["widgets_values"], strict=True))
-        values |= {entry["name"]: origins[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
-        inputs = {entry: values[entry] for entry, _, _ in declared if entry in values}
-        queued[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    twin = json.loads((compose.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    assert queued == {number: {key: node[key] for key in ("class_type", "inputs")} for number, node in twin.items()}
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_browser_would_queue_the_api_twin(name: str, server: run.Server, object_info: dict[str, Any]):
+    require_stock_nodes(read(name), server, object_info)
+    twin = {number: {key: node[key] for key in ("class_type", "inputs")} for number, node in read_twin(name).items()}
+    assert queued(read(name), object_info) == twin
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_two_nodes_overlap_and_groups_hold_theirs(name: str):
-    workflow = read(name)
-    boxes = {node["id"]: (*node["pos"], *node["size"]) for node in workflow["nodes"]}
-    title = compose.TITLE_BAR
+def test_no_two_nodes_overlap_and_groups_hold_theirs(canvas: dict[str, Any]):
+    boxes = {node["id"]: (*node["pos"], *node["size"]) for node in canvas["nodes"]}
+    title = formats.TITLE_BAR
 
     def overlap(a: Any, b: Any) -> bool:
         return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
 
     whole = {number: (x, y - title, width, height + title) for number, (x, y, width, height) in boxes.items()}
     assert not [pair for pair in itertools.combinations(whole, 2) if overlap(*(whole[number] for number in pair))]
-    bounds = [group["bounding"] for group in workflow["groups"]]
+    bounds = [group["bounding"] for group in canvas["groups"]]
     assert not [pair for pair in itertools.combinations(bounds, 2) if overlap(*pair)]
-    for node in server_nodes(workflow):
+    for node in server_nodes(canvas):
         x, y, width, height = whole[node["id"]]
         inside = [
             left <= x and top <= y and x + width <= left + across and y + height <= top + down
@@ -171,11 +274,128 @@ def test_no_two_nodes_overlap_and_groups_hold_theirs(name: str):
         assert inside.count(True) == 1, node["type"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+# ---------------------------------------------------------------------------------------------------- what is offered
+
+
+@pytest.mark.parametrize("name", GRAPHS)
 def test_comfyui_offers_the_workflow_as_a_template(name: str, server: run.Server):
-    assert name in server.get("/workflow_templates")[run.PACK]
-    assert server.get(f"/api/workflow_templates/{urllib.parse.quote(run.PACK)}/{name}.json") == read(name)
+    address = f"/api/workflow_templates/{urllib.parse.quote(run.PACK)}/{name}"
+    assert server.get(f"{address}.json") == read(name)
+    assert server.request(f"{address}.jpg") == (compose.UI_FOLDER / f"{name}.jpg").read_bytes()
 
 
 def test_only_workflows_are_offered_as_templates(server: run.Server):
-    assert sorted(server.get("/workflow_templates")[run.PACK]) == NAMES
+    assert sorted(server.get("/workflow_templates")[run.PACK]) == GRAPHS
+
+
+def test_comfyui_offers_the_blueprints(server: run.Server):
+    try:
+        offered = server.get("/global_subgraphs")
+    except urllib.error.HTTPError as error:
+        assert error.code == 404
+        pytest.skip("this ComfyUI offers no blueprints")
+    ours = {entry["name"]: key for key, entry in offered.items() if entry["info"]["node_pack"].endswith(run.PACK)}
+    assert sorted(ours) == BLUEPRINTS
+    for name, key in ours.items():
+        data = server.get(f"/global_subgraphs/{key}")["data"]
+        assert data == (compose.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+
+@pytest.fixture(scope="module")
+def family_server(tmp_path_factory: pytest.TempPathFactory, pack: Any) -> Iterator[run.Server]:
+    """A ComfyUI with small random models under the names that the workflows ask for."""
+    from tests.comfy import families
+
+    base = tmp_path_factory.mktemp("families")
+    run.make_base(base)
+    # The same file as a custom node: the loader of that server learns the small sizes.
+    source = Path(families.__file__).read_text(encoding="utf-8")
+    (base / "custom_nodes" / "families.py").write_text(f"{source}\n\nregister()\nNODE_CLASS_MAPPINGS = {{}}\n")
+    folder = base / "models" / "checkpoints"
+    folder.mkdir()
+    for model, family in ((graphs.SD15, "SD 1"), (graphs.SDXL, "SDXL")):
+        weights = safetensors.torch.load_file(families.write_checkpoint(base, family))
+        autoencoder = random_zoo(0)["first_stage_model."].state_dict()
+        weights |= {f"first_stage_model.{key}": tensor for key, tensor in autoencoder.items()}
+        safetensors.torch.save_file(weights, folder / model.file)
+    captioner = run.ROOT / "tiny_zoo" / "weights" / "blip" / graphs.TINY_ZOO.blip
+    shutil.copytree(captioner, base / "models" / "blip" / graphs.SD15.blip)
+    runtime, flags = run.Runtime.from_environment(os.environ), ("--cpu", "--fp32-text-enc")
+    with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
+        yield server
+
+
+def pictures(server: run.Server, outputs: Mapping[str, Any], node: str) -> list[np.ndarray]:
+    """What a node has saved, each (H, W, 3)."""
+    return [np.array(Image.open(io.BytesIO(server.view(image))).convert("RGB")) for image in outputs[node]["images"]]
+
+
+def bring_folder(nodes: list[dict[str, Any]], base: Path) -> int:
+    """Put the pictures that a workflow brings along where its front end puts them; return how many they are."""
+    paths = next(example for node in nodes if isinstance(example := node["properties"].get(EXAMPLE), list))
+    for path in paths:
+        (base / "input" / path).parent.mkdir(exist_ok=True)
+        shutil.copy(run.EXAMPLES / Path(path).name, base / "input" / path)
+    return len(paths)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_workflow_runs(request: pytest.FixtureRequest, base: Path, name: str, object_info: dict[str, Any]):
+    real = not name.startswith("tiny_zoo")
+    server: run.Server = request.getfixturevalue("family_server" if real else "server")
+    require_stock_nodes(read(name), server, object_info)
+    workflow, batch = read_twin(name), 1
+    for number, node in workflow.items():
+        if node["class_type"] == "SaveImage":
+            node["inputs"]["filename_prefix"] = f"{name}/{number}"  # or ComfyUI takes it for that of another graph
+        for (kind, entry), value in QUICK.items():
+            if node["class_type"] == kind:
+                node["inputs"][entry] = value
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = server.upload(run.EXAMPLES / node["inputs"]["image"])
+        if node["class_type"] == "LoadImageDataSetFromFolder":
+            batch = bring_folder(read(name)["nodes"], base)
+    outputs = server.run(workflow)
+    saved = {number: node for number, node in workflow.items() if node["class_type"] == "SaveImage"}
+    assert saved
+    for number, node in saved.items():
+        shown = pictures(server, outputs, number)
+        words = workflow[node["inputs"]["images"][0]]["class_type"] in ("Pix2PixZeroAttentionMaps", "MaskToImage")
+        assert len(shown) > 1 if words else len(shown) == batch, node["_meta"]["title"]
+        assert all(picture.std() > 0 for picture in shown), node["_meta"]["title"]
+    titles = {node["_meta"]["title"]: number for number, node in saved.items()}
+    if {"source", "edited"} <= set(titles):
+        (source,), (edited,) = (pictures(server, outputs, titles[title]) for title in ("source", "edited"))
+        assert source.shape == edited.shape and not np.array_equal(source, edited)
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_the_blueprint_runs(name: str, server: run.Server, object_info: dict[str, Any]):
+    """Its inside, with a checkpoint and a picture in place of its inputs, as the frontend would queue it."""
+    subgraph = read_subgraph(name)
+    widgets = {"steps": 2, "caption_model": "tiny_zoo", "edit": "tiny_zoo/cat2dog"}
+    widgets |= {"strength": 1.0, "cfg": 5.0, "guidance": 0.4}
+    sockets = {"model": ["checkpoint", 0], "clip": ["checkpoint", 1], "vae": ["checkpoint", 2], "image": ["scaled", 0]}
+    given = {place: (sockets | widgets)[entry["name"]] for place, entry in enumerate(subgraph["inputs"])}
+    workflow = queued(subgraph, object_info, given)
+    run.node_inputs(workflow, "Pix2PixZeroBLIPCaption")["beams"] = 1  # or all but the pictures is in ComfyUI's cache
+    scaled = {"image": ["picture", 0], "upscale_method": "lanczos", "width": 64, "height": 64, "crop": "center"}
+    workflow |= {
+        "checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny_zoo.safetensors"}},
+        "picture": {"class_type": "LoadImage", "inputs": {"image": server.upload(run.EXAMPLES / "cat.png")}},
+        "scaled": {"class_type": "ImageScale", "inputs": scaled},
+    }
+    origins = {link: [str(origin), output] for link, origin, output, *_ in subgraph["links"]}
+    for entry in subgraph["outputs"]:
+        origin = origins[entry["linkIds"][0]]
+        shown = "SaveImage" if entry["type"] == "IMAGE" else "PreviewAny"
+        inputs = {"images": origin, "filename_prefix": entry["name"]} if shown == "SaveImage" else {"source": origin}
+        workflow[entry["name"]] = {"class_type": shown, "inputs": inputs}
+    outputs = server.run(workflow)
+    assert "cat" in outputs["caption"]["text"][0].split()
+    (reconstruction,), (edited,) = (pictures(server, outputs, node) for node in ("reconstruction", "edited"))
+    assert reconstruction.shape == edited.shape == (64, 64, 3)
+    assert not np.array_equal(reconstruction, edited)

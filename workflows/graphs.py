@@ -1,0 +1,433 @@
+"""The shipped graphs: which nodes, what is connected to what, and which stand together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from run import PACK
+
+from . import notes
+from .graph import Graph, Link, ModelFile, Node, Note
+from .kinds import KINDS, WIDTH
+
+
+class Model(NamedTuple):
+    """A checkpoint and what goes with it.
+
+    Attributes:
+        title: of its loader.
+        file: a name in models/checkpoints.
+        side: width and height that it was trained on, pixels.
+        blip: a folder in models/blip.
+        edit: a named edit, from cat to dog.
+        url: where the file is; empty for what comes with the pack.
+    """
+
+    title: str
+    file: str
+    side: int
+    blip: str
+    edit: str
+    url: str = ""
+
+
+TINY_ZOO = Model("Load Tiny Zoo", "tiny_zoo.safetensors", 128, "tiny_zoo", "tiny_zoo/cat2dog")
+SD15 = Model(
+    "Load Stable Diffusion 1.5",
+    "v1-5-pruned-emaonly-fp16.safetensors",
+    512,
+    "blip-image-captioning-base",
+    "cat2dog",
+    "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
+)
+SDXL = Model(
+    "Load Stable Diffusion XL",
+    "sd_xl_base_1.0.safetensors",
+    1024,
+    "blip-image-captioning-base",
+    "cat2dog",
+    "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+)
+
+# -------------------------------------------------------------------------------------------------------------- parts
+
+
+class Edit(Graph):
+    """An edit, step by step; each method adds the nodes of a step and returns them.
+
+    Attributes:
+        model: from the checkpoint, as are clip and vae.
+    """
+
+    model: Link
+    clip: Link
+    vae: Link
+
+    def load(self, model: Model) -> Node:
+        """Load a checkpoint."""
+        models = (ModelFile(model.file, model.url, "checkpoints"),) if model.url else ()
+        checkpoint = self.add("CheckpointLoaderSimple", model.title, models=models, ckpt_name=model.file)
+        self.model, self.clip, self.vae = checkpoint["MODEL"], checkpoint["CLIP"], checkpoint["VAE"]
+        return checkpoint
+
+    def scale(self, images: Link, side: int) -> Node:
+        """Bring pictures to the size that the model was trained on."""
+        return self.add("ImageScale", "to the model's size", image=images, width=side, height=side)
+
+    def encode(self, picture: Link) -> Node:
+        """Encode a picture."""
+        return self.add("VAEEncode", pixels=picture, vae=self.vae)
+
+    def caption(self, picture: Link, blip: str | Link) -> Node:
+        """Say what a picture shows."""
+        return self.add("Pix2PixZeroBLIPCaption", image=picture, model=blip)
+
+    def show(self, text: Link) -> Node:
+        """Show the caption."""
+        return self.add("PreviewAny", "caption", source=text)
+
+    def text(self, text: str | Link, title: str = "source text") -> Node:
+        """Encode a text."""
+        return self.add("CLIPTextEncode", title, text=text, clip=self.clip)
+
+    def direction(self, edit: str | Link, title: str = "") -> Node:
+        """Find the direction of a named edit."""
+        return self.add("Pix2PixZeroEditDirection", title, clip=self.clip, edit=edit)
+
+    def turn(self, source: Link, direction: Node, title: str = "target text", **changed: Any) -> Node:
+        """Turn the source text into the target text."""
+        inputs: dict[str, Any] = {"source": source, "direction": direction["direction"], "clip": self.clip, **changed}
+        return self.add("Pix2PixZeroApplyEditDirection", title, **inputs)
+
+    def invert(self, latent: Link, source: Link, **changed: Any) -> Node:
+        """Trace the picture back to its noise."""
+        inputs: dict[str, Any] = {"model": self.model, "latent": latent, "source": source, **changed}
+        return self.add("Pix2PixZeroRegularizedDDIMInvert", **inputs)
+
+    def sample(self, inversion: Node, source: Link, target: Link, **changed: Any) -> Node:
+        """Sample the edited picture."""
+        return self.add("Pix2PixZeroCrossAttnGuidedSampler", **self.guided(inversion, source, target, **changed))
+
+    def guided(self, inversion: Node, source: Link, target: Link, **changed: Any) -> Mapping[str, Any]:
+        """What the guided sampler and the guider take; the negative is the source, as is best for real pictures."""
+        return {
+            "model": self.model,
+            "inversion": inversion["inversion"],
+            "source": source,
+            "target": target,
+            "negative": source,
+            **changed,
+        }
+
+    def decode(self, latent: Link) -> Node:
+        """Decode a latent."""
+        return self.add("VAEDecode", samples=latent, vae=self.vae)
+
+    def save(self, images: Link, title: str, width: int = WIDTH) -> Node:
+        """Save pictures under their title."""
+        prefix = f"{PACK}/{title.replace(' ', '_')}"
+        return self.add("SaveImage", title, body_width=width, images=images, filename_prefix=prefix)
+
+    def stitch(self, left: Link, right: Link) -> Node:
+        """Put a picture right of another one."""
+        return self.add("ImageStitch", image1=left, image2=right)
+
+    def compare(self, source: Link, reconstruction: Node, edited: Node) -> Node:
+        """Put picture, reconstruction and edited picture side by side."""
+        return self.add(
+            "Pix2PixZeroCompare", source=source, edited=edited["IMAGE"], reconstruction=reconstruction["IMAGE"]
+        )
+
+
+class PictureEdit(Edit):
+    """An edit of one picture, up to its source text.
+
+    Attributes:
+        picture: what is edited.
+        latent: the same, encoded.
+        said: its caption.
+        source: its caption, as the source text.
+        picture_group, caption_group: the columns of these nodes.
+    """
+
+    def __init__(self, model: Model, note: Note) -> None:
+        """Open the example and say what it shows."""
+        super().__init__(note)
+        checkpoint = self.load(model)
+        loaded = self.add("LoadImage", "picture", example="cat.png", image="cat.png")
+        scaled = self.scale(loaded["IMAGE"], model.side)
+        encoded = self.encode(scaled["IMAGE"])
+        caption = self.caption(scaled["IMAGE"], model.blip)
+        shown, source = self.show(caption["caption"]), self.text(caption["caption"])
+        self.picture, self.latent = scaled["IMAGE"], encoded["LATENT"]
+        self.said, self.source = caption["caption"], source["CONDITIONING"]
+        self.picture_group = ((checkpoint, loaded, scaled, encoded),)
+        self.caption_group = ((caption, shown, source, notes.CAPTION),)
+
+
+# ------------------------------------------------------------------------------------------------------------- graphs
+
+
+def one_edit(model: Model, note: Note) -> Graph:
+    """One picture, edited along a direction; source, reconstruction and result are saved, and all side by side."""
+    g = PictureEdit(model, note)
+    direction = g.direction(model.edit)
+    target = g.turn(g.source, direction, caption=g.said)
+    inversion = g.invert(g.latent, g.source)
+    sampler = g.sample(inversion, g.source, target["target"])
+    reconstructed, edited = g.decode(inversion["reconstruction"]), g.decode(sampler["edited"])
+    saved = [
+        g.save(g.picture, "source"),
+        g.save(reconstructed["IMAGE"], "reconstruction"),
+        g.save(edited["IMAGE"], "edited"),
+    ]
+    two = g.stitch(g.picture, reconstructed["IMAGE"])
+    three = g.stitch(two["IMAGE"], edited["IMAGE"])
+    together = g.save(three["IMAGE"], "side by side")
+    g.stacks = (
+        {"Picture": g.picture_group},
+        {"Caption": g.caption_group, "Edit direction": ((direction, target, notes.DIRECTION),)},
+        {"Invert": ((inversion, reconstructed, notes.INVERT),)},
+        {"Edit": ((sampler, edited, notes.EDIT),)},
+        {"Result": ((saved[0], saved[2], two), (saved[1], together, three))},
+    )
+    return g
+
+
+def two_edits(model: Model, edits: tuple[str, str], note: Note) -> Graph:
+    """One picture, edited along two directions at once."""
+    g = PictureEdit(model, note)
+    first, second = (g.direction(edit, f"{order} edit") for order, edit in zip(("first", "second"), edits, strict=True))
+    once = g.turn(g.source, first, "first edit applied", caption=g.said)
+    twice = g.turn(once["target"], second, "second edit applied", caption=g.said)
+    inversion = g.invert(g.latent, g.source)
+    sampler = g.sample(inversion, g.source, twice["target"])
+    reconstructed, edited = g.decode(inversion["reconstruction"]), g.decode(sampler["edited"])
+    compared = g.compare(g.picture, reconstructed, edited)
+    saved = g.save(edited["IMAGE"], "edited"), g.save(compared["comparison"], "side by side")
+    g.stacks = (
+        {"Picture": g.picture_group},
+        {"Caption": g.caption_group},
+        {"Two edits": ((first, second, notes.TWO_DIRECTIONS), (once, twice))},
+        {"Invert": ((inversion, reconstructed, notes.INVERT),)},
+        {"Edit": ((sampler, edited, notes.EDIT),)},
+        {"Result": ((*saved, compared),)},
+    )
+    return g
+
+
+def strength_sweep(model: Model, strengths: tuple[float, ...], note: Note) -> Graph:
+    """One picture, edited at several strengths, on a contact sheet."""
+    g = PictureEdit(model, note)
+    direction = g.direction(model.edit)
+    usual = KINDS["Pix2PixZeroCrossAttnGuidedSampler"].value("guidance")
+    guidance = g.add("PrimitiveFloat", "guidance", value=usual)
+    inversion = g.invert(g.latent, g.source, reconstruct=False)
+    sheet, columns = g.picture, []
+    for strength in strengths:
+        target = g.turn(g.source, direction, f"strength {strength:g}", strength=strength)
+        sampler = g.sample(inversion, g.source, target["target"], guidance=guidance["FLOAT"])
+        edited = g.decode(sampler["edited"])
+        stitched = g.stitch(sheet, edited["IMAGE"])
+        columns.append((target, sampler, edited, stitched))
+        sheet = stitched["IMAGE"]
+    saved = g.save(sheet, "contact sheet", width=3 * WIDTH)
+    g.stacks = (
+        {"Picture": g.picture_group},
+        {"Caption": g.caption_group, "Edit direction": ((direction, guidance, notes.STRENGTHS),)},
+        {"Invert": ((inversion, notes.INVERT),)},
+        {"Contact sheet": ((saved,),), "Strengths": tuple(columns)},
+    )
+    return g
+
+
+def guider_edit(model: Model, note: Note) -> Graph:
+    """One picture, edited by a GUIDER in ComfyUI's own sampler."""
+    g = PictureEdit(model, note)
+    direction = g.direction(model.edit)
+    target = g.turn(g.source, direction, caption=g.said)
+    schedule = g.add("BasicScheduler", model=g.model, scheduler="ddim_uniform", steps=50)
+    euler, noise = g.add("KSamplerSelect"), g.add("RandomNoise")
+    inversion = g.invert(g.latent, g.source, sigmas=schedule["SIGMAS"])
+    guider = g.add("Pix2PixZeroCrossAttnGuider", **g.guided(inversion, g.source, target["target"]))
+    sampled = g.add(
+        "SamplerCustomAdvanced",
+        noise=noise["NOISE"],
+        guider=guider["guider"],
+        sampler=euler["SAMPLER"],
+        sigmas=schedule["SIGMAS"],
+        latent_image=g.latent,
+    )
+    reconstructed, edited = g.decode(inversion["reconstruction"]), g.decode(sampled["output"])
+    compared = g.compare(g.picture, reconstructed, edited)
+    saved = g.save(edited["IMAGE"], "edited"), g.save(compared["comparison"], "side by side")
+    g.stacks = (
+        {"Picture": g.picture_group},
+        {"Caption": g.caption_group, "Edit direction": ((direction, target, notes.DIRECTION),)},
+        {"Sampler and schedule": ((schedule, euler, noise, notes.GUIDER),)},
+        {"Invert": ((inversion, reconstructed, notes.INVERT),)},
+        {"Edit": ((guider, sampled, edited),)},
+        {"Result": ((*saved, compared),)},
+    )
+    return g
+
+
+def attention_maps(model: Model, note: Note) -> Graph:
+    """One edit, and where the model looked for each word."""
+    g = PictureEdit(model, note)
+    direction = g.direction(model.edit)
+    target = g.turn(g.source, direction, caption=g.said)
+    inversion = g.invert(g.latent, g.source)
+    sampler = g.sample(inversion, g.source, target["target"])
+    edited = g.decode(sampler["edited"])
+    maps = g.add(
+        "Pix2PixZeroAttentionMaps",
+        model=g.model,
+        inversion=inversion["inversion"],
+        source=g.source,
+        clip=g.clip,
+        image=g.picture,
+        text=g.said,
+        edited=sampler["path"],
+        target=target["target"],
+    )
+    mask = g.add("MaskToImage", mask=maps["mask"])
+    saved = g.save(edited["IMAGE"], "edited")
+    sheets, masks = g.save(maps["sheets"], "attention maps", width=2 * WIDTH), g.save(mask["IMAGE"], "masks")
+    g.stacks = (
+        {"Picture": g.picture_group},
+        {"Caption": g.caption_group, "Edit direction": ((direction, target, notes.DIRECTION),)},
+        {"Invert": ((inversion, notes.INVERT),)},
+        {"Edit": ((sampler, edited, notes.EDIT),)},
+        {"Attention": ((maps, mask, notes.ATTENTION), (sheets, masks)), "Result": ((saved,),)},
+    )
+    return g
+
+
+def folder_edit(model: Model, folder: str, examples: tuple[str, ...], note: Note) -> Graph:
+    """Every picture of a folder, edited by itself."""
+    g = Edit(note)
+    checkpoint = g.load(model)
+    paths = tuple(f"{folder}/{name}" for name in examples)
+    loaded = g.add("LoadImageDataSetFromFolder", "pictures", example=paths, folder=folder)
+    scaled = g.scale(loaded["images"], model.side)
+    encoded = g.encode(scaled["IMAGE"])
+    caption = g.caption(scaled["IMAGE"], model.blip)
+    shown, source = g.show(caption["caption"]), g.text(caption["caption"])
+    direction = g.direction(model.edit)
+    target = g.turn(source["CONDITIONING"], direction, caption=caption["caption"])
+    inversion = g.invert(encoded["LATENT"], source["CONDITIONING"])
+    sampler = g.sample(inversion, source["CONDITIONING"], target["target"])
+    reconstructed, edited = g.decode(inversion["reconstruction"]), g.decode(sampler["edited"])
+    compared = g.compare(scaled["IMAGE"], reconstructed, edited)
+    saved = g.save(edited["IMAGE"], "edited"), g.save(compared["comparison"], "side by side")
+    g.stacks = (
+        {"Pictures": ((checkpoint, loaded, scaled, encoded, notes.FOLDER),)},
+        {
+            "Captions": ((caption, shown, source, notes.CAPTION),),
+            "Edit direction": ((direction, target, notes.DIRECTION),),
+        },
+        {"Invert": ((inversion, reconstructed, notes.INVERT),)},
+        {"Edit": ((sampler, edited, notes.EDIT),)},
+        {"Result": ((*saved, compared),)},
+    )
+    return g
+
+
+def generated_edit(model: Model, prompt: str, note: Note) -> Graph:
+    """A picture drawn from a prompt, and then edited."""
+    g = Edit(note)
+    checkpoint = g.load(model)
+    source, empty = g.text(prompt, "prompt: the source text"), g.text("", "empty text")
+    size = g.add("EmptyLatentImage", width=model.side, height=model.side)
+    drawn = g.add(
+        "KSampler",
+        "draw the picture",
+        model=g.model,
+        positive=source["CONDITIONING"],
+        negative=empty["CONDITIONING"],
+        latent_image=size["LATENT"],
+        steps=30,
+        cfg=7.5,
+    )
+    direction = g.direction(model.edit)
+    target = g.turn(source["CONDITIONING"], direction)
+    inversion = g.invert(drawn["LATENT"], source["CONDITIONING"])
+    sampler = g.sample(inversion, source["CONDITIONING"], target["target"], negative=empty["CONDITIONING"])
+    picture, reconstructed, edited = (
+        g.decode(latent) for latent in (drawn["LATENT"], inversion["reconstruction"], sampler["edited"])
+    )
+    compared = g.compare(picture["IMAGE"], reconstructed, edited)
+    saved = (
+        g.save(picture["IMAGE"], "source"),
+        g.save(edited["IMAGE"], "edited"),
+        g.save(compared["comparison"], "side by side"),
+    )
+    g.stacks = (
+        {"Generate": ((checkpoint, source, empty, size, notes.GENERATE), (drawn, picture))},
+        {"Edit direction": ((direction, target, notes.DIRECTION),)},
+        {"Invert": ((inversion, reconstructed, notes.INVERT),)},
+        {"Edit": ((sampler, edited, notes.EDIT),)},
+        {"Result": ((saved[0], saved[1], compared), (saved[2],))},
+    )
+    return g
+
+
+def edit_node(note: Note) -> Graph:
+    """A whole edit as one node: picture and checkpoint in, edited picture out."""
+    sockets = {"image": "IMAGE", "model": "MODEL", "clip": "CLIP", "vae": "VAE"}
+    widgets = {
+        "caption_model": "COMBO",
+        "edit": "COMBO",
+        "strength": "FLOAT",
+        "steps": "INT",
+        "cfg": "FLOAT",
+        "guidance": "FLOAT",
+    }
+    g = Edit(note, {**sockets, **widgets})
+    g.model, g.clip, g.vae = g.input("model"), g.input("clip"), g.input("vae")
+    encoded = g.encode(g.input("image"))
+    caption = g.caption(g.input("image"), g.input("caption_model"))
+    source = g.text(caption["caption"])
+    direction = g.direction(g.input("edit"))
+    text = source["CONDITIONING"]
+    target = g.turn(text, direction, strength=g.input("strength"), caption=caption["caption"])
+    inversion = g.invert(encoded["LATENT"], text, steps=g.input("steps"))
+    sampler = g.sample(inversion, text, target["target"], cfg=g.input("cfg"), guidance=g.input("guidance"))
+    edited, reconstructed = g.decode(sampler["edited"]), g.decode(inversion["reconstruction"])
+    g.outputs = {
+        "edited": edited["IMAGE"],
+        "reconstruction": reconstructed["IMAGE"],
+        "caption": caption["caption"],
+    }
+    g.stacks = (
+        {"Caption": ((encoded, caption, source, notes.CAPTION),)},
+        {"Edit direction": ((direction, target, notes.DIRECTION),)},
+        {"Invert": ((inversion, reconstructed, notes.INVERT),)},
+        {"Edit": ((sampler, edited, notes.EDIT),)},
+    )
+    return g
+
+
+GRAPHS: Mapping[str, Graph] = {
+    "tiny_zoo_edit": one_edit(TINY_ZOO, notes.introduction(notes.FIRST_STEPS)),
+    "tiny_zoo_two_edits": two_edits(
+        TINY_ZOO, ("tiny_zoo/cat2dog", "tiny_zoo/cat2glasses"), notes.introduction(notes.TWO_EDITS)
+    ),
+    "tiny_zoo_strengths": strength_sweep(TINY_ZOO, (0.0, 0.5, 0.75, 1.0, 1.5), notes.introduction(notes.SWEEP)),
+    "tiny_zoo_guider": guider_edit(TINY_ZOO, notes.introduction(notes.WITH_GUIDER)),
+    "tiny_zoo_attention": attention_maps(TINY_ZOO, notes.introduction(notes.LOOKING)),
+    "tiny_zoo_folder": folder_edit(
+        TINY_ZOO, "tiny_zoo_cats", ("cat.png", "glasses.png", "oil.png"), notes.introduction(notes.WHOLE_FOLDER)
+    ),
+    "sd15_edit": one_edit(SD15, notes.introduction(notes.SD15)),
+    "sd15_generated": generated_edit(
+        SD15, "a photo of a cat sitting on a bench in a park", notes.introduction(notes.GENERATED)
+    ),
+    "sdxl_edit": one_edit(SDXL, notes.introduction(notes.SDXL, height=540)),
+}
+"""Name of the file -> graph."""
+
+BLUEPRINTS: Mapping[str, Graph] = {"Edit a Picture (pix2pix-zero)": edit_node(notes.introduction(notes.BLUEPRINT))}
+"""Name of the node -> what is inside it."""

@@ -1,0 +1,277 @@
+"""The node classes of the shipped graphs, as a graph sees them: inputs with their usual values, outputs, size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
+"""Inputs of these types have a widget."""
+
+WIDTH = 320  # of most nodes, pixels of the canvas
+ROW, LINE, TEXT_BOX = 20, 24, 64  # heights of a socket, a widget and a box for text
+PREVIEW, MESSAGE = 230, 52  # heights of a picture and of a line or two that a node shows
+
+
+@dataclass(frozen=True)
+class Socket:
+    """An input that takes a link only."""
+
+    type: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Widget:
+    """An input with a widget.
+
+    Attributes:
+        type: one of WIDGET_TYPES.
+        value: what it holds, unless a graph says otherwise.
+        optional: whether the node runs without it.
+        height: of the widget, pixels.
+    """
+
+    type: str
+    value: Any
+    optional: bool = False
+    height: int = LINE
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A widget that the front end adds by itself; the server knows nothing of it.
+
+    Attributes:
+        value: what it holds.
+        type: of its socket; empty where it has none.
+    """
+
+    value: str
+    type: str = ""
+
+
+Input = Socket | Widget | Extra
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A node class.
+
+    Attributes:
+        inputs: name -> input, in the order of the schema, which is that of saved widget values.
+        outputs: name -> type.
+        room: height below the widgets for what the node shows.
+    """
+
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, str]
+    room: int = 0
+
+    def value(self, name: str) -> Any:
+        """What a widget holds, unless a graph says otherwise."""
+        entry = self.inputs[name]
+        assert isinstance(entry, Widget)
+        return entry.value
+
+    @property
+    def height(self) -> int:
+        """Of the body, as the front end measures it."""
+        sockets = sum(isinstance(entry, Socket) for entry in self.inputs.values())
+        widgets = [entry for entry in self.inputs.values() if not isinstance(entry, Socket)]
+        height = ROW * max(sockets, len(self.outputs)) + (8 if widgets else 0) + 6 + self.room
+        return height + sum(entry.height if isinstance(entry, Widget) else LINE for entry in widgets)
+
+
+def text_box(value: str = "") -> Widget:
+    """A widget for several lines of text."""
+    return Widget("STRING", value, height=TEXT_BOX)
+
+
+INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
+
+GUIDED_EDIT: Mapping[str, Input] = {
+    "model": Socket("MODEL"),
+    "inversion": Socket(INVERSION),
+    "source": Socket("CONDITIONING"),
+    "target": Socket("CONDITIONING"),
+    "negative": Socket("CONDITIONING"),
+    "cfg": Widget("FLOAT", 5.0),
+    "guidance": Widget("FLOAT", 5.0),
+    "unit": Widget("COMBO", "normalized"),
+    "guidance_start": Widget("FLOAT", 0.0),
+    "guidance_end": Widget("FLOAT", 0.8),
+    "checkpointing": Widget("COMBO", "on demand", optional=True),
+    "finest_layer": Widget("INT", 1, optional=True),
+    "negative_from": Widget("COMBO", "inversion", optional=True),
+}
+"""Of Cross-Attention Guided Sampler and of Cross-Attention Guider."""
+
+OURS = {
+    "Pix2PixZeroBLIPCaption": Kind(
+        {
+            "image": Socket("IMAGE"),
+            "model": Widget("COMBO", "tiny_zoo"),
+            "prefix": Widget("STRING", ""),
+            "max_tokens": Widget("INT", 40),
+            "beams": Widget("INT", 3),
+            "download": Widget("BOOLEAN", False, optional=True),
+        },
+        {"caption": "STRING"},
+    ),
+    "Pix2PixZeroEditDirection": Kind(
+        {
+            "clip": Socket("CLIP"),
+            "edit": Widget("COMBO", "cat2dog"),
+            "source": text_box(),
+            "target": text_box(),
+            "sentences": Widget("INT", 200),
+            "kind": Widget("COMBO", "thing", optional=True),
+        },
+        {"direction": DIRECTION},
+    ),
+    "Pix2PixZeroApplyEditDirection": Kind(
+        {
+            "source": Socket("CONDITIONING"),
+            "direction": Socket(DIRECTION),
+            "clip": Socket("CLIP"),
+            "strength": Widget("FLOAT", 1.0),
+            "caption": Socket("STRING", optional=True),
+        },
+        {"target": "CONDITIONING", "warning": "STRING"},
+        MESSAGE,
+    ),
+    "Pix2PixZeroRegularizedDDIMInvert": Kind(
+        {
+            "model": Socket("MODEL"),
+            "latent": Socket("LATENT"),
+            "source": Socket("CONDITIONING"),
+            "steps": Widget("INT", 50),
+            "regularization": Widget("FLOAT", 2.0),
+            "kl": Widget("FLOAT", 20.0),
+            "fixed_point": Widget("INT", 1),
+            "reconstruct": Widget("BOOLEAN", True),
+            "sigmas": Socket("SIGMAS", optional=True),
+            "scheduler": Widget("COMBO", "ddim", optional=True),
+            "start_at_step": Widget("INT", 0, optional=True),
+            "end_at_step": Widget("INT", 10000, optional=True),
+        },
+        {"inversion": INVERSION, "noise": "LATENT", "reconstruction": "LATENT", "reconstruction_db": "FLOAT"},
+        PREVIEW,
+    ),
+    "Pix2PixZeroCrossAttnGuidedSampler": Kind(
+        GUIDED_EDIT, {"edited": "LATENT", "reference": "LATENT", "path": INVERSION}, PREVIEW
+    ),
+    "Pix2PixZeroCrossAttnGuider": Kind(GUIDED_EDIT, {"guider": "GUIDER"}),
+    "Pix2PixZeroAttentionMaps": Kind(
+        {
+            "model": Socket("MODEL"),
+            "inversion": Socket(INVERSION),
+            "source": Socket("CONDITIONING"),
+            "clip": Socket("CLIP"),
+            "image": Socket("IMAGE"),
+            "text": text_box(),
+            "words": Widget("STRING", ""),
+            "moments": Widget("INT", 5),
+            "picture": Widget("INT", 0),
+            "edited": Socket(INVERSION, optional=True),
+            "target": Socket("CONDITIONING", optional=True),
+        },
+        {"sheets": "IMAGE", "mask": "MASK", "edited_mask": "MASK"},
+    ),
+    "Pix2PixZeroCompare": Kind(
+        {
+            "source": Socket("IMAGE"),
+            "edited": Socket("IMAGE"),
+            "reconstruction": Socket("IMAGE", optional=True),
+            "titles": Widget("BOOLEAN", True, optional=True),
+        },
+        {"comparison": "IMAGE"},
+    ),
+}
+
+STOCK = {
+    "CheckpointLoaderSimple": Kind(
+        {"ckpt_name": Widget("COMBO", "")}, {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"}
+    ),
+    "LoadImage": Kind(
+        {"image": Widget("COMBO", ""), "upload": Extra("image", "IMAGEUPLOAD")},
+        {"IMAGE": "IMAGE", "MASK": "MASK"},
+        PREVIEW,
+    ),
+    "LoadImageDataSetFromFolder": Kind({"folder": Widget("COMBO", "")}, {"images": "IMAGE"}),
+    "ImageScale": Kind(
+        {
+            "image": Socket("IMAGE"),
+            "upscale_method": Widget("COMBO", "lanczos"),
+            "width": Widget("INT", 512),
+            "height": Widget("INT", 512),
+            "crop": Widget("COMBO", "center"),
+        },
+        {"IMAGE": "IMAGE"},
+    ),
+    "VAEEncode": Kind({"pixels": Socket("IMAGE"), "vae": Socket("VAE")}, {"LATENT": "LATENT"}),
+    "VAEDecode": Kind({"samples": Socket("LATENT"), "vae": Socket("VAE")}, {"IMAGE": "IMAGE"}),
+    "CLIPTextEncode": Kind({"text": text_box(), "clip": Socket("CLIP")}, {"CONDITIONING": "CONDITIONING"}),
+    "PreviewAny": Kind({"source": Socket("*")}, {}, room=104),
+    "PrimitiveFloat": Kind({"value": Widget("FLOAT", 0.0)}, {"FLOAT": "FLOAT"}),
+    "EmptyLatentImage": Kind(
+        {"width": Widget("INT", 512), "height": Widget("INT", 512), "batch_size": Widget("INT", 1)},
+        {"LATENT": "LATENT"},
+    ),
+    "KSampler": Kind(
+        {
+            "model": Socket("MODEL"),
+            "seed": Widget("INT", 0),
+            "control_after_generate": Extra("fixed"),
+            "steps": Widget("INT", 20),
+            "cfg": Widget("FLOAT", 8.0),
+            "sampler_name": Widget("COMBO", "euler"),
+            "scheduler": Widget("COMBO", "simple"),
+            "positive": Socket("CONDITIONING"),
+            "negative": Socket("CONDITIONING"),
+            "latent_image": Socket("LATENT"),
+            "denoise": Widget("FLOAT", 1.0),
+        },
+        {"LATENT": "LATENT"},
+        PREVIEW,
+    ),
+    "BasicScheduler": Kind(
+        {
+            "model": Socket("MODEL"),
+            "scheduler": Widget("COMBO", "simple"),
+            "steps": Widget("INT", 20),
+            "denoise": Widget("FLOAT", 1.0),
+        },
+        {"SIGMAS": "SIGMAS"},
+    ),
+    "KSamplerSelect": Kind({"sampler_name": Widget("COMBO", "euler")}, {"SAMPLER": "SAMPLER"}),
+    "RandomNoise": Kind({"noise_seed": Widget("INT", 0), "control_after_generate": Extra("fixed")}, {"NOISE": "NOISE"}),
+    "SamplerCustomAdvanced": Kind(
+        {
+            "noise": Socket("NOISE"),
+            "guider": Socket("GUIDER"),
+            "sampler": Socket("SAMPLER"),
+            "sigmas": Socket("SIGMAS"),
+            "latent_image": Socket("LATENT"),
+        },
+        {"output": "LATENT", "denoised_output": "LATENT"},
+        PREVIEW,
+    ),
+    "ImageStitch": Kind(
+        {
+            "image1": Socket("IMAGE"),
+            "direction": Widget("COMBO", "right"),
+            "match_image_size": Widget("BOOLEAN", True),
+            "spacing_width": Widget("INT", 8),
+            "spacing_color": Widget("COMBO", "white"),
+            "image2": Socket("IMAGE", optional=True),
+        },
+        {"IMAGE": "IMAGE"},
+    ),
+    "MaskToImage": Kind({"mask": Socket("MASK")}, {"IMAGE": "IMAGE"}),
+    "SaveImage": Kind({"images": Socket("IMAGE"), "filename_prefix": Widget("STRING", "")}, {}, PREVIEW),
+}
+
+KINDS: Mapping[str, Kind] = {**OURS, **STOCK}

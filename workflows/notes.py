@@ -1,0 +1,257 @@
+"""What the shipped graphs say to who opens them."""
+
+from __future__ import annotations
+
+from .graph import Note
+
+
+def introduction(text: str, height: int = 460) -> Note:
+    """The note left of a graph."""
+    return Note("How to use it", text, (320, height))
+
+
+# ------------------------------------------------------------------------------------------------ notes of the groups
+
+CAPTION = Note(
+    "caption: what to turn",
+    """\
+**model**: a folder of `models/blip`. **prefix**: how the caption begins. **beams**: 1 is fastest. **max_tokens**: its
+longest length.
+
+Caption wrong? Unplug it and type your own into *source text*.
+""",
+    (320, 100),
+)
+DIRECTION = Note(
+    "direction: what to turn",
+    """\
+- **edit**: what becomes what. `custom` takes your words, or sentences, in **source** and **target**; **sentences** are
+  made up around a word, and more of them keep other things as they are.
+- **strength**: how far to go. 1 is the whole edit, -1 leads the other way.
+""",
+    (320, 130),
+)
+TWO_DIRECTIONS = Note(
+    "two edits: what to turn",
+    """\
+Each **Apply Edit Direction** adds its edit to the text that it is given. Put more of them in a row for more edits.
+
+- **edit**: what becomes what.
+- **strength**: the share of each edit. 0 leaves one out, and the other alone remains.
+
+*Combine Edit Directions* adds two directions to one, which *Save Edit Direction* keeps for later.
+""",
+    (320, 180),
+)
+INVERT = Note(
+    "invert: what to turn",
+    """\
+- **steps**: more is more exact, and slower.
+- **regularization**, **kl**: how strongly the noise is kept white. Lower both if *reconstruction* is off.
+- **fixed_point**: refinements of a step. 0 is plain DDIM.
+- **reconstruct**: off saves a model call a step.
+
+Look at *reconstruction* first: what is wrong there is lost before the edit begins.
+""",
+    (320, 140),
+)
+EDIT = Note(
+    "edit: what to turn",
+    """\
+- **guidance**: how strongly the layout is held. Structure lost: raise it. Edit too weak: lower it.
+- **cfg**: how strongly the new text is followed.
+- **guidance_end**: below 1 guidance stops early; faster, and freer at the end.
+- **unit**: leave it at `normalized`; `paper` is the published step size (0.1 for photos, 0.15 for generated pictures).
+- **negative_from**: `inversion` keeps colours and background, and is faster. `text` moves away from the text at
+  **negative**, as published: the source text for photos, an empty one for generated pictures.
+""",
+    (320, 190),
+)
+STRENGTHS = Note(
+    "strengths: what to turn",
+    """\
+- **guidance** goes to all samplers at once.
+- **strength** is on each *Apply Edit Direction*: 0 is no edit, 1 the whole, more exaggerates, less than 0 leads the
+  other way.
+
+To try many values of another knob, plug a *Float* into it in the same way.
+""",
+    (320, 130),
+)
+GUIDER = Note(
+    "guider: what to turn",
+    """\
+- **sampler_name**: any that adds no noise. euler, ddim, heun and dpm_2 are exact.
+- **scheduler**, **steps**: of inversion and sampler at once, since both take these *sigmas*.
+- **noise_seed** does nothing: the sampler starts from the picture's own noise.
+- **guidance**: how strongly the layout is held. **cfg**: how strongly the new text is followed.
+""",
+    (320, 170),
+)
+ATTENTION = Note(
+    "attention maps: how to read them",
+    """\
+One sheet a word; bright is where the model looks for it. From left to right: from noise to picture. Above: the
+original. Below: the edited picture. Where the two rows differ, the layout was lost: raise **guidance**.
+
+- **words**: those to show, with commas between them. Empty: every word.
+- **moments**: how many steps are shown.
+
+The mask is a word's place in the picture, 0 to 1; use it wherever ComfyUI takes a mask.
+""",
+    (320, 210),
+)
+FOLDER = Note(
+    "folder: what to know",
+    """\
+**folder** lists the folders inside ComfyUI's `input` folder. Put pictures into one and reload the page; `.png`, `.jpg`
+and `.webp` are read, in no certain order.
+
+Every picture goes through the graph by itself, with its own caption. All are scaled to one size.
+""",
+    (320, 120),
+)
+GENERATE = Note(
+    "generate: what to turn",
+    """\
+- **prompt**: what the picture shows. It is the source text, too, so there is no caption.
+- **seed**: another number, another picture.
+- **width**, **height**: those that the model was trained on.
+""",
+    (320, 110),
+)
+
+# ------------------------------------------------------------------------------------------------------ introductions
+
+TINY_ZOO = """
+Everything here is **Tiny Zoo**, the miniature that comes with the pack: nothing to download. It knows only its own
+drawn animals.
+"""
+
+HOW_IT_WORKS = """
+## How it works
+1. **BLIP** says what the picture shows.
+2. The picture is traced back to its **noise**.
+3. A **direction** turns the caption from cat to dog.
+4. The sampler draws the new text while its **attention** stays where it was in the original.
+"""
+
+FIRST_STEPS = f"""\
+# Edit a picture without a prompt
+Press **Run**. A cat becomes a dog, in the same place.
+
+1. **BLIP** says what the picture shows.
+2. The picture is traced back to its **noise**.
+3. A **direction** turns the caption from cat to dog.
+4. The sampler draws the new text while its **attention** stays where it was in the original.
+{TINY_ZOO}
+## Next
+Turn **guidance** up and down. Then another picture: drag one from the pack's folder `web/examples` onto the node
+*picture*, and choose an **edit** that fits it, such as `tiny_zoo/horse2zebra` for `horse.png`.
+"""
+
+TWO_EDITS = f"""\
+# Several edits at once
+Press **Run**. A cat becomes a dog, and it gets glasses.
+
+Two directions are added to the caption, one after the other; picture, caption and inversion are those of a single edit.
+{TINY_ZOO}
+## Next
+Set one **strength** to 0 to see what the other does alone, then to 1.5. Or choose two other edits that begin with what
+the picture shows.
+"""
+
+SWEEP = f"""\
+# How strong should an edit be?
+Press **Run**. The picture is inverted once and edited five times; the contact sheet shows the picture and then the
+edits, from left to right.
+{TINY_ZOO}
+## Next
+Turn **guidance** and run again: it goes to all five samplers. Or change a **strength**: ComfyUI does only that one
+again.
+"""
+
+WITH_GUIDER = f"""\
+# The edit as a GUIDER
+Press **Run**. The same edit as in `tiny_zoo_edit`, but ComfyUI's own *SamplerCustomAdvanced* samples: choose the
+sampler and the schedule, and add what you use with it.
+
+*Cross-Attention Guider* puts the picture's noise where the sampler would start from random noise, and holds the layout
+between its steps.
+{TINY_ZOO}
+## Next
+Try **heun** as sampler. *Cross-Attention Guidance* does the same to a MODEL, for KSampler.
+"""
+
+LOOKING = f"""\
+# Where does the model look?
+Press **Run**. Attention Maps shows for each word of the caption where the model looked, in the original and in the
+edit.
+{TINY_ZOO}
+## Next
+Set **guidance** to 0 and run again: the lower rows go their own way. That is what guidance holds in place.
+"""
+
+WHOLE_FOLDER = f"""\
+# A folder of pictures
+Press **Run**. Three cats become dogs, each with its own caption and in its own place.
+
+The workflow brings the folder `tiny_zoo_cats` along, inside ComfyUI's `input` folder.
+{TINY_ZOO}
+## Next
+Use your own folder: put it into `input`, reload the page and choose it at *pictures*. For photographs choose your
+checkpoint, its **width** and **height**, a BLIP of `models/blip` and an **edit** that does not begin with `tiny_zoo/`.
+"""
+
+BLIP_NEEDED = """\
+- **caption**: switch **download** on at *BLIP Caption* to have it fetched once (1 GB), or put the files of
+  `Salesforce/blip-image-captioning-base` from Hugging Face into `models/blip/blip-image-captioning-base`.
+"""
+
+SD15 = f"""\
+# Edit a photo without a prompt
+With Stable Diffusion 1.5. Choose a photo of a cat at *picture*, or another **edit** for another photo, and press
+**Run**.
+
+Two models are needed:
+- **checkpoint**: `v1-5-pruned-emaonly-fp16.safetensors`, or any other of the 1.x family, in `models/checkpoints`. The
+  browser offers to download it.
+{BLIP_NEEDED}{HOW_IT_WORKS}"""
+
+SDXL = f"""\
+# Edit a photo without a prompt
+With Stable Diffusion XL, at 1024 pixels. Choose a photo of a cat at *picture*, or another **edit** for another photo,
+and press **Run**.
+
+Two models are needed:
+- **checkpoint**: `sd_xl_base_1.0.safetensors`, or another of its family, in `models/checkpoints`. The browser offers to
+  download it. Not the refiner.
+{BLIP_NEEDED}
+Little memory? Set **checkpointing** to `always`. It takes too long? Lower **guidance_end**, or **steps** at *Invert*.
+{HOW_IT_WORKS}"""
+
+GENERATED = """\
+# Edit a generated picture
+With Stable Diffusion 1.5: it draws a cat from the prompt, and the cat becomes a dog in the same place. Press **Run**.
+
+One model is needed: `v1-5-pruned-emaonly-fp16.safetensors`, or any other of the 1.x family, in `models/checkpoints`.
+The browser offers to download it.
+
+## How it works
+1. The **prompt** is the source text: nothing has to be captioned.
+2. The picture's latent is traced back to the **noise** from which the prompt alone leads to it.
+3. A **direction** turns the prompt from cat to dog.
+4. The sampler draws the new text while its **attention** stays where it was.
+
+Change the **edit** together with the prompt: an edit begins with something that the picture shows.
+"""
+
+BLUEPRINT = """\
+# A whole edit in one node
+Connect a picture of the model's size and a checkpoint; choose an **edit** that begins with what the picture shows.
+
+The edited picture comes out at **edited**. Look at **reconstruction** first: what is wrong there is lost before the
+edit begins. **caption** is what BLIP saw.
+
+Open the node to turn the other knobs.
+"""
