@@ -180,11 +180,6 @@ def mix(bench: Bench, method: Method) -> tuple[list[Row], dict[str, Tensor]]:
 
 def describe(curves: dict[str, list[Row]], mixing: list[Row], tasks: Sequence[str]) -> str:
     """Write all results in Markdown."""
-    parts = [
-        "# Edit directions and their sentences\n",
-        f"By `python -m benchmarks.sentences`, on {', '.join(tasks)}.\n",
-    ]
-    parts += [table([row for rows in curves.values() for row in rows])]
     head = list(mixing[0])
     shares = [[row["edit"], *(f"{row[column]:.3f}" for column in head[1:])] for row in mixing]
     parts = [

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from comfy_api.v0_0_2 import io, ui
 
 from ..pix2pix_zero_core import EditDirection
+from .directions import COLLECTIONS
 from .files import find_file, list_files, new_file
 from .text_encoder import encode, encoder_fingerprint
 from .types import CATEGORY, DirectionType, search_aliases
@@ -32,9 +34,9 @@ class LoadEditDirection(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=list_files(SUFFIX),
+                    options=[*list_files(SUFFIX), *_shipped()],
                     tooltip="A .safetensors file in models/edit_directions, as Save Edit Direction writes it. Reload "
-                    "the page to see new ones.",
+                    "the page to see new ones. Those of tiny_zoo/ come with the pack, for its own model.",
                 )
             ],
             outputs=[DirectionType.Output("direction", display_name="direction", tooltip="For Apply Edit Direction.")],
@@ -43,11 +45,11 @@ class LoadEditDirection(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str) -> int:
         """Tell ComfyUI when the file has changed."""
-        return find_file(file, SUFFIX).stat().st_mtime_ns
+        return _direction_file(file).stat().st_mtime_ns
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:  # noqa: D102
-        return io.NodeOutput(EditDirection.load(find_file(file, SUFFIX)))
+        return io.NodeOutput(EditDirection.load(_direction_file(file)))
 
 
 class SaveEditDirection(io.ComfyNode):
@@ -160,3 +162,15 @@ class CombineEditDirections(io.ComfyNode):
         cls, direction_1: EditDirection, direction_2: EditDirection, weight_1: float, weight_2: float
     ) -> io.NodeOutput:
         return io.NodeOutput(EditDirection.combine([(direction_1, weight_1), (direction_2, weight_2)]))
+
+
+def _shipped() -> dict[str, Path]:
+    """Name -> file of every direction that comes with the pack: Tiny Zoo's, since others need the user's encoder."""
+    return {
+        prefix + path.name: path for prefix, folder in COLLECTIONS.items() for path in sorted(folder.glob(f"*{SUFFIX}"))
+    }
+
+
+def _direction_file(name: str) -> Path:
+    shipped = _shipped()
+    return shipped[name] if name in shipped else find_file(name, SUFFIX)

@@ -132,6 +132,17 @@ def latent(server: run.Server) -> Callable[[dict[str, Any]], Tensor]:
     return read
 
 
+@pytest.fixture
+def progress(pack: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What nodes of this process tell ComfyUI's progress bar, as it grows: how far, of how much."""
+    import comfy.utils
+
+    told: list[tuple[int, int]] = []
+    hook = lambda done, total, preview=None, **where: told.append((done, total))  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    return told
+
+
 class Graph:
     """A workflow that grows by one node a call: `graph.add("VAEDecode", samples=..., vae=...)` returns its number."""
 

@@ -47,6 +47,12 @@ def test_a_batch_gives_one_caption_a_picture(pack: Any, folders: Path, pictures:
     assert [[caption] for caption in captions[:2]] == alone
 
 
+def test_the_progress_bar_counts_pictures(pack: Any, folders: Path, pictures: Tensor, progress: list[tuple[int, int]]):
+    with torch.inference_mode():
+        pack.nodes.BLIPCaption.execute(pictures, **SETTINGS)
+    assert progress == [(4, 6), (6, 6)]
+
+
 def test_a_list_of_captions_runs_what_follows_for_each(server: run.Server, edit_graph: EditGraph):
     graph = edit_graph()
     other = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x3366CC)
@@ -167,13 +173,13 @@ def test_nothing_is_downloaded_without_being_asked(
 
 
 def test_a_model_is_downloaded_once_when_asked(
-    pack: Any, folders: Path, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+    pack: Any, folders: Path, pictures: Tensor, monkeypatch: pytest.MonkeyPatch, progress: list[tuple[int, int]]
 ):
     asked: list[str] = []
 
     def fetch(name: str, folder: Path, on_bytes: Callable[[int, int], None]) -> None:
         asked.append(name)
-        on_bytes(1, 2)
+        on_bytes(1000, 2000)
         shutil.copytree(TINY_ZOO, folder)
 
     monkeypatch.setattr(pack.nodes.caption, "download_blip", fetch)
@@ -181,6 +187,7 @@ def test_a_model_is_downloaded_once_when_asked(
     with torch.inference_mode():
         captions = [pack.nodes.BLIPCaption.execute(pictures[:1], **settings).result for _ in range(2)]
     assert asked == ["blip-image-captioning-base"] and captions[0] == captions[1]
+    assert progress == [(1000, 2000), (1, 1), (1, 1)], "bytes, then pictures, the second time only these"
 
 
 def test_the_cancel_button_stops_a_download(

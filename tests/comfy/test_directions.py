@@ -13,6 +13,8 @@ import torch
 from safetensors import safe_open
 
 import run
+from pix2pix_zero_core.integrations.sentences import load_edit, read_edits
+from tiny_zoo.compose_directions import FOLDER as TINY_ZOO
 
 EditGraph = Callable[..., Any]
 
@@ -195,6 +197,54 @@ def test_directions_are_remembered(pack: Any, make_clip: Callable[..., Any], mon
     assert build(clip)[1] == 4, "the oldest is forgotten"
 
 
+def test_a_ready_made_edit_is_computed_once_with_progress(
+    pack: Any,
+    make_clip: Callable[..., Any],
+    progress: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    module, clip, encoded = pack.nodes.directions, make_clip("SD1"), list[str]()
+    monkeypatch.setattr(module, "_built", {})
+    monkeypatch.setattr(
+        module, "encode", lambda clip, batch: (encoded.extend(batch), (torch.zeros(len(batch), 77, 32), None))[1]
+    )
+    built = [module.EditDirection.execute(clip, "day2night", "", "", 1).result[0] for _ in range(2)]
+    assert built[0] is built[1] and built[0].name == "day -> night"
+    days, nights, *_ = load_edit("day2night")
+    assert encoded == days + nights
+    assert progress[0] == (32, 800) and progress[-1] == (800, 800)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reverse"),
+    [
+        ("cat2dog", "dog2cat"),
+        ("horse2zebra", "zebra2horse"),
+        ("cat2glasses", "glasses2cat"),
+        ("sketch2oil", "oil2sketch"),
+    ],
+)
+@torch.inference_mode()
+def test_the_directions_of_tiny_zoo_are_what_its_encoder_makes(pack: Any, edit: str, reverse: str):
+    import comfy.sd
+
+    checkpoint = run.ROOT / "tiny_zoo" / "weights" / "checkpoints" / "tiny_zoo.safetensors"
+    clip = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_model=False, output_vae=False)[1]
+    (built,) = pack.nodes.EditDirection.execute(clip, f"tiny_zoo/{edit}", "", "", 1).result
+    loaded, back = (
+        pack.nodes.LoadEditDirection.execute(f"tiny_zoo/{name}.safetensors").result[0] for name in (edit, reverse)
+    )
+    for name in ("encoder", "name", "sentences", "pooled"):
+        assert getattr(loaded, name) == getattr(built, name), "run `python -m tiny_zoo.build_directions`"
+    torch.testing.assert_close(loaded.vector, built.vector, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(back.vector, -loaded.vector)
+    assert (back.source, back.target, back.encoder) == (loaded.target, loaded.source, loaded.encoder)
+
+
+def test_every_edit_of_tiny_zoo_is_precomputed():
+    assert {path.stem for path in TINY_ZOO.glob("*.safetensors")} == set(read_edits(TINY_ZOO))
+
+
 def test_the_kind_of_a_word_chooses_its_sentences(pack: Any):
     texts = pack.nodes.directions._custom_edit("marble", "gold", 50, "material")
     assert all("marble" in source and "gold" in target for source, target in zip(*texts[:2], strict=True))
@@ -264,12 +314,21 @@ def test_a_saved_direction_edits_as_the_one_it_was(
         **{"format": "pix2pix-zero edit direction", "version": "1", "source": "cat", "target": "dog"},
         **{"source_sentences": "2", "target_sentences": "2"},
     }
-    assert options(server, "Pix2PixZeroLoadEditDirection", "file") == ["cat2dog.safetensors"]
+    shipped = [f"tiny_zoo/{edit}.safetensors" for edit in sorted(read_edits(TINY_ZOO))]
+    assert options(server, "Pix2PixZeroLoadEditDirection", "file") == ["cat2dog.safetensors", *shipped]
     graph = edit_graph()
     loaded = graph.add("Pix2PixZeroLoadEditDirection", file="cat2dog.safetensors")
     graph.set(graph.target, direction=[loaded, 0])
     saved = graph.save(graph.sampler)
     assert torch.equal(latent(server.run(graph.workflow)[saved]), expected)
+
+
+def test_a_direction_that_comes_with_the_pack_fits_its_model(server: run.Server, edit_graph: EditGraph):
+    graph = edit_graph("tiny_zoo.safetensors")
+    loaded = graph.add("Pix2PixZeroLoadEditDirection", file="tiny_zoo/cat2dog.safetensors")
+    graph.set(graph.target, direction=[loaded, 0])
+    saved = graph.save(graph.sampler)
+    assert server.run(graph.workflow)[saved]["latents"]
 
 
 def test_a_direction_of_another_encoder_is_refused_from_disk_too(
