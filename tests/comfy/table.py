@@ -1,4 +1,4 @@
-"""Write docs/compatibility.md from a report of test_compatibility.py.
+"""Write docs/compatibility.md, and its table in the README, from a report of test_compatibility.py.
 
 python run.py test tests/comfy/test_compatibility.py --junitxml=report.xml
 python -m tests.comfy.table report.xml
@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-OUTPUT = Path(__file__).parents[2] / "docs" / "compatibility.md"
+ROOT = Path(__file__).parents[2]
+OUTPUT, README = ROOT / "docs" / "compatibility.md", ROOT / "README.md"
+BEGIN, END = "<!-- by tests/comfy/table.py -->\n", "<!-- end -->"
 HEADER = """\
 # What works with what
 
@@ -22,9 +24,9 @@ a CPU, and passes if
   (the all-in-one sampler: to 1e-5, since its noise is not rounded on the way through a LATENT socket), and
 - with guidance above 0 the move brings the attention maps closer to those of the original.
 
-yes: passed. **no**: failed. Empty: not run. The three forms are one implementation, so the model patch meets every
-neighbour in every family and the other two in one. The all-in-one sampler takes no latent, and so no noise mask. Of the
-last two neighbours each belongs to one family.
+A cell names the forms that passed, with **no** behind one that failed; an empty one was not run. The three forms are
+one implementation, so the model patch meets every neighbour in every family and the other two in one. The all-in-one
+sampler takes no latent, and so no noise mask. Of the last two neighbours each belongs to one family.
 """
 
 
@@ -40,16 +42,25 @@ def read_cells(report: Path) -> dict[tuple[str, str, str], bool]:
 
 
 def write_table(cells: dict[tuple[str, str, str], bool]) -> str:
-    """Lay the cells out: a row a neighbour, a column a family and form."""
-    columns = list(dict.fromkeys((family, form) for family, form, _ in cells))
-    rows = list(dict.fromkeys(neighbour for *_, neighbour in cells))
-    mark = {True: "yes", False: "**no**", None: ""}
+    """Lay the cells out: a row a neighbour, a column a family, the forms in the cells."""
+    families, forms, rows = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+
+    def passed(family: str, row: str) -> str:
+        results = {form: cells[family, form, row] for form in forms if (family, form, row) in cells}
+        return ", ".join(form if result else f"{form} **no**" for form, result in results.items())
+
     lines = [
-        "| neighbour | " + " | ".join(f"{family}: {form}" for family, form in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-        *(f"| {row} | " + " | ".join(mark[cells.get((*column, row))] for column in columns) + " |" for row in rows),
+        "| neighbour | " + " | ".join(families) + " |",
+        "|---" * (len(families) + 1) + "|",
+        *(f"| {row} | " + " | ".join(passed(family, row) for family in families) + " |" for row in rows),
     ]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
+
+
+def replace_table(text: str, table: str) -> str:
+    """Put a table between the README's marks."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + table + END + rest.partition(END)[2]
 
 
 if __name__ == "__main__":
@@ -58,4 +69,5 @@ if __name__ == "__main__":
         found |= read_cells(Path(argument))
     if not found:
         raise SystemExit("No report with a test of a cell; give one of a run of tests/comfy/test_compatibility.py.")
-    OUTPUT.write_text(f"{HEADER}\n{write_table(found)}\n", encoding="utf-8")
+    OUTPUT.write_text(f"{HEADER}\n{write_table(found)}", encoding="utf-8")
+    README.write_text(replace_table(README.read_text(encoding="utf-8"), write_table(found)), encoding="utf-8")
