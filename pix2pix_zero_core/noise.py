@@ -21,6 +21,8 @@ So a gradient step is a linear filter: it multiplies the spectrum of e by 1 - st
 things follow. A step longer than one over that filter's largest gain turns frequencies round, and at the published
 strength of 20 soon overflows on strongly correlated noise; and since L_pair is of fourth order in e, shrinking e lowers
 it as well as whitening does. :func:`decorrelate` therefore shortens such steps and gives every sample its energy back.
+
+All iterations of :func:`regularize` stay in the frequency domain, whose arithmetic is that of `hartley`.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from .hartley import Level, correlation_gradient, pyramid_levels, transform
 from .types import NoiseRegularizer
 
 SMALLEST_SIDE = 8
@@ -55,15 +58,27 @@ def pyramid(eps: Tensor, gain: float = 2.0) -> list[Tensor]:
     Raises:
         ValueError: H or W below 8.
     """
-    if min(eps.shape[-2:]) < SMALLEST_SIDE:
-        raise ValueError(
-            f"The latent is {eps.shape[-1]}x{eps.shape[-2]} (width x height); noise regularisation needs at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}. Use a larger image, or set the regularisation strengths to 0."
-        )
     levels = [eps]
-    while min(levels[-1].shape[-2:]) // 2 >= SMALLEST_SIDE:
+    for _ in pyramid_sizes(*eps.shape[-2:])[1:]:
         levels.append(gain * avg_pool2d(levels[-1], 2))
     return levels
+
+
+def pyramid_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width of every level of a :func:`pyramid`.
+
+    Raises:
+        ValueError: a side below 8.
+    """
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"The latent is {width}x{height} (width x height); noise regularisation needs at least "
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}. Use a larger image, or set the regularisation strengths to 0."
+        )
+    sizes = [(height, width)]
+    while min(sizes[-1]) // 2 >= SMALLEST_SIDE:
+        sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
+    return sizes
 
 
 def auto_correlation(eps: Tensor) -> Tensor:
@@ -107,11 +122,7 @@ def auto_correlation_gradient(eps: Tensor, gain: float = 2.0) -> Tensor:
     Raises:
         ValueError: H or W below 8.
     """
-
-    def along_width(level: Tensor) -> Tensor:
-        return _irfft(_rfft(level) * _gradient_filter(level).unsqueeze(-2), level.shape[-1])
-
-    return _sum_over_levels([along_width(e) + along_width(e.mT).mT for e in pyramid(eps, gain)], gain)
+    return transform(correlation_gradient(transform(eps), _levels(eps, gain))[0])
 
 
 def longest_step(eps: Tensor, gain: float = 2.0) -> Tensor:
@@ -124,12 +135,7 @@ def longest_step(eps: Tensor, gain: float = 2.0) -> Tensor:
     Returns:
         one over the summed largest gains of the gradient's filters, one a channel, (B, C).
     """
-    largest = eps.new_zeros(eps.shape[:2])
-    for p, level in enumerate(pyramid(eps, gain)):
-        for axis in (level, level.mT):
-            # Pooling p times and its adjoint together scale by (gain / 2)^2p.
-            largest = largest + (gain / 2) ** (2 * p) * _gradient_filter(axis).abs().amax(-1)
-    return 1 / largest
+    return 1 / correlation_gradient(transform(eps), _levels(eps, gain))[1]
 
 
 def decorrelate(eps: Tensor, strength: float, gain: float = 2.0) -> Tensor:
@@ -146,10 +152,7 @@ def decorrelate(eps: Tensor, strength: float, gain: float = 2.0) -> Tensor:
     Raises:
         ValueError: H or W below 8.
     """
-    step = longest_step(eps, gain).clamp(max=strength)[..., None, None]
-    moved = eps - step * auto_correlation_gradient(eps, gain)
-    energy, left = (e.square().sum((1, 2, 3), keepdim=True) for e in (eps, moved))
-    return moved * torch.where(left > 0, energy / left, 0).sqrt()
+    return transform(_decorrelate(transform(eps), strength, _levels(eps, gain)))
 
 
 def draw_shifts(eps: Tensor, gain: float = 2.0, generator: torch.Generator | None = None) -> list[list[int]]:
@@ -219,8 +222,9 @@ def kl_loss(eps: Tensor) -> Tensor:
 def kl_gradient(eps: Tensor) -> Tensor:
     """Differentiate :func:`kl_loss` with respect to eps in closed form; (B, C, H, W)."""
     count = eps[0].numel()
-    mean, var = eps.mean((1, 2, 3), keepdim=True), eps.var((1, 2, 3), keepdim=True)
-    return 2 * mean / count + (1 - 1 / (var + 1e-7)) * 2 * (eps - mean) / (count - 1)
+    mean = eps.mean((1, 2, 3), keepdim=True)
+    centred = eps - mean
+    return 2 * mean / count + _kl_factor(centred) * centred
 
 
 def regularize(eps: Tensor, settings: NoiseRegularizer, generator: torch.Generator | None = None) -> Tensor:
@@ -237,16 +241,19 @@ def regularize(eps: Tensor, settings: NoiseRegularizer, generator: torch.Generat
     Raises:
         ValueError: H or W below 8, or a strength so high that the noise overflows.
     """
-    for _ in range(settings.iterations):
-        if settings.strength > 0 and settings.shifts == "all":
-            eps = decorrelate(eps, settings.strength, settings.pool_gain)
-        elif settings.strength > 0:
-            for _ in range(settings.rolls):
+    if settings.strength > 0 and settings.iterations > 0 and settings.shifts == "all":
+        spectrum, levels = transform(eps), _levels(eps, settings.pool_gain)
+        for _ in range(settings.iterations):
+            spectrum = _descend_kl(_decorrelate(spectrum, settings.strength, levels), settings.kl_strength)
+        eps = transform(spectrum)
+    else:
+        for _ in range(settings.iterations):
+            for _ in range(settings.rolls if settings.strength > 0 else 0):
                 shifts = draw_shifts(eps, settings.pool_gain, generator)
                 gradient = shifted_correlation_gradient(eps, shifts, settings.pool_gain)
                 eps = eps - settings.strength / settings.rolls * gradient
-        if settings.kl_strength > 0:
-            eps = eps - settings.kl_strength * kl_gradient(eps)
+            if settings.kl_strength > 0:
+                eps = eps - settings.kl_strength * kl_gradient(eps)
     if not bool(torch.isfinite(eps).all()):
         raise ValueError(
             f"Noise regularisation overflowed: strength {settings.strength} or kl_strength {settings.kl_strength} is "
@@ -255,12 +262,32 @@ def regularize(eps: Tensor, settings: NoiseRegularizer, generator: torch.Generat
     return eps
 
 
-def _gradient_filter(level: Tensor) -> Tensor:
-    """Gain of the gradient's filter along the width at every frequency, (B, C, W // 2 + 1)."""
-    height, width = level.shape[-2:]
-    r = auto_correlation(level)
-    r[..., 0] = 0
-    return _rfft(r).real * (4 / (height * width * (width - 1)))
+def _decorrelate(spectrum: Tensor, strength: float, levels: tuple[Level, ...]) -> Tensor:
+    gradient, largest = correlation_gradient(spectrum, levels)
+    moved = spectrum - (1 / largest).clamp(max=strength)[..., None, None] * gradient
+    energy, left = (s.square().sum((1, 2, 3), keepdim=True) for s in (spectrum, moved))
+    return moved * torch.where(left > 0, energy / left, 0).sqrt()
+
+
+def _descend_kl(spectrum: Tensor, strength: float) -> Tensor:
+    """Take one step down L_KL. A channel's mean is all in its first coefficient, times the root of the pixels."""
+    mean = spectrum[..., :1, :1].mean(1, keepdim=True)
+    centred = spectrum.clone()
+    centred[..., :1, :1] -= mean
+    moved = centred * (1 - strength * _kl_factor(centred))
+    moved[..., :1, :1] += mean * (1 - strength * 2 / spectrum[0].numel())
+    return moved
+
+
+def _kl_factor(centred: Tensor) -> Tensor:
+    """Gradient of L_KL, as a multiple of noise whose mean is 0; (B, 1, 1, 1)."""
+    degrees = centred[0].numel() - 1
+    var = centred.square().sum((1, 2, 3), keepdim=True) / degrees
+    return (1 - 1 / (var + 1e-7)) * (2 / degrees)
+
+
+def _levels(eps: Tensor, gain: float) -> tuple[Level, ...]:
+    return pyramid_levels(tuple(pyramid_sizes(*eps.shape[-2:])), gain, eps.dtype, eps.device)
 
 
 def _sum_over_levels(gradients: list[Tensor], gain: float) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from pix2pix_zero_core import NoiseRegularizer
+from pix2pix_zero_core.hartley import transform
 from pix2pix_zero_core.noise import (
     auto_correlation,
     auto_correlation_gradient,
@@ -66,6 +67,13 @@ def test_fft_sum_equals_brute_force_over_all_rolls(generator):
                     r = (level * level.roll(shift, axis)).mean((-1, -2))
                     expected += r.square().sum(-1) / len(shifts)
         assert torch.allclose(auto_correlation_loss(eps), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_transform_is_its_own_inverse_and_keeps_energy(generator, size):
+    eps = correlated(generator, *size)
+    assert torch.allclose(transform(transform(eps)), eps)
+    assert torch.allclose(energy(transform(eps)), energy(eps))
 
 
 def test_auto_correlation_at_zero_is_the_mean_square(generator):
