@@ -177,7 +177,7 @@ class Pix2PixZero:
         sentences: pairs that the edit direction is averaged over; 0 takes the swapped caption as target instead.
     """
 
-    guidance: MapGuidance = MapGuidance(5.0, "normalized", end=0.8)  # noqa: RUF009 (immutable)
+    guidance: MapGuidance = MapGuidance(7.5, "normalized", end=0.8, applied="after")  # noqa: RUF009 (immutable)
     cfg: float = 5.0
     negative: Negative | Literal["replayed"] = "replayed"
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
@@ -241,6 +241,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "ours_without_replayed_negative": {"negative": "source"},
     "ours_without_replayed_reference": {"replay": False},
     "ours_without_fixed_point": {"fixed_point": 0},
+    "ours_without_move_after_step": {"guidance.applied": "before"},
 }
 """Method id -> what is changed in ours."""
 

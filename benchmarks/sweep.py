@@ -30,7 +30,8 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     ],
     "kl": along("regularizer.kl_strength", 0.0, 2.0, 5.0, 10.0, 20.0),
     "fixed_point": along("fixed_point", 0, 1, 2, 3, 5),
-    "guidance": along("guidance.strength", 0.0, 1.25, 2.5, 5.0, 10.0, 20.0, 40.0),
+    "guidance": along("guidance.strength", 0.0, 1.25, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0),
+    "guidance_applied": combine({"guidance.applied": ("before", "after"), "guidance.end": (0.6, 0.8, 0.9, 1.0)}),
     "guidance_time": [
         {"guidance.start": start, "guidance.end": end}
         for start, end in ((0.0, 0.25), (0.0, 0.5), (0.0, 0.75), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0))

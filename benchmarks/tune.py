@@ -39,7 +39,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "p2p": combine({"cross": (0.4, 0.8), "own": (0.2, 0.4), "cfg": SCALES}),
     "official": combine({"strength": (0.1, 0.3, 1.0, 3.0), "cfg": SCALES}),
     "paper": combine({"guidance.strength": (0.1, 0.3, 1.0, 3.0), "cfg": SCALES}),
-    "ours": combine({"guidance.strength": (2.5, 5.0, 7.5, 10.0), "cfg": (3.0, 4.0, 5.0)}),
+    "ours": combine({"guidance.strength": (5.0, 7.5, 10.0, 15.0), "cfg": (3.0, 4.0, 5.0)}),
 }
 """Method id -> the settings that are tried; those of the publications are among them."""
 

@@ -160,13 +160,36 @@ class GuidedDenoiser(GuiderDenoiser):
     """The guider's own prediction: classifier-free guidance and every patch that acts on it."""
 
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
-        """Ask the guider for x0 with `cond` as its positive conditioning, (B, C, H, W)."""
+        """Ask the guider for x0 with `cond` as its positive conditioning, (B, C, H, W).
+
+        Where gradients are enabled, only the maps of that conditioning carry them; the prediction does not.
+        """
+        if torch.is_grad_enabled():
+            _differentiate_positive(options, x)
+            with torch.no_grad():
+                return self.predict(x.detach(), sigma, cond, options)
         positive = self.guider.conds[TARGET]
         self.guider.conds[TARGET] = self.guider.conds[cond]
         try:
             return self.guider(x, sigma, model_options=options, seed=self.seed)
         finally:
             self.guider.conds[TARGET] = positive
+
+
+def _differentiate_positive(options: dict[str, Any], leaf: Tensor) -> None:
+    """Evaluate the positive row with gradients back to `leaf`, and all else that a guider evaluates without."""
+    evaluate_before = options.get("sampler_calc_cond_batch_function", _evaluate)
+
+    def evaluate(args: dict[str, Any]) -> list[Tensor]:
+        positive, negative = args["conds"]
+        with torch.enable_grad():
+            predictions = evaluate_before({**args, "input": leaf, "conds": [positive, None]})
+        predictions = [prediction.detach() for prediction in predictions]
+        if negative is not None:
+            predictions[1] = evaluate_before({**args, "conds": [None, negative]})[1]
+        return predictions
+
+    options["sampler_calc_cond_batch_function"] = evaluate
 
 
 def replay_negative(model: Any, inversion: Inversion) -> None:

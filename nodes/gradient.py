@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -15,7 +15,6 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from ..pix2pix_zero_core.edit import map_guidance_step
@@ -42,8 +41,8 @@ class GradientStep:
         require_differentiable_attention()
         self.checkpointing = checkpointing
 
-    def __call__(self, denoise: Any, *step: Any) -> tuple[Tensor, Tensor]:
-        """Compute the move of x and the distance before it, as `map_guidance_step` with a `GuiderDenoiser`.
+    def __call__(self, denoise: Any, *step: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute move, distance and prediction as `map_guidance_step` does, with a `GuiderDenoiser`.
 
         Raises:
             OOM_EXCEPTION: out of memory, with the setting to change.
@@ -158,12 +157,35 @@ class _InferenceTensorsAsConstants(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors: list[Tensor] = []
-        tree_map_only(Tensor, tensors.append, (args, kwargs))
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        # This runs for every operation of a UNet: arguments are walked by hand, and reading an attribute is none.
+        differentiable = torch.is_grad_enabled() and func.__name__ != "__get__"
+        if differentiable and any(t.requires_grad for t in _tensors((*args, *kwargs.values()))):
             fixed = _fixed_in_layer if func in LAYERS else _fixed
-            return func(*tree_map_only(Tensor, fixed, args), **tree_map_only(Tensor, fixed, kwargs))
+            return func(*_mapped(fixed, args), **dict(zip(kwargs, _mapped(fixed, kwargs.values()), strict=True)))
         return func(*args, **kwargs)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Find the tensors among an operation's arguments, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _mapped(function: Callable[[Tensor], Tensor], values: Iterable[Any]) -> list[Any]:
+    """Apply a function to them."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return function(value)
+        if isinstance(value, list | tuple):
+            mapped = _mapped(function, value)
+            return mapped if isinstance(value, list) else tuple(mapped)
+        return value
+
+    return [of(value) for value in values]
 
 
 def _fixed(t: Tensor) -> Tensor:

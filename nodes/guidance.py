@@ -2,7 +2,7 @@
 
 Two wrappers on a cloned ModelPatcher. OUTER_SAMPLE adds the source text to the guider's conditionings, so that the
 stock code prepares it like the others. SAMPLER_SAMPLE puts the picture's inverted noise where the sampler would start
-from random noise, and runs the sampler one step at a time, moving the latent before each. The wrappers compose with
+from random noise, and runs the sampler one step at a time, moving the latent after each. The wrappers compose with
 those of other packs, under KSampler and under every guider.
 """
 
@@ -22,7 +22,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..pix2pix_zero_core import Inversion, MapGuidance, guidance_move, guided_steps
+from ..pix2pix_zero_core import Inversion, MapGuidance, carried, guidance_move, guided_steps
 from .bridge import (
     GUIDANCE,
     NEGATIVE,
@@ -144,6 +144,11 @@ def guidance_inputs() -> list[Any]:
     ]
 
 
+def map_guidance(strength: float, unit: str, start: float, end: float) -> MapGuidance:
+    """Read the widgets of :func:`guidance_inputs`. The move follows the step, the faster of the two orders."""
+    return MapGuidance(strength, unit, start, end, "after")  # pyright: ignore[reportArgumentType]
+
+
 class CrossAttnGuidance(io.ComfyNode):
     """Cross-attention guidance as a patch of the model (arXiv:2302.03027, section 3.3)."""
 
@@ -180,7 +185,7 @@ class CrossAttnGuidance(io.ComfyNode):
         finest_layer: int = 1,
         negative_from: str = NEGATIVES[0],
     ) -> io.NodeOutput:
-        settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
+        settings = map_guidance(guidance, unit, guidance_start, guidance_end)
         sampling = GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer, negative_from)
         return io.NodeOutput(sampling.patch(model))
 
@@ -220,7 +225,7 @@ class CrossAttnGuider(io.ComfyNode):
         finest_layer: int = 1,
         negative_from: str = NEGATIVES[0],
     ) -> io.NodeOutput:
-        settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
+        settings = map_guidance(guidance, unit, guidance_start, guidance_end)
         sampling = GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer, negative_from)
         guider = comfy.samplers.CFGGuider(sampling.patch(model))
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative})
@@ -312,17 +317,19 @@ class GuidedSampling:
         denoise = GuiderDenoiser(guider, extra_args, self.finest_layer)
         x, begin = latent_image + noise * unit_noise(sigmas), 0
         while begin < total:
+            move = torch.zeros_like(x)
             if active[begin]:
+                end = begin + 1
                 move = guidance_move(
                     denoise, x, sigmas[begin], SOURCE, TARGET, self.inversion, self.guidance, self.step
                 )
-                x = x + (move if denoise_mask is None else move * denoise_mask)
-                end = begin + 1
+                move = carried(move, sigmas[begin], sigmas[end])
             else:
                 end = next((step for step in range(begin, total) if active[step]), total)
             part, report = sigmas[begin : end + 1], _numbered(callback, begin, total)
             noise = (x - latent_image) / unit_noise(part)
             x = executor(guider, part, extra_args, report, noise, latent_image, denoise_mask, True)
+            x = x + (move if denoise_mask is None else move * denoise_mask)
             begin = end
         return x
 

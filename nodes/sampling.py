@@ -27,7 +27,7 @@ from .bridge import (
     require_inversion_of,
 )
 from .gradient import CHECKPOINTING, GradientStep
-from .guidance import NEGATIVES, edit_inputs
+from .guidance import NEGATIVES, edit_inputs, map_guidance
 from .types import CATEGORY, InversionType, search_aliases
 
 
@@ -75,7 +75,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         require_cross_attention_model(model)
         require_inversion_of(model, inversion)
-        settings = MapGuidance(guidance, unit, guidance_start, guidance_end)  # pyright: ignore[reportArgumentType]
+        settings = map_guidance(guidance, unit, guidance_start, guidance_end)
         sampler = _Editor(model, inversion, settings, GradientStep(checkpointing), finest_layer)
         guided = model.clone()
         if negative_from == "inversion":
@@ -127,7 +127,7 @@ class _Editor(comfy.samplers.Sampler):
             start,
             SOURCE,
             TARGET,
-            guided=GuidedDenoiser(guider, extra_args),
+            guided=GuidedDenoiser(guider, extra_args, self.finest_layer),
             guidance=self.guidance,
             guide=self.step,
             on_step=on_step,

@@ -8,7 +8,7 @@ H and W latent height and width, h attention heads, N queries, L tokens, D embed
 """
 
 from .directions import EditDirection
-from .edit import ClassifierFreeGuidance, ReplayedGuidance, edit, reconstruct
+from .edit import ClassifierFreeGuidance, ReplayedGuidance, carried, edit, reconstruct
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
 from .types import (
@@ -36,6 +36,7 @@ __all__ = [
     "Prediction",
     "ReplayedGuidance",
     "StepInfo",
+    "carried",
     "edit",
     "guidance_move",
     "guided_steps",

@@ -7,7 +7,7 @@ Parmar et al. (2023), arXiv:2302.03027, section 3.3. At every sigma, descending:
     x_next  = x + (sigma_next - sigma) (x - D(x, sigma, target)) / sigma
 
 The factor 1 + sigma^2 makes the strength a step on the VP latent, the paper's unit: x = x_vp sqrt(1 + sigma^2) enters
-once through the chain rule and once through the step itself.
+once through the chain rule and once through the step itself. `MapGuidance.applied` can put the move after the step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .types import (
     predict,
 )
 
-GuidanceStep = Callable[[Denoiser, Tensor, Tensor, Any, AttentionMaps, MapGuidance], tuple[Tensor, Tensor]]
+GuidanceStep = Callable[[Denoiser, Tensor, Tensor, Any, AttentionMaps, MapGuidance], tuple[Tensor, Tensor, Tensor]]
 """What `map_guidance_step` is. A framework passes its own, to prepare the model for gradients before calling that."""
 
 
@@ -67,7 +67,8 @@ class ClassifierFreeGuidance:
         positive = self.denoise(x, sigma, cond, maps=maps)
         if self.scale == 1:
             return positive
-        negative = self.denoise(x, sigma, self.negative)
+        with torch.no_grad():  # the maps, which are differentiated, are those of the positive row
+            negative = self.denoise(x, sigma, self.negative)
         return Prediction(negative.denoised + self.scale * (positive.denoised - negative.denoised), positive.maps)
 
 
@@ -120,6 +121,11 @@ def _check_scale(scale: float) -> None:
 def euler_step(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """Follow the probability-flow ODE from sigma to sigma_next: DDIM with eta = 0, in VE coordinates."""
     return x + (x - denoised) / sigma * (sigma_next - sigma)
+
+
+def carried(move: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Take a move of x from sigma to sigma_next: on the VP latent it is the same at either level."""
+    return move * ((1 + sigma_next**2) / (1 + sigma**2)).sqrt()
 
 
 @torch.no_grad()
@@ -187,9 +193,9 @@ def edit(
     x = reference = inversion.noise
     trajectory, sigmas = inversion.trajectory, inversion.sigmas.to(x)
     total, losses = len(sigmas) - 1, list[Tensor]()
-    of_one_step = guidance.of_one_step(total)
+    of_one_step, after = guidance.of_one_step(total), guidance.applied == "after"
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        active, loss = guidance.covers(index, total), None
+        active, loss, late_move = guidance.covers(index, total), None, torch.zeros_like(x)
         reference_maps: AttentionMaps = {}
         if trajectory is None:
             prediction = predict(guided, reference, sigma, source, maps=active)
@@ -197,24 +203,27 @@ def edit(
             reference = euler_step(reference, prediction.denoised, sigma, sigma_next)
         elif active:
             reference_maps = predict(denoise, trajectory[index], sigma, source, maps=True).maps
-        if active:
-            move, loss = guide(denoise, x, sigma, target, reference_maps, of_one_step)
-            x = x + move
-        denoised = predict(guided, x, sigma, target).denoised
+        if active and after:
+            late_move, loss, denoised = guide(guided, x, sigma, target, reference_maps, of_one_step)
+        else:
+            if active:
+                move, loss, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step)
+                x = x + move
+            denoised = predict(guided, x, sigma, target).denoised
         if on_step is not None:
             on_step(StepInfo(index, total, float(sigma), x, denoised, loss))
-        x = euler_step(x, denoised, sigma, sigma_next)
+        x = euler_step(x, denoised, sigma, sigma_next) + carried(late_move, sigma, sigma_next)
         losses.append(x.new_zeros(len(x)) if loss is None else loss)
     return Edit(x, reference if trajectory is None else trajectory[-1], torch.stack(losses))
 
 
 def map_guidance_step(
     denoise: Denoiser, x: Tensor, sigma: Tensor, target: Any, reference_maps: AttentionMaps, guidance: MapGuidance
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the move of a latent down the gradient of its cross-attention distance to the reference.
 
     Args:
-        denoise: the model, one row a sample.
+        denoise: the model; its maps are one row a sample.
         x: edited latent, (B, C, H, W).
         sigma: its level, scalar.
         target: conditioning of the edited image.
@@ -222,15 +231,16 @@ def map_guidance_step(
         guidance: what this one step applies; see `MapGuidance.of_one_step`.
 
     Returns:
-        what to add to x, (B, C, H, W), and the distance L_xa before it, (B,).
+        what to add to x, (B, C, H, W), the distance L_xa before it, (B,), and the prediction of x0, (B, C, H, W).
 
     Raises:
-        ValueError: the gradient holds NaN or Inf, or the maps do not match or are not differentiable.
+        ValueError: gradient or prediction hold NaN or Inf, or the maps do not match or are not differentiable.
     """
     # ComfyUI runs nodes in inference mode, which enable_grad alone does not leave.
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
-        maps = denoise(leaf, sigma.repeat(len(x)), target, maps=True).maps
+        prediction = denoise(leaf, sigma.repeat(len(x)), target, maps=True)
+        maps, denoised = prediction.maps, prediction.denoised.detach()
         loss = map_distance(maps, reference_maps)
         if not loss.requires_grad:
             raise ValueError(
@@ -238,10 +248,11 @@ def map_guidance_step(
                 "gradients wherever gradients are enabled; do not wrap it in no_grad or inference_mode."
             )
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    check_latent(denoised, f"The model's prediction at sigma {float(sigma):.4g}")
     check_latent(gradient, f"The gradient of the attention distance at sigma {float(sigma):.4g}")
     if guidance.unit == "paper":
-        return -guidance.strength * (1 + sigma**2) * gradient, loss.detach()
+        return -guidance.strength * (1 + sigma**2) * gradient, loss.detach(), denoised
     rms = gradient.square().mean((1, 2, 3)).sqrt()
     length = guidance.strength * mean_map_distance(maps, reference_maps).detach().sqrt() * (1 + sigma**2).sqrt()
     scale = torch.where(rms > 0, length / rms, 0)
-    return -scale[:, None, None, None] * gradient, loss.detach()
+    return -scale[:, None, None, None] * gradient, loss.detach(), denoised

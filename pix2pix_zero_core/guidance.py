@@ -1,8 +1,8 @@
 """Cross-attention guidance between the steps of a sampler that this package does not run.
 
-`edit` moves x and then takes Euler's step. Another sampler can be led in the same way: it takes one step at a time,
-and before each of them x moves. The reference is the point of the inversion's trajectory at the level where the step
-begins, so the sampler's grid need not be that of the inversion.
+`edit` takes Euler's step and moves x, or the other way round. Another sampler can be led in the same way: it takes one
+step at a time, and x moves before or after each. The reference is the point of the inversion's trajectory at the level
+where the step begins, so the sampler's grid need not be that of the inversion.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def guidance_move(
     guidance: MapGuidance,
     guide: GuidanceStep = map_guidance_step,
 ) -> Tensor:
-    """Compute the move that brings x's attention back to the inverted picture's, before a step from sigma.
+    """Compute the move that brings x's attention back to the inverted picture's, at the begin of a step from sigma.
+
+    A move that is applied after the step is to be :func:`carried` to the level where that ends.
 
     Args:
         denoise: the model, one row a sample, with maps and gradients.
@@ -63,5 +65,5 @@ def guidance_move(
     reference = inversion.latent_at(float(sigma)).to(x)
     reference_maps = predict(denoise, reference, sigma, source, maps=True).maps
     of_one_step = guidance.of_one_step(len(inversion.sigmas) - 1)
-    move, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step)
+    move, _, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step)
     return move

@@ -149,8 +149,8 @@ def edit(
         denoised = ref_negative.denoised + scale * (ref_positive.denoised - ref_negative.denoised)
         reference = euler_step(reference, denoised, sigma, sigma_next)
 
-        move_negative, loss_negative = map_guidance_step(denoise, x, sigma, negative, ref_negative.maps, half)
-        move_positive, loss_positive = map_guidance_step(denoise, x, sigma, target, ref_positive.maps, half)
+        move_negative, loss_negative, _ = map_guidance_step(denoise, x, sigma, negative, ref_negative.maps, half)
+        move_positive, loss_positive, _ = map_guidance_step(denoise, x, sigma, target, ref_positive.maps, half)
         x_negative, x_positive = x + move_negative, x + move_positive
         eps_negative = (x_negative - predict(denoise, x_negative, sigma, negative).denoised) / sigma
         eps_positive = (x_positive - predict(denoise, x_positive, sigma, target).denoised) / sigma

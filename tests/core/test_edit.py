@@ -20,7 +20,7 @@ from pix2pix_zero_core.attention import map_distance, mean_map_distance
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
 
 OFF = MapGuidance(strength=0)
-GUIDANCES = [MapGuidance(3.0), MapGuidance(0.5, "normalized")]
+GUIDANCES = [MapGuidance(3.0), MapGuidance(0.5, "normalized"), MapGuidance(0.5, "normalized", applied="after")]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_paper_step_is_the_gradient_step_on_the_vp_latent(model, inversion, sour
     """Checked against autograd in VP coordinates, which the factor 1 + sigma^2 stands for."""
     x, sigma = inversion.noise, inversion.sigmas[1]
     reference = model(inversion.trajectory[1], sigma.expand(2), source, maps=True).maps
-    move, loss = map_guidance_step(model, x, sigma, target, reference, MapGuidance(0.1))
+    move, loss, _ = map_guidance_step(model, x, sigma, target, reference, MapGuidance(0.1))
     root = (1 + sigma**2).sqrt()
     x_vp = (x / root).requires_grad_()
     distance = map_distance(model(x_vp * root, sigma.expand(2), target, maps=True).maps, reference)
@@ -114,8 +114,8 @@ def test_normalized_step_has_the_promised_length_and_direction(model, inversion,
     x, sigma = inversion.noise, inversion.sigmas[1]
     reference = model(x, sigma.expand(2), source, maps=True).maps
     maps = model(x, sigma.expand(2), target, maps=True).maps
-    paper, _ = map_guidance_step(model, x, sigma, target, reference, MapGuidance(1.0))
-    move, _ = map_guidance_step(model, x, sigma, target, reference, MapGuidance(0.7, "normalized"))
+    paper, _, _ = map_guidance_step(model, x, sigma, target, reference, MapGuidance(1.0))
+    move, _, _ = map_guidance_step(model, x, sigma, target, reference, MapGuidance(0.7, "normalized"))
     in_vp = move / (1 + sigma**2).sqrt()
     assert torch.allclose(rms(in_vp), 0.7 * mean_map_distance(maps, reference).sqrt())
     cosine = torch.nn.functional.cosine_similarity(move.flatten(1), paper.flatten(1))
@@ -152,6 +152,32 @@ def test_one_guided_step_written_out(model, random, source, target):
     result = edit(model, first, source, target, guided=guided, guidance=MapGuidance(0.5))
     assert torch.allclose(result.edited, expected)
     assert torch.allclose(result.reference, plain_euler(model, x, first.sigmas, source))
+
+
+def test_one_step_with_the_move_after_it_written_out(model, random, source, target):
+    first = Inversion(random.noise, random.sigmas[:2])
+    guided = ClassifierFreeGuidance(model, negative=source, scale=4.0)
+    x, (sigma, sigma_next) = first.noise, first.sigmas
+    level = sigma.expand(2)
+    leaf = x.clone().requires_grad_()
+    reference = model(x, level, source, maps=True).maps
+    (gradient,) = torch.autograd.grad(map_distance(model(leaf, level, target, maps=True).maps, reference).sum(), leaf)
+    move_of_vp = -0.5 * (1 + sigma**2).sqrt() * gradient
+    negative, positive = (model(x, level, cond).denoised for cond in (source, target))
+    expected = euler_step(x, negative + 4 * (positive - negative), sigma, sigma_next)
+    expected = expected + move_of_vp * (1 + sigma_next**2).sqrt()
+    result = edit(model, first, source, target, guided=guided, guidance=MapGuidance(0.5, applied="after"))
+    assert torch.allclose(result.edited, expected)
+    assert result.edited.sub(euler_step(x, positive, sigma, sigma_next)).abs().max() > 1e-4
+
+
+def test_a_move_after_the_step_spares_a_row_and_differentiates_one(model, inversion, source, target):
+    model.calls.clear()
+    guided = ClassifierFreeGuidance(model, negative=source, scale=4.0)
+    edit(model, inversion, source, target, guided=guided, guidance=MapGuidance(0.1, end=0.5, applied="after"))
+    per_step = [[call for call in model.calls if call[0] == float(s)] for s in inversion.sigmas[:-1]]
+    reference, gradient, row = (True, False), (True, True), (False, False)
+    assert [[call[1:] for call in calls] for calls in per_step] == [[reference, gradient, row]] * 3 + [[row, row]] * 3
 
 
 @pytest.mark.parametrize("guidance", GUIDANCES)
@@ -291,6 +317,7 @@ def test_bad_cfg(model, source, scale):
     [
         ({"strength": -0.1}, r"strength is -0\.1; it must be a finite number >= 0 \(0 turns guidance off\)"),
         ({"strength": math.nan}, "strength is nan"),
+        ({"applied": "during"}, 'applied is \'during\'; it must be "before" or "after"'),
         ({"unit": "pixels"}, 'unit is \'pixels\'; it must be "paper" or "normalized"'),
         ({"start": 0.6, "end": 0.4}, r"start is 0\.6 and end is 0\.4; .* 0 <= start <= end <= 1"),
         ({"end": 1.5}, r"end is 1\.5"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2pix_zero_core import Inversion, MapGuidance, edit, guidance_move, guided_steps, invert
+from pix2pix_zero_core import Inversion, MapGuidance, carried, edit, guidance_move, guided_steps, invert
 from pix2pix_zero_core.edit import euler_step
 from pix2pix_zero_core.schedule import step_at
 
@@ -20,19 +20,23 @@ def inversion(model: Any, source: Tensor, sigmas: Tensor, generator: torch.Gener
     return invert(model, x0, source, sigmas)
 
 
+@pytest.mark.parametrize("applied", ["before", "after"])
 @pytest.mark.parametrize("unit", ["paper", "normalized"])
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.2, 0.6), (0.5, 0.5)])
 def test_eulers_method_with_moves_is_edit(
-    model: Any, inversion: Inversion, source: Tensor, target: Tensor, unit: Any, start: float, end: float
+    model: Any, inversion: Inversion, source: Tensor, target: Tensor, unit: Any, start: float, end: float, applied: Any
 ):
-    guidance = MapGuidance(0.3, unit, start, end)
+    guidance = MapGuidance(0.3, unit, start, end, applied)
     expected = edit(model, inversion, source, target, guidance=guidance).edited
     x = inversion.noise
     active = guided_steps(inversion.sigmas, inversion, guidance)
     for (sigma, sigma_next), guided in zip(pairwise(inversion.sigmas), active, strict=True):
-        if guided:
-            x = x + guidance_move(model, x, sigma, source, target, inversion, guidance)
+        move = guidance_move(model, x, sigma, source, target, inversion, guidance) if guided else torch.zeros_like(x)
+        if applied == "before":
+            x = x + move
         x = euler_step(x, model(x, sigma.expand(len(x)), target).denoised, sigma, sigma_next)
+        if applied == "after":
+            x = x + carried(move, sigma, sigma_next)
     torch.testing.assert_close(x, expected, rtol=0, atol=0)
     plain = edit(model, inversion, source, target, guidance=MapGuidance(0)).edited
     assert torch.equal(x, plain) == (start == end)
