@@ -177,8 +177,8 @@ class Pix2PixZero:
         sentences: pairs that the edit direction is averaged over; 0 takes the swapped caption as target instead.
     """
 
-    guidance: MapGuidance = MapGuidance(7.5, "normalized", end=0.8, applied="after")  # noqa: RUF009 (immutable)
-    cfg: float = 5.0
+    guidance: MapGuidance = MapGuidance(5.0, "normalized", end=0.8, applied="after")  # noqa: RUF009 (immutable)
+    cfg: float = 3.0
     negative: Negative | Literal["replayed"] = "replayed"
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1

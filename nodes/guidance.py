@@ -70,11 +70,12 @@ def edit_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "cfg",
-            default=5.0,
+            default=3.0,
             min=0.0,
             max=100.0,
             step=0.1,
-            tooltip="How strongly the target text is followed.",
+            tooltip="How strongly the target text is followed. With Stable Diffusion begin at 5, the published scale, and "
+            "guidance 7.5.",
         ),
         *guidance_inputs(),
     ]
@@ -89,8 +90,8 @@ def guidance_inputs() -> list[Any]:
             min=0.0,
             max=1000.0,
             step=0.01,
-            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. "
-            "0 is plain sampling.",
+            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. A higher cfg "
+            "needs more of it. 0 is plain sampling.",
         ),
         io.Combo.Input(
             "unit",
@@ -113,7 +114,8 @@ def guidance_inputs() -> list[Any]:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="Fraction of the inversion's steps after which guidance ends; ending early is faster.",
+            tooltip="Fraction of the inversion's steps after which guidance ends. Ending early is faster; at 1 nothing "
+            "corrects the last moves any more.",
         ),
         io.Combo.Input(
             "checkpointing",

@@ -88,7 +88,7 @@ class ReplayedGuidance:
     Attributes:
         denoise: the model.
         inversion: of the picture, with its trajectory.
-        scale: as in :class:`ClassifierFreeGuidance`; 1 is the plain model.
+        scale: as in :class:`ClassifierFreeGuidance`; 1 is the plain model. Less is needed here.
 
     Raises:
         ValueError: scale is negative or not finite, or the inversion has no trajectory.
@@ -96,7 +96,7 @@ class ReplayedGuidance:
 
     denoise: Denoiser
     inversion: Inversion
-    scale: float = 5.0
+    scale: float = 3.0
 
     def __post_init__(self) -> None:
         """Validate scale and trajectory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from run import PACK
@@ -21,6 +22,7 @@ class Model(NamedTuple):
         side: width and height that it was trained on, pixels.
         blip: a folder in models/blip.
         edit: a named edit, from cat to dog.
+        sampling: settings of the guided sampler other than its defaults.
         url: where the file is; empty for what comes with the pack.
     """
 
@@ -29,16 +31,21 @@ class Model(NamedTuple):
     side: int
     blip: str
     edit: str
+    sampling: Mapping[str, float] = MappingProxyType({})
     url: str = ""
 
 
 TINY_ZOO = Model("Load Tiny Zoo", "tiny_zoo.safetensors", 128, "tiny_zoo", "tiny_zoo/cat2dog")
+PUBLISHED_SCALE = {"cfg": 5.0, "guidance": 7.5}
+"""Of classifier-free guidance with Stable Diffusion, and as much guidance of the maps as that needs on Tiny Zoo."""
+
 SD15 = Model(
     "Load Stable Diffusion 1.5",
     "v1-5-pruned-emaonly-fp16.safetensors",
     512,
     "blip-image-captioning-base",
     "cat2dog",
+    PUBLISHED_SCALE,
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
 )
 SDXL = Model(
@@ -47,6 +54,7 @@ SDXL = Model(
     1024,
     "blip-image-captioning-base",
     "cat2dog",
+    PUBLISHED_SCALE,
     "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
 )
 
@@ -175,7 +183,7 @@ def one_edit(model: Model, note: Note) -> Graph:
     direction = g.direction(model.edit)
     target = g.turn(g.source, direction, caption=g.said)
     inversion = g.invert(g.latent, g.source)
-    sampler = g.sample(inversion, g.source, target["target"])
+    sampler = g.sample(inversion, g.source, target["target"], **model.sampling)
     reconstructed, edited = g.decode(inversion["reconstruction"]), g.decode(sampler["edited"])
     saved = [
         g.save(g.picture, "source"),
@@ -354,7 +362,8 @@ def generated_edit(model: Model, prompt: str, note: Note) -> Graph:
     direction = g.direction(model.edit)
     target = g.turn(source["CONDITIONING"], direction)
     inversion = g.invert(drawn["LATENT"], source["CONDITIONING"])
-    sampler = g.sample(inversion, source["CONDITIONING"], target["target"], negative=empty["CONDITIONING"])
+    changed = {"negative": empty["CONDITIONING"], **model.sampling}
+    sampler = g.sample(inversion, source["CONDITIONING"], target["target"], **changed)
     picture, reconstructed, edited = (
         g.decode(latent) for latent in (drawn["LATENT"], inversion["reconstruction"], sampler["edited"])
     )

@@ -97,7 +97,7 @@ GUIDED_EDIT: Mapping[str, Input] = {
     "source": Socket("CONDITIONING"),
     "target": Socket("CONDITIONING"),
     "negative": Socket("CONDITIONING"),
-    "cfg": Widget("FLOAT", 5.0),
+    "cfg": Widget("FLOAT", 3.0),
     "guidance": Widget("FLOAT", 5.0),
     "unit": Widget("COMBO", "normalized"),
     "guidance_start": Widget("FLOAT", 0.0),

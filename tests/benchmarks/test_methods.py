@@ -51,10 +51,10 @@ ROWS = {  # what a method costs a sample in STEPS steps
     "p2p": (PromptToPrompt(), STEPS + 3 * STEPS),
     "official": (TUNED["official"], (STEPS - 2) + (2 + 2 * 3 + 2) * STEPS),
     "paper": (TUNED["paper"], STEPS + (2 + 3 + 2) * STEPS),
-    "ours": (Pix2PixZero(), (1 + STEPS) + (1 + 3 + 1) * STEPS),
-    "ours, with the source as negative": (Pix2PixZero(negative="source"), (1 + STEPS) + (1 + 3 + 2) * STEPS),
+    "ours": (Pix2PixZero(), (1 + STEPS) + (1 + 3) * STEPS),
+    "ours, with the source as negative": (Pix2PixZero(negative="source"), (1 + STEPS) + (1 + 3 + 1) * STEPS),
     "ours, explicit and unguided": (Pix2PixZero(guidance=MapGuidance(0), fixed_point=0), STEPS + STEPS),
-    "ours, with steps of its own": (Pix2PixZero(steps=2), (1 + 2) + (1 + 3 + 1) * 2),
+    "ours, with steps of its own": (Pix2PixZero(steps=2), (1 + 2) + (1 + 3) * 2),
 }
 
 
@@ -85,7 +85,7 @@ def test_ours_without_all_its_parts_is_ddim_with_a_word_swap(model: TinyZoo, pro
     bare = Pix2PixZero()
     for changes in ABLATION.values():
         bare = adjust(bare, changes)
-    assert difference(bare, DdimWordSwap(), model, problem) < 1e-3
+    assert difference(bare, DdimWordSwap(cfg=bare.cfg), model, problem) < 1e-3
 
 
 def test_sdedit_starts_from_noise_at_its_strength(model: TinyZoo, problem: Problem) -> None:

@@ -92,11 +92,11 @@ def distances(pack: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, f
 
     def measure(
         self: Any, denoise: Any, x: Tensor, sigma: Tensor, target: Any, reference: Any, guidance: Any
-    ) -> tuple[Tensor, Tensor]:
-        move, before = step(self, denoise, x, sigma, target, reference, guidance)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        move, before, denoised = step(self, denoise, x, sigma, target, reference, guidance)
         after = map_distance(denoise(x + move, sigma.expand(len(x)), target, maps=True).maps, reference)
         measured.append((float(before.sum()), float(after.sum())))
-        return move, before
+        return move, before, denoised
 
     monkeypatch.setattr(pack.nodes.gradient.GradientStep, "__call__", measure)
     return measured

@@ -231,6 +231,24 @@ def test_the_weights_are_not_copied(in_process: Any, inversion: Any, pack: Any, 
     assert weights and set(weights.values()) <= kept
 
 
+@pytest.mark.parametrize("negative_from", ["inversion", "text"])
+def test_only_the_positive_row_is_differentiated(in_process: Any, inversion: Any, negative_from: str):
+    rows: set[tuple[bool, int]] = set()
+
+    def count(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        rows.add((torch.is_grad_enabled(), len(inputs[0])))
+
+    hook = in_process.model.model.diffusion_model.register_forward_pre_hook(count)
+    try:
+        in_process.sample(inversion, negative_from=negative_from, guidance_end=0.5)
+    finally:
+        hook.remove()
+    alone, both = (True, 1), (False, 2)
+    assert alone in rows
+    assert (True, 2) not in rows
+    assert (both in rows) == (negative_from == "text")
+
+
 def test_a_model_that_is_partly_loaded(in_process: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch):
     """Where memory is low, weights come to the device one by one, and LoRAs are added to them on the way."""
     import comfy.model_patcher

@@ -1,0 +1,261 @@
+"""Ideas of later work, tried on top of ours: `python -m benchmarks.trials`, on validation scenes.
+
+Each is ours with one thing changed. What gains becomes a setting of the core and a row of the ablation; the others stay
+here, for who would try them on another model. Writes `results/trials.md`. Interrupted, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, pad
+
+from pix2pix_zero_core import (
+    AttentionMaps,
+    Denoiser,
+    Inversion,
+    MapGuidance,
+    Prediction,
+    ReplayedGuidance,
+    edit,
+    invert,
+)
+from pix2pix_zero_core.attention import attention_probabilities
+from pix2pix_zero_core.edit import GuidanceStep, map_guidance_step
+from pix2pix_zero_core.schedule import ddim_sigmas, step_at
+from pix2pix_zero_core.types import predict
+
+from .cells import RESULTS, Bench, add_options, write_text
+from .methods import Counted, Pix2PixZero, adjust
+from .report import table
+from .tasks import PAPER_TASKS, TASKS, Problem
+from .tune import read_settings, try_out
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Ours as it is; what is derived from it changes one of its parts.
+
+    Attributes:
+        ours: settings.
+    """
+
+    ours: Pix2PixZero
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit as a `Method`."""
+        sigmas, source = ddim_sigmas(denoise.model.sigmas, problem.steps), problem.source
+        inversion = invert(
+            denoise, problem.x0, source, sigmas, self.ours.regularizer, fixed_point=self.ours.fixed_point
+        )
+        model = self.model(denoise, problem, inversion)
+        return edit(
+            model,
+            inversion,
+            source,
+            self.target(problem),
+            guided=self.guided(model, problem, inversion),
+            guidance=self.ours.guidance,
+            guide=self.guide(inversion),
+        ).edited
+
+    def target(self, problem: Problem) -> Tensor:
+        """Embeddings of the edited pictures, (B, 77, D)."""
+        return problem.target(self.ours.sentences)
+
+    def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What predicts and has maps."""
+        return denoise
+
+    def guided(self, model: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What takes the steps."""
+        return ReplayedGuidance(model, inversion, self.ours.cfg)
+
+    def guide(self, inversion: Inversion) -> GuidanceStep:
+        """What computes a move."""
+        return map_guidance_step
+
+
+@dataclass(frozen=True)
+class ScaledDirection(Trial):
+    """A direction scaled for each picture, so that its text ends as far along it as the caption with the word swapped.
+
+    After Concept Lancet (Luo et al., CVPR 2025), which asks how much of the concept is in the picture's text.
+    """
+
+    def target(self, problem: Problem) -> Tensor:
+        """Embeddings of the edited pictures, (B, 77, D)."""
+        direction = problem.shifts[: self.ours.sentences].mean(0)
+        along = ((problem.swapped - problem.source) * direction).sum((1, 2)) / direction.square().sum()
+        return problem.source + along[:, None, None] * direction
+
+
+@dataclass(frozen=True)
+class PromptInterpolation(Trial):
+    """The text turns gradually, as in PIC (Lee et al., ECCV 2024).
+
+    Attributes:
+        share: of the steps after which it has arrived at the target.
+    """
+
+    share: float = 0.5
+
+    def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What predicts and has maps."""
+
+        def interpolated(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            way = step_at(inversion.sigmas, float(sigma[0])) / problem.steps / self.share
+            return denoise(x, sigma, problem.source + min(1.0, way) * (cond - problem.source), maps=maps)
+
+        return interpolated
+
+
+@dataclass(frozen=True)
+class NoiseCorrection(Trial):
+    """The source text's noise at the edited latent as negative, corrected by what the inversion recorded (PIC)."""
+
+    def guided(self, model: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What takes the steps."""
+
+        def corrected(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            positive = model(x, sigma, cond, maps=maps)
+            with torch.no_grad():
+                negative = model(x, sigma, problem.source)
+            recorded = x - sigma[0] * inversion.noise_at(float(sigma[0]))
+            return Prediction(recorded + self.ours.cfg * (positive.denoised - negative.denoised), positive.maps)
+
+        return corrected
+
+
+@dataclass(frozen=True)
+class LocalBlend(Trial):
+    """Where source and target predict alike, the latent stays on the source's way, as in prompt-to-prompt's blend.
+
+    Attributes:
+        threshold: of their difference, as a share of its largest.
+    """
+
+    threshold: float = 0.3
+
+    def guided(self, model: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What takes the steps."""
+        guidance = ReplayedGuidance(model, inversion, self.ours.cfg)
+
+        def blended(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            prediction, recorded = guidance(x, sigma, cond, maps=maps), inversion.noise_at(float(sigma[0]))
+            kept = x - sigma[0] * recorded
+            change = (prediction.denoised - kept).detach().abs().mean(1, keepdim=True)
+            smooth = avg_pool2d(pad(change, (1, 1, 1, 1), mode="replicate"), 3, 1)
+            mask = (smooth > self.threshold * smooth.amax((2, 3), keepdim=True)).to(x)
+            return Prediction(mask * prediction.denoised + (1 - mask) * kept, prediction.maps)
+
+        return blended
+
+
+@dataclass(frozen=True)
+class SelfAttention(Trial):
+    """Guidance holds the self-attention maps of one resolution, too, or those alone.
+
+    Attributes:
+        side: of these maps, latent pixels.
+        cross: whether the cross-attention maps are held as well.
+    """
+
+    side: int = 8
+    cross: bool = True
+
+    def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What predicts and has maps."""
+        unet = denoise.model.unet
+
+        def with_own(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            own: dict[Hashable, Tensor] = {}
+
+            def record(layer: Any, inputs: tuple[Tensor, ...]) -> None:
+                if inputs[0].shape[1] == self.side**2:
+                    projected = layer.to_q(inputs[0]), layer.to_k(inputs[0])
+                    q, k = (t.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for t in projected)
+                    own[layer] = attention_probabilities(q, k)
+
+            layers: list[nn.Module] = [layer for name, layer in unet.named_modules() if name.endswith("attn1")]
+            hooks = [layer.register_forward_pre_hook(record) for layer in layers if maps]
+            try:
+                prediction = denoise(x, sigma, cond, maps=maps and self.cross)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            return Prediction(prediction.denoised, {**prediction.maps, **own})
+
+        return with_own
+
+
+@dataclass(frozen=True)
+class Scheduled(Trial):
+    """Guidance with a weight a step, its total unchanged (SAGE, T-GATE).
+
+    Attributes:
+        weights: "decaying" falls linearly to 0 where guidance ends; "every second" leaves out each other step.
+    """
+
+    weights: str = "decaying"
+
+    def guide(self, inversion: Inversion) -> GuidanceStep:
+        """What computes a move."""
+        total = len(inversion.sigmas) - 1
+
+        def step(
+            denoise: Denoiser, x: Tensor, sigma: Tensor, target: Any, maps: AttentionMaps, guidance: MapGuidance
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            index = step_at(inversion.sigmas, float(sigma))
+            if self.weights == "every second" and index % 2:
+                return torch.zeros_like(x), x.new_zeros(len(x)), predict(denoise, x, sigma, target).denoised
+            weight = 2.0 if self.weights == "every second" else 2 * (1 - index / (guidance.end * total))
+            move, loss, denoised = map_guidance_step(denoise, x, sigma, target, maps, guidance)
+            return weight * move, loss, denoised
+
+        return step
+
+
+def trials(ours: Pix2PixZero) -> dict[str, Trial]:
+    """What is tried, under its name in the table."""
+    half = adjust(ours, {"guidance.strength": ours.guidance.strength / 2})
+    return {
+        "ours": Trial(ours),
+        "direction scaled per picture": ScaledDirection(ours),
+        "prompt interpolation over half of the steps": PromptInterpolation(ours),
+        "noise correction": NoiseCorrection(ours),
+        "local blend at 0.3": LocalBlend(ours),
+        "local blend at 0.15": LocalBlend(ours, 0.15),
+        "self-attention at 8 x 8, too": SelfAttention(ours),
+        "self-attention at 8 x 8, too, half the strength": SelfAttention(half),
+        "self-attention at 8 x 8 alone": SelfAttention(ours, cross=False),
+        "self-attention at 16 x 16 alone": SelfAttention(ours, 16, cross=False),
+        "decaying guidance": Scheduled(ours),
+        "guidance at every second step": Scheduled(ours, "every second"),
+    }
+
+
+def main() -> None:
+    """Try all of them and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=PAPER_TASKS, help="default: the paper's")
+    add_options(parser, count=8)
+    options = parser.parse_args()
+    bench = Bench.from_options(options, "validation")
+    ours = adjust(Pix2PixZero(), read_settings()["settings"]["ours"])
+    rows = [try_out(bench, "ours", trial, name, options.tasks) for name, trial in trials(ours).items()]
+    text = (
+        f"Ours with one thing changed, {options.count} validation scenes of each of {', '.join(options.tasks)}; "
+        f"{options.steps} steps, weights {bench.weights[:12]}. Otherwise {ours}.\n\n"
+    )
+    write_text(RESULTS / "trials.md", text + table(rows))
+    print(f"written to {RESULTS / 'trials.md'}")
+
+
+if __name__ == "__main__":
+    main()

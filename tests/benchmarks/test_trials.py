@@ -1,0 +1,24 @@
+"""Each trial changes one thing, and something comes of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.methods import Counted, Pix2PixZero
+from benchmarks.tasks import Problem
+from benchmarks.trials import trials
+from tiny_zoo.denoiser import TinyZoo
+
+TRIALS = trials(Pix2PixZero())
+
+
+def test_a_trial_that_changes_nothing_is_ours(model: TinyZoo, problem: Problem) -> None:
+    assert torch.equal(TRIALS["ours"](Counted(model), problem), Pix2PixZero()(Counted(model), problem))
+
+
+@pytest.mark.parametrize("name", [name for name in TRIALS if name != "ours"])
+def test_every_other_edits_otherwise(name: str, model: TinyZoo, problem: Problem) -> None:
+    edited = TRIALS[name](Counted(model), problem.part(0, 1))
+    assert torch.isfinite(edited).all()
+    assert (edited - TRIALS["ours"](Counted(model), problem.part(0, 1))).abs().max() > 1e-3
