@@ -33,9 +33,8 @@ def main() -> None:
     """Do what is not done yet, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, count=100)
-    parser.add_argument(
-        "--tasks", nargs="+", choices=TASKS, help="edit only these and write no tables, to share the work"
-    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
+    parser.add_argument("--no-tables", action="store_true", help="only edit: several processes can share the work")
     parser.add_argument("--quick", action="store_true", help="two scenes a task, 8 steps: does it run?")
     options = parser.parse_args()
     if options.quick:
@@ -46,10 +45,10 @@ def main() -> None:
     bench = Bench.from_options(options, "test")
 
     cells: Cells = {}
-    for task in options.tasks or TASKS:
+    for task in options.tasks:
         chosen = {name: m for name, m in methods.items() if name not in ABLATION or task in ABLATION_TASKS}
         cells[task] = {name: bench.cell(task, method, name) for name, method in chosen.items()}
-    if options.tasks:
+    if options.no_tables:
         return
     results = collect(cells, {task: ceiling(bench, task) for task in cells})
     about = {"steps": bench.steps, "weights": bench.weights, "settings": settings} | environment()
