@@ -30,16 +30,23 @@ def combine(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-SCALES = (2.0, 3.5, 5.0)
-BOTH = ("source", "empty")
+SCALES = (1.5, 2.0, 5.0)  # the world is simple: texts alone say enough, and little guidance by them is best
+STRENGTHS = (0.1, 0.3, 1.0)  # paper units
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "sdedit": combine({"strength": (0.5, 0.65, 0.8), "cfg": (2.0, 5.0), "negative": BOTH}),
-    "ddim_word_swap": combine({"cfg": (1.5, 2.0, 3.0, 4.0, 5.0, 7.5), "negative": BOTH}),
-    "p2p": combine({"cross": (0.4, 0.8), "own": (0.2, 0.4), "cfg": SCALES}),
-    "official": combine({"strength": (0.1, 0.3, 1.0, 3.0), "cfg": SCALES}),
-    "paper": combine({"guidance.strength": (0.1, 0.3, 1.0, 3.0), "cfg": SCALES}),
-    "ours": combine({"guidance.strength": (5.0, 7.5, 10.0, 15.0), "cfg": (3.0, 4.0, 5.0)}),
+    "sdedit": combine({"strength": (0.5, 0.65, 0.8), "cfg": SCALES, "negative": ("empty",)}),
+    "ddim_word_swap": [
+        *combine({"cfg": (1.0, 1.5, 2.0, 3.0, 5.0), "negative": ("source",)}),
+        *combine({"cfg": (1.5, 2.0, 3.0, 5.0), "negative": ("empty",)}),
+    ],
+    "p2p": [
+        {"cross": cross, "own": own, "cfg": cfg}
+        for cross, own in ((0.4, 0.4), (0.8, 0.2), (0.8, 0.4))
+        for cfg in SCALES
+    ],
+    "official": combine({"strength": STRENGTHS, "cfg": SCALES}),
+    "paper": combine({"guidance.strength": STRENGTHS, "cfg": SCALES}),
+    "ours": combine({"guidance.strength": (1.25, 2.5, 5.0), "cfg": (1.5, 2.0, 3.0)}),
 }
 """Method id -> the settings that are tried; those of the publications are among them."""
 
