@@ -1,7 +1,7 @@
 """Fair settings for every method: `python -m benchmarks.tune` tries as many for each, on the same validation scenes.
 
 Of each method's settings it chooses the one with the highest PSNR to the true edit among those whose edit success is
-within 0.05 of the best of that method, both as means over the paper's four tasks: the edit has to happen, and then the
+within 0.065 of the best of that method, both as means over the paper's four tasks: the edit has to happen, and then the
 picture should be the right one. One setting serves all tasks. Writes `benchmarks/settings.json`, which the benchmark
 reads, and `results/tuning.md` with all that was tried. Interrupted, it goes on where it was.
 """
@@ -21,7 +21,7 @@ from .report import Row, markdown, show, summarise
 from .tasks import PAPER_TASKS
 
 SETTINGS = Path(__file__).parent / "settings.json"
-TOLERANCE = 0.05  # of edit success
+TOLERANCE = 0.065  # of edit success: two of 32 scenes
 SHOWN = ("edit_success", "attributes_kept", "bg_lpips", "structure_distance", "truth_psnr")
 
 
