@@ -99,7 +99,7 @@ def draw_graph() -> list[Path]:
 
 SETTINGS = {
     "guidance": ("Pix2PixZeroCrossAttnGuidedSampler", (0.0, 1.0, 5.0, 20.0), {"negative_from": "text"}),
-    "cfg": ("Pix2PixZeroCrossAttnGuidedSampler", (1.0, 2.5, 5.0, 10.0), {}),
+    "cfg": ("Pix2PixZeroCrossAttnGuidedSampler", (1.0, 3.0, 5.0, 10.0), {}),
     "negative_from": ("Pix2PixZeroCrossAttnGuidedSampler", ("inversion", "text"), {}),
     "strength": ("Pix2PixZeroApplyEditDirection", (-1.0, 0.5, 1.0, 2.0), {}),
     "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 20, 50), {}),
