@@ -88,7 +88,13 @@ TORCHAUDIO = ("torchaudio==2.11.0",)
 # neither example workflows nor manuals.
 NOT_INSTALLED = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
 PACK_PACKAGES = ("transformers", "diffusers>=0.36,<0.43", "safetensors", "numpy", "pillow")
-TEST_PACKAGES = ("pytest==9.2.0", "ruff==0.17.6", "pyright[nodejs]==1.1.414", "playwright==1.65.2")
+TEST_PACKAGES = (
+    "pytest==9.2.0",
+    "hypothesis==6.170.17",
+    "ruff==0.17.6",
+    "pyright[nodejs]==1.1.414",
+    "playwright==1.65.2",
+)
 BENCH_PACKAGES = ("matplotlib>=3.9",)
 # Pretrained networks by which pictures are judged. Of these packages only the weights are used, so that nothing they
 # depend on (jax) is needed.
@@ -229,15 +235,21 @@ def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple
     if not arguments:
         commands["ruff"] = [scripts / "ruff", "check", "."], []
         commands["pyright"] = [scripts / "pyright", "--pythonpath", runtime.python], [runtime.comfyui]
-    # Two processes: with the repository first on the path, the pack's nodes/ hides ComfyUI's nodes.py. And pytest's own
-    # script: `python -m pytest` would put the repository first by itself.
-    live = [path for path in paths if Path(path).as_posix().startswith("tests/comfy")]
-    other = [path for path in paths if path not in live]
-    if other or not paths:
-        commands["core"] = [scripts / "pytest", *options, *(other or ["tests", "--ignore=tests/comfy"])], []
-    if live or not paths:
-        command = [scripts / "pytest", *options, *(live or ["tests/comfy"]), "--override-ini=pythonpath="]
-        commands["comfy"] = command, [runtime.comfyui, ROOT]
+    # A process each: with the repository first on the path, the pack's nodes/ hides ComfyUI's nodes.py. And pytest's
+    # own script: `python -m pytest` would put the repository first by itself.
+    live = ("comfy", "survival")
+    chosen: dict[str, list[str]] = {suite: [] for suite in ("core", *live)}
+    for path in paths:
+        suite = next((suite for suite in live if Path(path).as_posix().startswith(f"tests/{suite}")), "core")
+        chosen[suite].append(path)
+    if not paths:
+        chosen = {"core": ["tests", *(f"--ignore=tests/{suite}" for suite in live)]} | {s: [f"tests/{s}"] for s in live}
+    for suite, what in chosen.items():
+        command = [scripts / "pytest", *options, *what]
+        if what and suite in live:
+            commands[suite] = [*command, "--override-ini=pythonpath="], [runtime.comfyui, ROOT]
+        elif what:
+            commands[suite] = command, []
     return commands
 
 

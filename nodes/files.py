@@ -6,12 +6,19 @@ extra_model_paths.yaml may name further places.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import folder_paths
 
 KIND = "edit_directions"
+
+LONGEST = 150
+"""Bytes of a name: file systems end at 255, and a file has a longer one while it is written."""
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""Names of devices on Windows, with any suffix."""
 
 
 def own_folder(kind: str) -> Path:
@@ -68,13 +75,15 @@ def new_file(name: str, suffix: str, overwrite: bool) -> Path:
         FileExistsError: the file exists.
     """
     stem = name.strip().removesuffix(suffix)
-    if not re.fullmatch(r"\w[\w .,+'-]*", stem) or stem.endswith((".", " ")):
+    if not re.fullmatch(r"\w[\w .,+'-]*", stem) or stem.endswith((".", " ")) or RESERVED.match(stem):
         raise ValueError(
-            f"{name!r} cannot be a file name; begin with a letter or digit and use letters, digits, spaces and _ - . , "
-            "+ ' only. The file goes to models/edit_directions."
+            f"{name[:100]!r} cannot be a file name; begin with a letter or digit and use letters, digits, spaces and "
+            "_ - . , + ' only, and no name that Windows keeps for itself. The file goes to models/edit_directions."
         )
+    if len(stem.encode()) > LONGEST:
+        raise ValueError(f"{name[:20]}... has {len(stem.encode())} bytes as a file name; at most {LONGEST} will do.")
     path = roots()[0] / f"{stem}{suffix}"
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists. Choose another name, or switch overwrite on.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -74,8 +74,8 @@ def edit_inputs() -> list[Any]:
             min=0.0,
             max=100.0,
             step=0.1,
-            tooltip="How strongly the target text is followed. With Stable Diffusion begin at 5, the published scale, and "
-            "guidance 7.5.",
+            tooltip="How strongly the target text is followed. With Stable Diffusion begin at 5, the published scale, "
+            "and guidance 7.5.",
         ),
         *guidance_inputs(),
     ]

@@ -93,13 +93,20 @@ class AttentionMaps(io.ComfyNode):
             raise ValueError("edited and target belong together: connect both to see the edited picture, or neither.")
         if picture >= len(inversion.noise):
             raise ValueError(f"picture is {picture}; the inversion has {len(inversion.noise)}, counted from 0.")
+        if edited is not None and picture >= len(edited.noise):
+            raise ValueError(f"picture is {picture}; the edited path has {len(edited.noise)}, counted from 0.")
+        check_picture(image, "image")
         places = word_places(clip, text, [word.strip() for word in words.split(",") if word.strip()])
         rows = [watch(model, inversion, source, moments, picture)]
         if edited is not None and target is not None:
             rows.append(watch(model, edited, target, moments, picture))
+        require_places(places, rows[0][0])
         under = image[min(picture, len(image) - 1)]
         heat = torch.stack([torch.stack([_heat(maps, places, under.shape[:2]) for maps in row]) for row in rows])
-        heat = heat / heat.amax((0, 1, 3, 4), keepdim=True)  # (rows, moments, words, H, W), one scale a word
+        if not bool(torch.isfinite(heat).all()):
+            raise ValueError("The maps hold NaN or Inf. Check source and target, or run model and CLIP in float32.")
+        # (rows, moments, words, H, W), one scale a word; of a word that nothing looks at, all 0
+        heat = heat / heat.amax((0, 1, 3, 4), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
         sheets = [
             captioned(torch.cat([torch.cat([_overlay(under, m) for m in row], 1) for row in heat[:, :, index]]), word)
             for index, word in enumerate(places)
@@ -137,6 +144,8 @@ class Compare(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = {"source": source, "reconstruction": reconstruction, "edited": edited}
         shown = {title: batch for title, batch in pictures.items() if batch is not None}
+        for title, batch in shown.items():
+            check_picture(batch, title)
         count, (height, width) = max(map(len, shown.values())), source.shape[1:3]
         columns: list[Tensor] = []
         for title, batch in shown.items():
@@ -144,6 +153,23 @@ class Compare(io.ComfyNode):
             column = comfy.utils.repeat_to_batch_size(column.movedim(1, -1)[..., :3], count)
             columns.append(torch.stack([captioned(one, title) for one in column]) if titles else column)
         return io.NodeOutput(torch.cat(columns, 2))
+
+
+def check_picture(images: Tensor, name: str) -> None:
+    """Require finite pictures, (B, H, W, 3 or 4).
+
+    Raises:
+        TypeError: not floating point.
+        ValueError: another shape, an empty one, or NaN or Inf.
+    """
+    if not images.is_floating_point():
+        raise TypeError(f"{name} has dtype {images.dtype}; pictures are floating point, with values in 0..1.")
+    if images.ndim != 4 or images.shape[-1] not in (3, 4) or images.numel() == 0:
+        raise ValueError(
+            f"{name} has shape {tuple(images.shape)}; pictures are (batch, height, width, 3 or 4 channels), not empty."
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError(f"{name} holds NaN or Inf. Check the node that made it; a VAE may have to run in float32.")
 
 
 class _Watcher(comfy.samplers.Sampler):
@@ -212,10 +238,25 @@ def word_places(clip: Any, text: str, words: Sequence[str]) -> dict[str, list[in
     for word in words:
         tokens = [token for token, number in _numbered_tokens(clip, word) if number]
         starts = [i for i in range(len(sentence)) if sentence[i : i + len(tokens)] == tokens]
-        if not starts:
+        if not tokens or not starts:
             raise ValueError(f"The text {text!r} has no word {word!r}; choose words as they are written there.")
         places[word] = [position[start + offset] for start in starts for offset in range(len(tokens))]
     return places
+
+
+def require_places(places: Mapping[str, list[int]], maps: Maps) -> None:
+    """Refuse words that stand behind the end of the text that the maps are of.
+
+    Raises:
+        ValueError: names the word.
+    """
+    count = next(iter(maps.values())).shape[-1]
+    for word, positions in places.items():
+        if max(positions) >= count:
+            raise ValueError(
+                f"The word {word!r} is token {max(positions)} of text, but the source has only {count}. Enter the text "
+                "from which the source was encoded."
+            )
 
 
 def _numbered_tokens(clip: Any, text: str) -> list[tuple[int, int]]:

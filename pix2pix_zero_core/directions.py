@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
-import zipfile
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from .files import write_whole
 
 FORMAT = "pix2pix-zero edit direction"
 VERSION = "1"
@@ -208,7 +209,8 @@ class EditDirection:
             shifted embedding, (B, k*L, D), dtype and device of ``embedding``.
 
         Raises:
-            ValueError: another encoder, a shape that does not fit, or a strength that is not finite.
+            ValueError: another encoder, a shape that does not fit, a strength that is not finite, or NaN or Inf in what
+                comes out.
         """
         self.require_encoder(encoder)
         _require_finite_strength(strength)
@@ -219,7 +221,7 @@ class EditDirection:
                 f"multiple of {length} tokens, {width}). Build the direction with this prompt's text encoder."
             )
         shift = strength * self.vector.repeat(embedding.shape[1] // length, 1)
-        return embedding + shift.to(embedding)
+        return self._require_finite(embedding + shift.to(embedding), strength)
 
     def apply_pooled(self, pooled: Tensor, strength: float = 1.0, *, encoder: str) -> Tensor:
         """Shift a prompt's pooled embedding (SDXL).
@@ -233,7 +235,8 @@ class EditDirection:
             shifted pooled embedding, (B, P); unchanged where the direction has no pooled part.
 
         Raises:
-            ValueError: another encoder, a shape that does not fit, or a strength that is not finite.
+            ValueError: another encoder, a shape that does not fit, a strength that is not finite, or NaN or Inf in what
+                comes out.
         """
         self.require_encoder(encoder)
         _require_finite_strength(strength)
@@ -244,7 +247,15 @@ class EditDirection:
                 f"The prompt's pooled embedding has shape {tuple(pooled.shape)}; direction {self.name} fits (batch, "
                 f"{len(self.pooled)}). Build the direction with this prompt's text encoder."
             )
-        return pooled + (strength * self.pooled).to(pooled)
+        return self._require_finite(pooled + (strength * self.pooled).to(pooled), strength)
+
+    def _require_finite(self, shifted: Tensor, strength: float) -> Tensor:
+        if not bool(torch.isfinite(shifted).all()):
+            raise ValueError(
+                f"A prompt's embedding holds NaN or Inf after a shift of strength {strength} along {self.name}. Lower "
+                "the strength, or run the text encoder in float32."
+            )
+        return shifted
 
     def require_encoder(self, encoder: str) -> None:
         """Refuse an encoder other than the one that made the direction.
@@ -266,14 +277,9 @@ class EditDirection:
             overwrite: whether a file that is there already may be replaced.
 
         Raises:
-            FileExistsError: the file exists, and may not be replaced.
+            FileExistsError: the file exists, and may not be replaced; or a folder has its name.
             FileNotFoundError: the folder does not exist.
         """
-        path = Path(path)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists. Choose another name, or allow to overwrite it.")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"Cannot save {path.name}: folder {path.parent} does not exist. Create it first.")
         tensors = {"vector": self.vector.detach().float().cpu().contiguous()}
         if self.pooled is not None:
             tensors["pooled"] = self.pooled.detach().float().cpu().contiguous()
@@ -286,12 +292,7 @@ class EditDirection:
             "source_sentences": str(self.sentences[0]),
             "target_sentences": str(self.sentences[1]),
         }
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(save(tensors, metadata))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(Path(path), save(tensors, metadata), overwrite=overwrite)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> EditDirection:
@@ -333,8 +334,13 @@ class EditDirection:
         if missing:
             raise ValueError(f"{path} lacks {', '.join(missing)}. Build the direction again.")
         for count in ("source_sentences", "target_sentences"):
-            if not metadata[count].isdecimal():
-                raise ValueError(f"{path}: {count} is {metadata[count]!r}, not a number. Build the direction again.")
+            if not re.fullmatch(r"\d{1,9}", metadata[count]):
+                raise ValueError(
+                    f"{path}: {count} is {metadata[count][:20]!r}, not a number. Build the direction again."
+                )
+        for name in ("vector", "pooled"):
+            if name in tensors and not tensors[name].is_floating_point():
+                raise ValueError(f"{path}: {name} has dtype {tensors[name].dtype}. Build the direction again.")
         return EditDirection(
             vector=tensors["vector"].float(),
             pooled=tensors["pooled"].float() if "pooled" in tensors else None,
@@ -348,7 +354,8 @@ class EditDirection:
 def read_embedding(path: str | os.PathLike[str]) -> Tensor:
     """Read the mean embedding of a concept from a `.pt` file of the original project.
 
-    Only tensors are unpickled; a file with anything else in it is refused before any of it runs.
+    Only tensors are unpickled; a file with anything else in it is refused before any of it runs, and so is one that
+    asks for more memory than it has bytes.
 
     Args:
         path: holds one tensor, (L, D) or (n, L, D) for n embeddings still to be averaged.
@@ -365,11 +372,18 @@ def read_embedding(path: str | os.PathLike[str]) -> Tensor:
         raise FileNotFoundError(f"There is no embedding at {path}. Choose an existing .pt file.")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # a corrupt file fails with whatever its parser raises: IndexError, KeyError ...
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(f"{path} holds no tensor that can be read safely ({reason}). Download it again.") from error
     if not isinstance(content, Tensor):
         raise ValueError(f"{path} holds a {type(content).__name__}, not one tensor. Choose an embedding file.")
+    if content.is_nested or content.layout != torch.strided or content.device.type != "cpu":
+        raise ValueError(f"{path} holds a sparse or nested tensor or one without values. Choose an embedding file.")
+    if content.numel() * content.element_size() > path.stat().st_size:
+        raise ValueError(
+            f"{path} holds a tensor of shape {tuple(content.shape)}, which is more than the file has room for. "
+            "Download it again."
+        )
     if content.ndim not in (2, 3) or content.numel() == 0 or not content.is_floating_point():
         raise ValueError(
             f"{path} holds a tensor of shape {tuple(content.shape)} and type {content.dtype}; an embedding is floating "

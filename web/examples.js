@@ -10,6 +10,7 @@ const uploaded = new Map() // where it belongs -> its name there
 
 async function upload(path) {
   const [name, folder = ""] = path.split("/").reverse()
+  if (!/^\w+\.png$/.test(name)) throw new Error(`pix2pix-zero has no example ${name}`) // a workflow may come from anybody
   const picture = await fetch(new URL(`examples/${name}`, import.meta.url))
   if (!picture.ok) throw new Error(`pix2pix-zero has no example ${name} (status ${picture.status})`)
   const body = new FormData()

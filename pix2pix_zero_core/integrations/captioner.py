@@ -11,8 +11,10 @@ References:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
+
+from .english import check_text
+from .folders import LOCAL, MODEL, blamed_on
 
 REQUIRED_FILES: dict[str, tuple[str, ...]] = {
     "configuration": ("config.json",),
@@ -62,13 +67,16 @@ class ImagePreprocessing:
             height, width = (size, size) if isinstance(size, int) else (int(size["height"]), int(size["width"]))
             red_mean, green_mean, blue_mean = map(float, settings["image_mean"])
             red_std, green_std, blue_std = map(float, settings["image_std"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{path}: needs size (a number, or height and width), image_mean and image_std (3 numbers each)."
             ) from error
-        if height != width:
-            raise ValueError(f"{path}: size is {height}x{width}; BLIP sees squares.")
-        return cls(height, (red_mean, green_mean, blue_mean), (red_std, green_std, blue_std))
+        if height != width or height < 1:
+            raise ValueError(f"{path}: size is {height}x{width}; BLIP sees squares of at least 1 pixel.")
+        mean, std = (red_mean, green_mean, blue_mean), (red_std, green_std, blue_std)
+        if not all(math.isfinite(value) for value in (*mean, *std)) or not all(value > 0 for value in std):
+            raise ValueError(f"{path}: image_mean {mean} and image_std {std} must be finite, and image_std above 0.")
+        return cls(height, mean, std)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Resize (bicubic with antialiasing, as Pillow does) and normalise.
@@ -132,15 +140,10 @@ class Captioner:
         if model_type != "blip":
             raise ValueError(f"{folder} holds a model of type {model_type!r}, not 'blip'. {_WHAT_TO_PUT_THERE}")
         preprocess = ImagePreprocessing.from_folder(folder)
-        try:
-            model, report = cast(Any, BlipForConditionalGeneration).from_pretrained(
-                folder, local_files_only=True, output_loading_info=True
-            )
-            tokenizer = cast(Any, AutoTokenizer).from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
-            raise ValueError(
-                f"The BLIP folder {folder} cannot be read ({type(error).__name__}: {error}). {_WHAT_TO_PUT_THERE}"
-            ) from error
+        with _blamed_on(folder):
+            model, report = cast(Any, BlipForConditionalGeneration).from_pretrained(folder, **MODEL)
+            tokenizer = cast(Any, AutoTokenizer).from_pretrained(folder, **LOCAL)
+            words, known = len(tokenizer), int(model.config.text_config.vocab_size)
         missing = sorted(report["missing_keys"])
         if missing:
             raise ValueError(
@@ -152,10 +155,10 @@ class Captioner:
                 f"{folder}: pictures are resized to {preprocess.size} pixels, but config.json says the model sees "
                 f"{model.config.vision_config.image_size}. The files belong to different models."
             )
-        if len(tokenizer) > model.config.text_config.vocab_size:
+        if words > known:
             raise ValueError(
-                f"{folder}: the tokenizer has {len(tokenizer)} words, but config.json says the model knows "
-                f"{model.config.text_config.vocab_size}. The files belong to different models."
+                f"{folder}: the tokenizer has {words} words, but config.json says the model knows {known}. The files "
+                "belong to different models."
             )
         return cls(model.to(device=device, dtype=dtype), tokenizer, preprocess)
 
@@ -177,28 +180,31 @@ class Captioner:
                 the tokenizer does not know.
             TypeError: images of integers.
         """
-        _check_images(images)
+        check_images(images)
         if beams < 1:
             raise ValueError(f"beams is {beams}; it must be at least 1.")
-        prompt: Tensor = self._tokenizer(prefix, return_tensors="pt").input_ids
-        if (prompt == self._tokenizer.unk_token_id).any():
+        check_text(prefix, "The prefix")
+        with _blamed_on(self.model.name_or_path):
+            prompt: Tensor = self._tokenizer(prefix, return_tensors="pt").input_ids
+            # The prompt ends with [SEP], which generate() drops: its place is free for the caption.
+            room = int(self.model.config.text_config.max_position_embeddings) - prompt.shape[1] + 1
+        if bool((prompt == self._tokenizer.unk_token_id).any()):
             raise ValueError(f"The prefix {prefix!r} has words that this BLIP's tokenizer does not know.")
-        # The prompt ends with [SEP], which generate() drops: its place is free for the caption.
-        room = int(self.model.config.text_config.max_position_embeddings) - prompt.shape[1] + 1
         if not 1 <= max_tokens <= room:
             raise ValueError(f"max_tokens is {max_tokens}; with this prefix and model it must be in 1..{room}.")
 
         parameter: Tensor = next(self.model.parameters())
         pixels = self._preprocess(images.to(parameter.device)).to(parameter.dtype)
-        tokens: Tensor = self.model.generate(
-            pixel_values=pixels,
-            input_ids=prompt.to(parameter.device).repeat(len(images), 1),
-            max_new_tokens=max_tokens,
-            num_beams=beams,
-            do_sample=False,
-        )
-        # The first token is BLIP's own start of text, which is not in its tokenizer's vocabulary.
-        captions: Sequence[str] = self._tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)
+        with _blamed_on(self.model.name_or_path):
+            tokens: Tensor = self.model.generate(
+                pixel_values=pixels,
+                input_ids=prompt.to(parameter.device).repeat(len(images), 1),
+                max_new_tokens=max_tokens,
+                num_beams=beams,
+                do_sample=False,
+            )
+            # The first token is BLIP's own start of text, which is not in its tokenizer's vocabulary.
+            captions: Sequence[str] = self._tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)
         return [caption.strip() for caption in captions]
 
 
@@ -207,6 +213,9 @@ _WHAT_TO_PUT_THERE = (
     + "; ".join(f"{part}: {' or '.join(files)}" for part, files in REQUIRED_FILES.items())
     + "."
 )
+
+
+_blamed_on = partial(blamed_on, what="a BLIP captioner", remedy=_WHAT_TO_PUT_THERE)
 
 
 def _find(folder: Path, part: str) -> Path:
@@ -221,14 +230,20 @@ def _find(folder: Path, part: str) -> Path:
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}. Copy the file anew.") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} does not hold a JSON object. Copy the file anew.")
     return cast(Mapping[str, Any], content)
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Require finite pictures without alpha, (B, H, W, 3).
+
+    Raises:
+        TypeError: not floating point.
+        ValueError: another shape, an empty one, or NaN or Inf.
+    """
     if not images.is_floating_point():
         raise TypeError(f"images have dtype {images.dtype}; they must be floating point, with values in 0..1.")
     if images.ndim != 4 or images.shape[-1] != 3 or images.numel() == 0:

@@ -40,8 +40,9 @@ class Noun:
             phrase: a noun with what belongs to it. A proper name needs its own "the" or is taken for a common noun.
 
         Raises:
-            ValueError: no letter or digit in it, or several lines.
+            ValueError: no letter or digit in it, several lines, or half of a character.
         """
+        check_text(phrase, "The concept")
         if not any(character.isalnum() for character in phrase) or len(phrase.strip().splitlines()) != 1:
             raise ValueError(f"The concept is {phrase!r}; it must be a word or a phrase on one line.")
         text = " ".join(phrase.split())
@@ -56,6 +57,20 @@ class Noun:
         if _is_plural(head.lower()):
             return cls(text, "plural")
         return cls(text, "singular", before + pluralize(head) + after)
+
+
+def check_text(text: str, name: str) -> None:
+    """Refuse half of a character: a surrogate alone, as cutting a text in the middle of an emoji leaves it.
+
+    Raises:
+        ValueError: one is in the text; no file can hold it and no tokenizer reads it.
+    """
+    halves = [character for character in text if "\ud800" <= character <= "\udfff"]
+    if halves:
+        raise ValueError(
+            f"{name} holds half of a character, {halves[0]!r}, as is left of an emoji that was cut in two. Write it "
+            "again."
+        )
 
 
 def indefinite_article(word: str) -> Literal["a", "an"]:

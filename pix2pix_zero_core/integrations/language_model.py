@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from .english import Noun
+from .folders import LOCAL, MODEL, blamed_on
 from .grammar import sentences_about
 
 REQUEST = """Write short descriptions of pictures. Every one is a single natural sentence or phrase and has the words \
@@ -76,17 +78,11 @@ class SentenceWriter:
                 f"There is no language model in {folder}. Put the files of one there: config.json, the weights "
                 "(.safetensors) and the tokenizer."
             )
-        local = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            config: Any = cast(Any, AutoConfig).from_pretrained(folder, **local)
+        with _blamed_on(folder):
+            config: Any = cast(Any, AutoConfig).from_pretrained(folder, **LOCAL)
             auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            model, report = auto.from_pretrained(folder, output_loading_info=True, **local)
-            tokenizer: Any = cast(Any, AutoTokenizer).from_pretrained(folder, **local)
-        except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
-            raise ValueError(
-                f"{folder} cannot be read as a language model ({type(error).__name__}: {error}). It must be a causal "
-                "or sequence-to-sequence model that transformers knows, with its tokenizer; GGUF files are not read."
-            ) from error
+            model, report = auto.from_pretrained(folder, **MODEL)
+            tokenizer: Any = cast(Any, AutoTokenizer).from_pretrained(folder, **LOCAL)
         if missing := sorted(report["missing_keys"]):
             raise ValueError(
                 f"The weights in {folder} lack {len(missing)} tensors of a language model, {missing[0]} for one. "
@@ -147,46 +143,65 @@ class SentenceWriter:
 
     def _lines(self, concept: str, examples: list[str], temperature: float, on_token: Callable[[], None]) -> list[str]:
         """Ask for more sentences like the examples, `BATCH` times at once."""
-        request = REQUEST.format(concept=concept, examples="\n".join(f"- {example}" for example in examples))
-        if self._tokenizer.chat_template:
-            request = f"{request.removesuffix('-')}\n{CHAT_ENDING}"
-            request = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": request}],
-                add_generation_prompt=True,
-                tokenize=False,
-                enable_thinking=False,
-            )
-        inputs = self._tokenizer(request, return_tensors="pt", add_special_tokens=not self._tokenizer.chat_template)
-        prompt: Tensor = inputs.input_ids.to(self.model.device)
-        start = 1 if self.model.config.is_encoder_decoder else prompt.shape[1]
-        limit: int = getattr(self.model.config.get_text_config(), "max_position_embeddings", 10**9)
+        folder: str = self.model.name_or_path
+        with _blamed_on(folder):
+            prompt = self._prompt(concept, examples)
+            start = 1 if self.model.config.is_encoder_decoder else prompt.shape[1]
+            limit = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 10**9))
         if start + REPLY > limit:
             raise ValueError(
                 f"The prompt has {prompt.shape[1]} tokens and the reply may have {REPLY}, but the language model sees "
                 f"{limit} at most. Choose another model, or a shorter concept."
             )
+        stopped: list[Exception] = []
 
-        def go_on(tokens: Tensor, scores: Tensor) -> Tensor:
-            on_token()
-            return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        def stops(tokens: Tensor, scores: Tensor) -> Tensor:
+            try:
+                on_token()
+            except Exception as error:  # the cancel button's, say: raised again below, where nobody blames the folder
+                stopped.append(error)
+            return torch.full((len(tokens),), bool(stopped), device=tokens.device)
 
-        tokens: Tensor = self.model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=REPLY,
-            num_return_sequences=BATCH,
-            do_sample=True,
-            temperature=temperature,
-            top_p=0.95,
-            top_k=0,
-            pad_token_id=self._tokenizer.eos_token_id,
-            stopping_criteria=StoppingCriteriaList([cast(Any, go_on)]),
-        )
-        lines: list[str] = []
-        for row in tokens[:, start:]:
-            ended = bool((row == self._tokenizer.eos_token_id).any())
-            lines += _split(self._tokenizer.decode(row, skip_special_tokens=True), ended)
-        return lines
+        with _blamed_on(folder):
+            tokens: Tensor = self.model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=REPLY,
+                num_return_sequences=BATCH,
+                do_sample=True,
+                temperature=temperature,
+                top_p=0.95,
+                top_k=0,
+                pad_token_id=self._tokenizer.eos_token_id,
+                stopping_criteria=StoppingCriteriaList([cast(Any, stops)]),
+            )
+            ends = tokens[:, start:] == self._tokenizer.eos_token_id
+            texts: list[str] = [self._tokenizer.decode(row, skip_special_tokens=True) for row in tokens[:, start:]]
+            replies = list(zip(texts, map(bool, ends.any(1)), strict=True))
+        if stopped:
+            raise stopped[0]
+        return [line for reply, ended in replies for line in _split(reply, ended)]
+
+    def _prompt(self, concept: str, examples: list[str]) -> Tensor:
+        """What the model is asked, (1, tokens)."""
+        request = REQUEST.format(concept=concept, examples="\n".join(f"- {example}" for example in examples))
+        if self._tokenizer.chat_template:
+            request = self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": f"{request.removesuffix('-')}\n{CHAT_ENDING}"}],
+                add_generation_prompt=True,
+                tokenize=False,
+                enable_thinking=False,
+            )
+        inputs = self._tokenizer(request, return_tensors="pt", add_special_tokens=not self._tokenizer.chat_template)
+        return inputs.input_ids.to(self.model.device)
+
+
+_blamed_on = partial(
+    blamed_on,
+    what="a language model",
+    remedy="It must be a causal or sequence-to-sequence model that transformers knows, with its tokenizer; GGUF files "
+    "are not read.",
+)
 
 
 def _split(reply: str, ended: bool) -> list[str]:

@@ -7,7 +7,6 @@ language model `SentenceWriter` in `language_model.py`. Named edits pair two ban
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 from collections import Counter
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ..files import write_whole
+from .english import check_text
 from .grammar import Kind, sentences_about
 
 __all__ = [
@@ -115,8 +116,9 @@ def parse_sentences(text: str) -> list[str]:
     """Split a text into sentences, one a line; blank lines are left out.
 
     Raises:
-        ValueError: no sentence in it.
+        ValueError: no sentence in it, or half of a character.
     """
+    check_text(text, "The sentence list")
     sentences = [line.strip() for line in text.split("\n") if line.strip()]
     if not sentences:
         raise ValueError("The sentence list is empty; write at least one sentence, one a line.")
@@ -151,19 +153,13 @@ def save_sentences(sentences: Sequence[str], path: str | Path, *, overwrite: boo
 
     Raises:
         ValueError: no sentences, or one that is empty or has several lines.
-        FileExistsError: the file exists, and may not be replaced.
+        FileExistsError: the file exists, and may not be replaced; or a folder has its name.
+        FileNotFoundError: the folder does not exist.
     """
     if not sentences or not all(len(sentence.strip().splitlines()) == 1 for sentence in sentences):
         raise ValueError("There must be at least one sentence, and each must be one line with something on it.")
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists. Choose another name, or allow to overwrite it.")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text("\n".join(sentences) + "\n", encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    check_text("\n".join(sentences), "The sentence list")
+    write_whole(Path(path), ("\n".join(sentences) + "\n").encode(), overwrite=overwrite)
 
 
 def distinctive_word(sentences: Sequence[str], others: Sequence[str]) -> str:
@@ -224,7 +220,7 @@ def read_edits(folder: str | Path = SHIPPED) -> dict[str, NamedEdit]:
     try:
         listed: Any = json.loads(path.read_text(encoding="utf-8"))
         edits = {str(name): _parse_edit(entry) for name, entry in listed.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f'{path} must map each edit to its "label", "source" and "target": {error}.') from error
     return edits
 

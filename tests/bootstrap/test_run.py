@@ -371,19 +371,23 @@ def statuses(monkeypatch: pytest.MonkeyPatch, *results: int) -> list[list[str]]:
 
 
 def test_everything_passing_passes(runtime: run.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = statuses(monkeypatch, 0, 0, 0, 0)
+    commands = statuses(monkeypatch, 0, 0, 0, 0, 0)
     run.test(runtime, [])
-    assert [Path(command[0]).name for command in commands] == ["ruff", "pyright", "pytest", "pytest"]
+    assert [Path(command[0]).name for command in commands] == ["ruff", "pyright", "pytest", "pytest", "pytest"]
+    assert "tests" in commands[2] and {"--ignore=tests/comfy", "--ignore=tests/survival"} < set(commands[2])
+    assert [command[1] for command in commands[3:]] == ["tests/comfy", "tests/survival"]
 
 
-@pytest.mark.parametrize("results", [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 5, 0), (0, 0, 0, 1)])
+@pytest.mark.parametrize(
+    "results", [(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 5, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 1)]
+)
 def test_one_failure_fails_but_everything_runs(
     runtime: run.Runtime, monkeypatch: pytest.MonkeyPatch, results: tuple[int, ...]
 ) -> None:
     commands = statuses(monkeypatch, *results)
     with pytest.raises(run.Failure):
         run.test(runtime, [])
-    assert len(commands) == 4
+    assert len(commands) == 5
 
 
 def test_paths_choose_the_suite_and_skip_the_linters(runtime: run.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,9 +397,10 @@ def test_paths_choose_the_suite_and_skip_the_linters(runtime: run.Runtime, monke
     assert command[1:] == ["-q", "tests/bootstrap/test_run.py::test_x"]
 
 
-def test_live_tests_see_comfyuis_nodes_before_the_packs(runtime: run.Runtime) -> None:
-    command, path = run.test_commands(runtime, ["tests/comfy", "tests/core"])["comfy"]
-    assert command[1:] == ["tests/comfy", "--override-ini=pythonpath="]
+@pytest.mark.parametrize("suite", ["comfy", "survival"])
+def test_live_tests_see_comfyuis_nodes_before_the_packs(runtime: run.Runtime, suite: str) -> None:
+    command, path = run.test_commands(runtime, [f"tests/{suite}", "tests/core"])[suite]
+    assert command[1:] == [f"tests/{suite}", "--override-ini=pythonpath="]
     assert path == [runtime.comfyui, run.ROOT]
 
 

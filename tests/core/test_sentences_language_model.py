@@ -112,7 +112,7 @@ class ScriptedModel(torch.nn.Module):
     def __init__(self, replies: Iterator[str]) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.device = torch.device("cpu")
+        self.device, self.name_or_path = torch.device("cpu"), "scripted"
         self.config = SimpleNamespace(is_encoder_decoder=False, get_text_config=lambda: SimpleNamespace())
         self.replies, self.prompts = replies, list[str]()
 

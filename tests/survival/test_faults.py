@@ -1,0 +1,212 @@
+"""A fault at every single call of a model, in every form of the edit: nothing of the model is left changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.comfy.test_lifecycle import patched, state, stock_sample
+
+Form = Callable[[Any], Tensor]
+
+
+class Fault(Exception):
+    """Raised by a model in the middle of a run."""
+
+
+class Faulty:
+    """A wrapper of the UNet, or a patch of its attention, that acts at one call and counts them all."""
+
+    def __init__(self, at: int | None = None, act: Callable[[], None] = lambda: None) -> None:
+        self.at, self.act, self.calls = at, act, 0
+
+    def count(self) -> None:
+        self.calls += 1
+        if self.calls - 1 == self.at:
+            self.act()
+
+    def unet(self, apply: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
+        self.count()
+        return apply(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    def attention(self, n: Tensor, context: Tensor, value: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor]:
+        self.count()
+        return n, context, value
+
+    def of(self, model: Any, place: str) -> Any:
+        """Put it on a clone of a model; as a function, since ComfyUI copies the object of a method with every clone."""
+        faulty = model.clone()
+        if place == "unet":
+            faulty.set_model_unet_function_wrapper(lambda apply, arguments: self.unet(apply, arguments))
+        else:
+            faulty.set_model_attn2_patch(lambda *inputs: self.attention(*inputs))
+        return faulty
+
+
+def fail() -> None:
+    raise Fault
+
+
+def interrupt() -> None:
+    """Press the cancel button: ComfyUI finds out in the very pass that begins now."""
+    import comfy.model_management
+
+    comfy.model_management.interrupt_current_processing()
+
+
+@pytest.fixture(scope="module")
+def forms(in_process: Any) -> dict[str, Form]:
+    """Everything that calls the model: name -> what runs it, and gives a latent or maps."""
+    import comfy.samplers
+
+    nodes, inversion = in_process.nodes, in_process.invert(steps=2, scheduler="normal")[0]
+
+    def guided(model: Any) -> Tensor:
+        with torch.inference_mode():
+            inputs = (model, inversion, in_process.source, in_process.target, in_process.source)
+            guider = nodes.CrossAttnGuider.execute(*inputs, 5.0, 0.1, "normalized", 0.0, 1.0).result[0]
+            noise, latent = torch.ones_like(inversion.noise), torch.zeros_like(inversion.noise)
+            return guider.sample(noise, latent, comfy.samplers.sampler_object("heun"), inversion.sigmas)
+
+    def watched(model: Any) -> Tensor:
+        with torch.inference_mode():
+            maps = nodes.seeing.watch(model, inversion, in_process.source, 2, 0)
+            return torch.cat([probabilities.flatten() for moment in maps for probabilities in moment.values()])
+
+    return {
+        "inversion": lambda model: in_process.invert(model=model, steps=2, reconstruct=True)[1]["samples"],
+        "sampler": lambda model: in_process.sample(inversion, model=model)[0]["samples"],
+        "sampler, published": lambda model: in_process.sample(
+            inversion, model=model, negative_from="text", unit="paper", checkpointing="always"
+        )[0]["samples"],
+        "patch": lambda model: stock_sample(patched(in_process, model, inversion), in_process.target),
+        "guider": guided,
+        "maps": watched,
+    }
+
+
+FORMS = ("inversion", "sampler", "sampler, published", "patch", "guider", "maps")
+
+
+@pytest.mark.parametrize("place", ["unet", "attention"])
+@pytest.mark.parametrize("form", FORMS)
+def test_an_exception_at_every_call(
+    in_process: Any, forms: dict[str, Form], form: str, place: str, thorough: bool, record_property: Any
+):
+    """In the attention it also strikes in the middle of a forward pass and of a backward pass that is checkpointed."""
+    run, counted = forms[form], Faulty()
+    expected, before = run(counted.of(in_process.model, place)), state(in_process.model)
+    assert counted.calls > 1
+    step = 1 if thorough or place == "unet" else max(counted.calls // 7, 1)
+    for at in range(0, counted.calls, step):
+        with pytest.raises(Fault):
+            run(Faulty(at, fail).of(in_process.model, place))
+        assert state(in_process.model) == before
+    record_property("faults", len(range(0, counted.calls, step)))
+    assert torch.equal(run(in_process.model), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_interrupt_at_every_call(in_process: Any, forms: dict[str, Form], form: str, record_property: Any):
+    import comfy.model_management
+
+    run, counted = forms[form], Faulty()
+    expected, before = run(counted.of(in_process.model, "unet")), state(in_process.model)
+    assert counted.calls > 1
+    for at in range(counted.calls):
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            run(Faulty(at, interrupt).of(in_process.model, "unet"))
+        assert state(in_process.model) == before
+    record_property("faults", counted.calls)
+    assert torch.equal(run(in_process.model), expected)
+
+
+@pytest.mark.parametrize("checkpointing", ["on demand", "always", "never"])
+def test_out_of_memory_in_every_gradient(
+    in_process: Any, forms: dict[str, Form], checkpointing: str, record_property: Any
+):
+    """Raised by the model itself in a pass with gradients, once: on demand goes on, the others say what to change."""
+    import comfy.model_management as management
+
+    inversion = in_process.invert(steps=2)[0]
+
+    def run(model: Any) -> Tensor:
+        return in_process.sample(inversion, model=model, checkpointing=checkpointing)[0]["samples"]
+
+    gradients: list[int] = []
+    counted = Faulty()
+
+    def watch(apply: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
+        if torch.is_grad_enabled():
+            gradients.append(counted.calls)
+        return counted.unet(apply, arguments)
+
+    watched = in_process.model.clone()
+    watched.set_model_unet_function_wrapper(watch)
+    expected, before = run(watched), state(in_process.model)
+    assert gradients
+
+    def run_out() -> None:
+        raise management.OOM_EXCEPTION("CUDA out of memory.")
+
+    for at in gradients:
+        faulty = Faulty(at, run_out).of(in_process.model, "unet")
+        if checkpointing == "on demand":
+            assert torch.equal(run(faulty), expected)
+        else:
+            with pytest.raises(management.OOM_EXCEPTION, match="Out of memory in the gradient"):
+                run(faulty)
+        assert state(in_process.model) == before
+    record_property("faults", len(gradients))
+    assert torch.equal(run(in_process.model), expected)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_text_encoder_that_fails(in_process: Any, load_checkpoint: Any, monkeypatch: pytest.MonkeyPatch, at: int):
+    """Of a direction half built nothing is remembered, and no hook stays on the encoder."""
+    with torch.inference_mode():
+        clip = load_checkpoint("random_zoo.safetensors")[1]
+        monkeypatch.setattr(in_process.nodes.directions, "_built", {})
+        encode, faulty = clip.encode_from_tokens, Faulty(at, fail)
+
+        def failing(*args: Any, **settings: Any) -> Any:
+            result = encode(*args, **settings)
+            faulty.count()
+            return result
+
+        monkeypatch.setattr(clip, "encode_from_tokens", failing)
+        texts = ["\n".join(f"a {animal} in {n} places" for n in range(40)) for animal in ("cat", "dog")]
+        with pytest.raises(Fault):
+            in_process.nodes.EditDirection.execute(clip, "custom", *texts, 1)
+        assert not in_process.nodes.directions._built
+        assert not [m for m in clip.cond_stage_model.modules() if m._forward_hooks]
+        monkeypatch.setattr(clip, "encode_from_tokens", encode)
+        assert in_process.nodes.EditDirection.execute(clip, "custom", *texts, 1).result[0].sentences == (40, 40)
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_a_captioner_that_fails_leaves_comfyuis_memory(in_process: Any, monkeypatch: pytest.MonkeyPatch, at: int):
+    import gc
+    import weakref
+
+    import comfy.model_management as management
+
+    read, faulty, models = in_process.nodes.caption.Captioner.from_folder, Faulty(at, fail), []
+
+    def watched(*args: Any, **settings: Any) -> Any:
+        captioner = read(*args, **settings)
+        captioner.model.text_decoder.register_forward_pre_hook(lambda *_: faulty.count())
+        models.append(weakref.ref(captioner.model))
+        return captioner
+
+    monkeypatch.setattr(in_process.nodes.caption.Captioner, "from_folder", watched)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"cannot be read as a BLIP captioner \(Fault"):
+        in_process.nodes.BLIPCaption.execute(torch.full((5, 16, 16, 3), 0.5), "tiny_zoo", "", 8, 1)
+    gc.collect()
+    management.cleanup_models()
+    (model,) = models
+    assert model() is None
