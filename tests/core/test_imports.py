@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("pix2pix_zero_core", "nodes", "tiny_zoo")
+PACKAGES = ("pix2pix_zero_core", "nodes", "tiny_zoo", "pix2pix_zero_cli")
 COMFYUI = {
     "comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview",
     "node_helpers", "nodes", "server",

@@ -1,4 +1,4 @@
-"""A wheel brings the edits and their sentences along."""
+"""A wheel brings the edits and their sentences along, and Tiny Zoo for the command line."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("pix2pix_zero_core", "directions"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pix2pix_zero_core", "pix2pix_zero_cli", "tiny_zoo", "directions"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "runs"))
     build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, str(target)], cwd=source, check=True, capture_output=True)
     (wheel,) = target.glob("*.whl")
@@ -54,4 +54,13 @@ def test_the_wheel_has_the_files_of_the_repository(installed: Path) -> None:
     for pattern in ("edits.json", "sentences/*.txt"):
         files = {path.relative_to(SHIPPED): path.read_bytes() for path in SHIPPED.glob(pattern)}
         assert files == {path.relative_to(brought): path.read_bytes() for path in brought.glob(pattern)} != {}
-    assert not [path for path in installed.rglob("*") if path.name in ("nodes", "tiny_zoo", "tests")]
+    assert not [path for path in installed.rglob("*") if path.name in ("nodes", "tests", "probe.pt")]
+
+
+def test_the_wheel_has_the_command_and_the_model_that_it_edits_with(installed: Path) -> None:
+    for folder in ("tiny_zoo/directions/sentences", "tiny_zoo/weights/blip/tiny_zoo", "tiny_zoo/weights/checkpoints"):
+        files = {path.name: path.read_bytes() for path in (ROOT / folder).iterdir()}
+        assert files == {path.name: path.read_bytes() for path in (installed / folder).iterdir()} != {}
+    (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "pix2pix-zero = pix2pix_zero_cli.main:main" in entry_points.read_text(encoding="utf-8")
+    assert (installed / "pix2pix_zero_cli" / "main.py").is_file()

@@ -1,0 +1,104 @@
+"""`pix2pix-zero caption`: what pictures show, printed, and if wanted in a text file each."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .arguments import UsageError, add_captioner, add_device, add_json, add_pictures
+from .edit import require_own_names
+from .jobs import Row, Tick, Work, run_here
+from .model import TINY_BLIP, load_captioner
+from .pictures import find_pictures, read_picture, write
+from .report import process
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's options."""
+    add_pictures(parser, None)
+    add_captioner(parser)
+    parser.add_argument("--prefix", default="", help="how every caption begins, for example: a photo of")
+    add_device(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Caption pictures; returns the exit status."""
+    pictures = find_pictures(arguments.pictures)
+    blip = arguments.blip or TINY_BLIP
+    if not blip.is_dir():
+        raise UsageError(f"--blip {blip}: there is no such folder")
+    output = arguments.output and arguments.output.resolve()
+    task = CaptionTask(
+        blip.resolve(),
+        arguments.prefix,
+        arguments.device,
+        arguments.threads,
+        arguments.size,
+        output,
+        arguments.overwrite,
+    )
+    if output is not None:
+        require_own_names([output / f"{picture.stem}.txt" for picture in pictures])
+    run_it = partial(run_here, task)
+    return process(task, pictures, output=output, as_json=arguments.json, describe=in_words, run=run_it)
+
+
+def in_words(row: Row) -> str:
+    """What a finished picture's line says."""
+    assert row.result is not None
+    return row.result["caption"]
+
+
+@dataclass(frozen=True)
+class CaptionTask:
+    """Caption a picture.
+
+    Attributes:
+        blip: folder of the captioner.
+        prefix: how every caption begins.
+        device: of torch.
+        threads: CPU threads; None leaves torch's own number.
+        size: width and height to which pictures are cropped; None leaves them as they are.
+        output: folder of the text files; None writes none.
+        overwrite: whether captions that are there already are made anew.
+    """
+
+    blip: Path
+    prefix: str
+    device: str
+    threads: int | None
+    size: tuple[int, int] | None
+    output: Path | None
+    overwrite: bool
+
+    @property
+    def ticks(self) -> int:
+        """A picture is one step."""
+        return 1
+
+    def finished(self, picture: Path) -> bool:
+        """See `Task.finished`."""
+        return self.output is not None and not self.overwrite and (self.output / f"{picture.stem}.txt").exists()
+
+    def start(self) -> Work:
+        """See `Task.start`."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        captioner = load_captioner(self.blip, self.device)
+
+        def work(picture: Path, tick: Tick) -> dict[str, Any]:
+            (caption,) = captioner(read_picture(picture, self.size), prefix=self.prefix)
+            tick()
+            if self.output is None:
+                return {"caption": caption}
+            path = self.output / f"{picture.stem}.txt"
+            write(path, f"{caption}\n".encode())
+            return {"caption": caption, "outputs": [str(path)]}
+
+        return work

@@ -1,0 +1,159 @@
+"""`pix2pix-zero invert`: the noise of pictures, what samples back from it, and how much was lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+
+from pix2pix_zero_core import StepInfo
+from pix2pix_zero_core.integrations.diffusers import EditSettings
+
+from .arguments import (
+    UsageError,
+    add_captioner,
+    add_device,
+    add_inversion,
+    add_json,
+    add_model,
+    add_pictures,
+    add_workers,
+)
+from .cluster import choose_runner
+from .edit import SETTINGS, inversion_settings, require_own_names
+from .jobs import Row, Tick, Work
+from .model import Model, ModelOptions
+from .pictures import find_pictures, read_picture, write, write_picture
+from .report import process
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's options."""
+    add_pictures(parser, Path("inverted"))
+    parser.add_argument("--caption", help="what the pictures show; without it BLIP says so of each")
+    add_captioner(parser)
+    add_inversion(parser)
+    add_model(parser)
+    add_device(parser)
+    add_workers(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Invert pictures; returns the exit status."""
+    pictures = find_pictures(arguments.pictures)
+    task = InvertTask(
+        ModelOptions.of(arguments, captions=arguments.caption is None),
+        inversion_settings(arguments),
+        arguments.caption,
+        arguments.size,
+        arguments.output.resolve(),
+        arguments.overwrite,
+    )
+    require_own_names([task.noise(picture) for picture in pictures])
+    return process(
+        task,
+        pictures,
+        output=task.output,
+        as_json=arguments.json,
+        describe=in_words,
+        run=choose_runner(task, task.model, arguments),
+    )
+
+
+def in_words(row: Row) -> str:
+    """What a finished picture's line says."""
+    assert row.result is not None
+    return f"{row.result['caption']!r}, reconstructed at {row.result['reconstruction_db']:.1f} dB ({row.seconds:.1f} s)"
+
+
+@dataclass(frozen=True)
+class InvertTask:
+    """Invert a picture and sample it back.
+
+    Attributes:
+        model: which model.
+        settings: of the inversion.
+        caption: of every picture; None leaves it to BLIP.
+        size: width and height; None is the model's own.
+        output: folder of the results.
+        overwrite: whether results that were made with other settings are replaced.
+    """
+
+    model: ModelOptions
+    settings: EditSettings
+    caption: str | None
+    size: tuple[int, int] | None
+    output: Path
+    overwrite: bool
+
+    @property
+    def ticks(self) -> int:
+        """Steps of a picture: there and back."""
+        return 2 * self.settings.steps
+
+    @property
+    def record(self) -> str:
+        """All settings that the noise depends on, in one line of JSON."""
+        of_model = {"model": self.model.name, "dtype": self.model.dtype, "size": self.size, "caption": self.caption}
+        inversion = {name: asdict(self.settings)[name] for name in ("steps", "regularizer", "fixed_point")}
+        return json.dumps({**of_model, **inversion})
+
+    def noise(self, picture: Path) -> Path:
+        """Where the noise of a picture goes; it is written last."""
+        return self.output / f"{picture.stem}_inversion.safetensors"
+
+    def finished(self, picture: Path) -> bool:
+        """See `Task.finished`."""
+        path = self.noise(picture)
+        if not path.exists():
+            return False
+        same = _read_record(path) == self.record
+        if not same and not self.overwrite:
+            raise UsageError(f"--output: {path} was made with other settings. Choose another folder, or --overwrite")
+        return same
+
+    def start(self) -> Work:
+        """See `Task.start`."""
+        model = self.model.load()
+
+        def work(picture: Path, tick: Tick) -> dict[str, Any]:
+            return self.invert(model, picture, tick)
+
+        return work
+
+    def invert(self, model: Model, path: Path, tick: Tick) -> dict[str, Any]:
+        """Invert a picture; write its reconstruction and its noise."""
+
+        def on_step(step: StepInfo) -> None:
+            tick()
+
+        picture = read_picture(path, self.size or (model.editor.side, model.editor.side))
+        caption = model.captioner(picture)[0] if model.captioner else self.caption or ""
+        inverted = model.editor.invert(picture, [caption], self.settings, on_step)
+        latents = model.editor.reconstruct(inverted, on_step)
+        inversion = inverted.inversion
+        assert inversion.trajectory is not None
+        x0 = inversion.trajectory[-1]
+        decibels = float(10 * (x0.var() / (latents - x0).square().mean()).log10())
+
+        image, noise = self.output / f"{path.stem}_reconstruction.png", self.noise(path)
+        write_picture(model.editor.decode(latents)[0], image, {SETTINGS: self.record, "caption": caption})
+        tensors = {"noise": inversion.noise, "sigmas": inversion.sigmas, "trajectory": inversion.trajectory}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        write(noise, safetensors.torch.save(tensors, {SETTINGS: self.record, "caption": caption}))
+        return {"outputs": [str(image), str(noise)], "caption": caption, "reconstruction_db": round(decibels, 2)}
+
+
+def _read_record(path: Path) -> str | None:
+    """The settings that a noise file was made with; None where it is none of ours."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(SETTINGS)
+    except SafetensorError:
+        return None

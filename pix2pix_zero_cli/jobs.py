@@ -1,0 +1,93 @@
+"""A task, and pictures to which it is done one by one: what is finished is left out, what fails becomes a row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Tick = Callable[[], Any]
+"""Called after every step of a model."""
+
+Work = Callable[[Path, Tick], dict[str, Any]]
+"""Does the task to one picture, and returns what there is to say about it."""
+
+
+class Results(Protocol):
+    """Where the results of pictures are, and so which pictures are left to do."""
+
+    @property
+    def ticks(self) -> int:
+        """How many steps one picture takes."""
+        ...
+
+    def finished(self, picture: Path) -> bool:
+        """Whether nothing is left to do.
+
+        Raises:
+            UsageError: there are results that were made with other settings.
+        """
+        ...
+
+
+class Task(Results, Protocol):
+    """Something to do to pictures. A task can be pickled: it holds settings, and `start` loads the model."""
+
+    def start(self) -> Work:
+        """Load the model.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a picture.
+
+    Attributes:
+        picture: its path.
+        status: skipped means that its results were there already.
+        seconds: that it took.
+        result: what the task says: outputs, caption.
+        error: why it failed.
+    """
+
+    picture: str
+    status: Literal["done", "skipped", "failed"]
+    seconds: float = 0.0
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row without what it has not."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None and name != "result"}
+        return {**fields, **(self.result or {})}
+
+
+def attempt(work: Work, picture: Path, tick: Tick) -> Row:
+    """Do the work to a picture; whatever it raises becomes the row's error, so that the other pictures go on."""
+    started = time.monotonic()
+    try:
+        result = work(picture, tick)
+    except Exception as error:
+        return Row(str(picture), "failed", _since(started), error=f"{type(error).__name__}: {error}")
+    return Row(str(picture), "done", _since(started), result)
+
+
+def run_here(task: Task, pictures: Sequence[Path], tick: Tick) -> Iterator[Row]:
+    """Do a task to pictures in this process, one after another; yields each as it is finished.
+
+    Raises:
+        UsageError: as `Task.start`.
+    """
+    work = task.start()
+    for picture in pictures:
+        yield attempt(work, picture, tick)
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)

@@ -1,0 +1,251 @@
+"""The model that edits, and the one that captions, as the options name them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tiny_zoo
+from pix2pix_zero_core import EditDirection
+from pix2pix_zero_core.integrations.captioner import Captioner
+from pix2pix_zero_core.integrations.diffusers import PipelineEditor, load_pipeline
+from pix2pix_zero_core.integrations.sentences import (
+    SHIPPED,
+    EditSentences,
+    Kind,
+    load_edit,
+    read_edits,
+    sentences_about,
+)
+
+from .arguments import TINY_ZOO, UsageError
+
+ZOO = Path(tiny_zoo.__file__).parent
+TINY_BLIP = ZOO / "weights" / "blip" / "tiny_zoo"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and where it runs. Small enough to be sent to another machine, which loads the model itself.
+
+    Attributes:
+        name: `TINY_ZOO`, a folder in diffusers' format, or a checkpoint.
+        config: for a checkpoint, a folder in diffusers' format.
+        blip: folder of the captioner; None where nothing is to be captioned.
+        device: of torch.
+        dtype: its name in torch.
+        threads: CPU threads; None leaves torch's own number.
+    """
+
+    name: str
+    config: Path | None
+    blip: Path | None
+    device: str
+    dtype: str
+    threads: int | None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, *, captions: bool) -> ModelOptions:
+        """Read the options.
+
+        Args:
+            arguments: with the options of `add_model`, and of `add_captioner` if captions are needed.
+            captions: whether pictures will be captioned.
+
+        Raises:
+            UsageError: there is no captioner, or no model at the path.
+        """
+        zoo = arguments.model == TINY_ZOO
+        if not zoo and not Path(arguments.model).exists():
+            raise UsageError(
+                f"--model {arguments.model}: there is no such folder or checkpoint; {TINY_ZOO} is the embedded model"
+            )
+        if captions and not zoo and arguments.blip is None:
+            raise UsageError(
+                "--blip: the embedded captioner knows only Tiny Zoo's pictures. Give a folder with the files of "
+                "Salesforce/blip-image-captioning-base, or a --caption"
+            )
+        blip = (arguments.blip or TINY_BLIP) if captions else None
+        if blip is not None and not blip.is_dir():
+            raise UsageError(f"--blip {blip}: there is no such folder")
+        config, blip = (path and path.resolve() for path in (arguments.config, blip))
+        name = TINY_ZOO if zoo else str(Path(arguments.model).resolve())
+        threads = arguments.threads or (1 if getattr(arguments, "ray", None) else None)
+        return cls(name, config, blip, arguments.device, arguments.dtype, threads)
+
+    def load(self) -> Model:
+        """Load the model, and set torch's threads for this process.
+
+        Raises:
+            UsageError: it cannot be read or does not fit the method.
+        """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        try:
+            editor = PipelineEditor(self._pipeline())
+        except (FileNotFoundError, TypeError, ValueError) as error:
+            raise UsageError(f"--model {self.name}: {error}") from error
+        return Model(self, editor, None if self.blip is None else load_captioner(self.blip, self.device))
+
+    def _pipeline(self) -> Any:
+        quiet()
+        dtype, device = getattr(torch, self.dtype), find_device(self.device)
+        if self.name != TINY_ZOO:
+            return load_pipeline(self.name, config=self.config, dtype=dtype, device=device)
+        from tiny_zoo.pipeline import load_pipeline as load_tiny_zoo
+
+        pipeline = load_tiny_zoo().to(device)
+        pipeline.unet.to(dtype)
+        pipeline.text_encoder.to(dtype)
+        return pipeline
+
+    @property
+    def edits(self) -> Path:
+        """The folder of the model's ready-made edits: Tiny Zoo's sentences use the few words that it knows."""
+        return ZOO / "directions" if self.name == TINY_ZOO else SHIPPED
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model.
+
+    Attributes:
+        options: which one it is.
+        editor: edits.
+        captioner: captions; None where that is not wanted.
+    """
+
+    options: ModelOptions
+    editor: PipelineEditor
+
+    captioner: Captioner | None
+
+
+def load_captioner(blip: Path, device: str) -> Captioner:
+    """Load a captioner.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    quiet()
+    try:
+        return Captioner.from_folder(blip, device=find_device(device))
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(f"--blip {blip}: {error}") from error
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name, of which "auto" is the accelerator, or the CPU where there is none.
+
+    Raises:
+        UsageError: no such device.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (AssertionError, RuntimeError) as error:  # a torch without CUDA asserts
+        raise UsageError(f"--device {name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class DirectionOptions:
+    """Which edit.
+
+    Attributes:
+        name: for file names, cat2dog.
+        file: of a direction that was saved; else it is built of `sentences`.
+        sentences: about both concepts.
+    """
+
+    name: str
+    file: Path | None
+    sentences: EditSentences | None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, model: ModelOptions) -> DirectionOptions:
+        """Read the options of `add_direction`, and --direction where the command has one.
+
+        Raises:
+            UsageError: an unknown edit, one of --from and --to without the other, words that are nothing to edit by.
+        """
+        if file := getattr(arguments, "direction", None):
+            if not file.is_file():
+                raise UsageError(f"--direction {file}: there is no such file; pix2pix-zero direction makes one")
+            return cls(file.stem, file.resolve(), None)
+        if arguments.edit is not None:
+            if arguments.target is not None:
+                raise UsageError("--to: belongs to --from, not to --edit")
+            known = read_edits(model.edits)
+            if arguments.edit not in known:
+                raise UsageError(f"--edit {arguments.edit}: the edits of this model are {', '.join(known)}")
+            return cls(arguments.edit, None, load_edit(arguments.edit, model.edits))
+        if arguments.target is None:
+            raise UsageError("--from: needs --to, what replaces it")
+        source, target = arguments.source.strip(), arguments.target.strip()
+        if source.lower() == target.lower():
+            raise UsageError(f"--from {source} --to {target}: both are the same, there is nothing to change")
+        before = _sentences("--from", source, arguments, model)
+        after = _sentences("--to", target, arguments, model)
+        return cls(
+            "-".join(re.findall(r"\w+", f"{source} to {target}")), None, EditSentences(before, after, source, target)
+        )
+
+    @property
+    def digest(self) -> str:
+        """Names what the direction is made of: the file's content, or the sentences."""
+        content = json.dumps(self.sentences).encode() if self.file is None else self.file.read_bytes()
+        return hashlib.sha256(content).hexdigest()
+
+    def build(self, model: Model, on_progress: Any = None) -> EditDirection:
+        """Make or load the direction for a model.
+
+        Raises:
+            UsageError: a file that is no direction, or one of another model.
+        """
+        if self.file is None:
+            assert self.sentences is not None
+            return model.editor.build_direction(self.sentences, on_progress)
+        try:
+            direction = EditDirection.load(self.file)
+            direction.require_encoder(model.editor.encoder)
+        except (FileNotFoundError, ValueError) as error:
+            raise UsageError(f"--direction {self.file}: {error}") from error
+        return direction
+
+
+def _sentences(flag: str, words: str, arguments: argparse.Namespace, model: ModelOptions) -> list[str]:
+    """Sentences about the words of an option."""
+    if model.name == TINY_ZOO:
+        _require_tiny_zoo_knows(flag, words)
+    kind: Kind = arguments.kind
+    try:
+        return sentences_about(words, arguments.sentences, arguments.seed, kind=kind)
+    except ValueError as error:
+        raise UsageError(f"{flag} {words}: {error}") from error
+
+
+def _require_tiny_zoo_knows(flag: str, text: str) -> None:
+    from tiny_zoo.captions import UNKNOWN, VOCABULARY, words
+
+    unknown = [word for word in words(text) if word not in VOCABULARY]
+    if unknown:
+        known = ", ".join(sorted(set(VOCABULARY) - {UNKNOWN}))
+        raise UsageError(f"{flag} {text}: Tiny Zoo does not know {', '.join(unknown)}; its words are {known}")
+
+
+def quiet() -> None:
+    """Leave the terminal to our own progress bars and messages."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()

@@ -1,0 +1,97 @@
+"""What a command prints and records: a progress bar, a line a picture, errors.jsonl, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from .cluster import Runner
+from .jobs import Results, Row
+
+DONE, SOME_FAILED = 0, 3
+"""Exit statuses; see `main` for the others."""
+
+ERRORS = "errors.jsonl"
+
+
+def process(
+    results: Results,
+    pictures: list[Path],
+    *,
+    output: Path | None,
+    as_json: bool,
+    describe: Callable[[Row], str],
+    run: Runner,
+) -> int:
+    """Do all pictures that are not finished, and report each.
+
+    Args:
+        results: say which are finished.
+        pictures: to be done.
+        output: folder in which pictures that failed are listed in `errors.jsonl`, those of the last run; or None.
+        as_json: print JSON lines instead of words.
+        describe: the words for a row that is done.
+        run: does them, here or elsewhere.
+
+    Returns:
+        the exit status.
+
+    Raises:
+        UsageError: there are results of other settings, or the work cannot be started.
+    """
+    finished = {picture: results.finished(picture) for picture in pictures}
+    left = [picture for picture in pictures if not finished[picture]]
+    skipped = [Row(str(picture), "skipped") for picture in pictures if finished[picture]]
+    to = sys.stdout  # has our lines alone: what libraries print, Ray above all, goes elsewhere
+    with (
+        redirect_stdout(sys.stderr),
+        tqdm(total=len(left) * results.ticks, unit="step", file=sys.stderr, disable=None) as bar,
+    ):
+        done = run(left, bar.update) if left else iter(())
+        return report(chain(skipped, _follow(done, bar, results.ticks)), output, as_json, describe, to)
+
+
+def _follow(rows: Iterator[Row], bar: Any, ticks: int) -> Iterator[Row]:
+    """Pass rows on, and bring a bar to where it stands after each."""
+    for count, row in enumerate(rows, start=1):
+        bar.update(count * ticks - bar.n)  # a picture that failed leaves steps out; another machine tells of none
+        yield row
+
+
+def report(rows: Iterable[Row], output: Path | None, as_json: bool, describe: Callable[[Row], str], to: TextIO) -> int:
+    """Print rows as they come, record those that failed, and sum up; returns the exit status."""
+    counts = Counter[str]()
+    errors = None if output is None else output / ERRORS
+    if errors is not None:
+        errors.unlink(missing_ok=True)
+    for row in rows:
+        counts[row.status] += 1
+        if row.status == "failed" and errors is not None:
+            errors.parent.mkdir(parents=True, exist_ok=True)
+            with errors.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row.as_json()) + "\n")
+        say(json.dumps(row.as_json()) if as_json else _in_words(row, describe), to)
+    summary = {status: counts[status] for status in ("done", "skipped", "failed")}
+    listed = f", see {errors}" if counts["failed"] and errors is not None else ""
+    say(json.dumps(summary) if as_json else ", ".join(f"{n} {status}" for status, n in summary.items()) + listed, to)
+    return SOME_FAILED if counts["failed"] else DONE
+
+
+def _in_words(row: Row, describe: Callable[[Row], str]) -> str:
+    if row.status == "failed":
+        return f"{row.picture}: failed: {row.error}"
+    return f"{row.picture}: {'finished before' if row.status == 'skipped' else describe(row)}"
+
+
+def say(line: str, to: TextIO | None = None) -> None:
+    """Print a line above the progress bar, at once, also through a pipe; to stdout where nothing else is said."""
+    with tqdm.external_write_mode(file=to):
+        print(line, file=to, flush=True)

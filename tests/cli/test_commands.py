@@ -1,0 +1,356 @@
+"""The command line on Tiny Zoo: every command, resuming, failures, exit statuses, and what is said of bad options."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pix2pix_zero_cli.main import COMMANDS, main
+from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
+from pix2pix_zero_cli.pictures import fit, read_picture, write
+from pix2pix_zero_core import EditDirection
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "web" / "examples"
+QUICK = ["--steps", "2", "--caption", "a cat"]
+EDIT = ["--edit", "cat2dog", *QUICK]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_once():
+    """The model and its directions are made once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, name in ((ModelOptions, "load"), (DirectionOptions, "build")):
+            patch.setattr(kind, name, remembered(getattr(kind, name)))
+        yield
+
+
+def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+    made: dict[str, Any] = {}
+
+    def recall(options: Any, *rest: Any) -> Any:
+        if repr(options) not in made:
+            made[repr(options)] = make(options, *rest)
+        return made[repr(options)]
+
+    return recall
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("cat", "glasses"):
+        shutil.copy(EXAMPLES / f"{name}.png", folder)
+    return folder
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What a command printed with --json."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What a command says on stderr before it exits with status 2, having printed nothing."""
+    with pytest.raises(SystemExit) as exit:
+        main([str(argument) for argument in arguments])
+    assert exit.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return " ".join(said.err.split())
+
+
+# ------------------------------------------------------------------------------------------------------------ edit
+
+
+def test_a_folder_is_edited_and_a_second_call_skips_what_is_finished(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "out"
+    command = ["edit", str(pictures), *EDIT, "--output", str(output), "--json"]
+    assert main(command) == 0
+    *done, summary = rows(capsys)
+    assert summary == {"done": 2, "skipped": 0, "failed": 0}
+    assert {Path(row["picture"]).name for row in done} == {"cat.png", "glasses.png"}
+    assert all(row["status"] == "done" and row["caption"] == "a cat" and row["seconds"] > 0 for row in done)
+    first = contents(output)
+    assert set(first) == {"cat_cat2dog_g5_s1.png", "glasses_cat2dog_g5_s1.png"}
+    with Image.open(output / "cat_cat2dog_g5_s1.png") as edited:
+        assert edited.size == (128, 128)
+        assert edited.info["caption"] == "a cat"
+
+    (output / "cat_cat2dog_g5_s1.png").unlink()
+    assert main(command) == 0
+    assert rows(capsys)[-1] == {"done": 1, "skipped": 1, "failed": 0}
+    assert contents(output) == first
+
+
+def test_a_picture_that_fails_is_recorded_and_the_rest_goes_on(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (pictures / "broken.png").write_bytes((EXAMPLES / "dog.png").read_bytes()[:500])
+    output = tmp_path / "out"
+    command = ["edit", str(pictures), *EDIT, "--output", str(output)]
+    assert main(command) == 3
+    assert "2 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    (error,) = map(json.loads, (output / "errors.jsonl").read_text().splitlines())
+    assert error["picture"] == str(pictures / "broken.png")
+    assert error["status"] == "failed"
+    assert "Error" in error["error"]
+    assert len(list(output.glob("*.png"))) == 2
+
+    shutil.copy(EXAMPLES / "dog.png", pictures / "broken.png")
+    assert main(command) == 0
+    assert not (output / "errors.jsonl").exists()
+    assert len(list(output.glob("*.png"))) == 3
+
+
+def test_a_sweep_makes_a_picture_of_every_strength_from_one_inversion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["edit", str(EXAMPLES / "cat.png"), *EDIT, "--output", str(tmp_path), "--json"]
+    sweep = ["--guidance", "0", "5", "5", "--direction-strength", "0.5", "1"]
+    assert main([*command, *sweep]) == 0
+    row, _ = rows(capsys)
+    names = [f"cat_cat2dog_g{guidance}_s{strength}.png" for guidance in (0, 5) for strength in (0.5, 1)]
+    assert [Path(path).name for path in row["outputs"]] == names
+    made = contents(tmp_path)
+    assert len(set(made.values())) == 4
+
+    # One at a time gives the same bytes, so a sweep can be widened later.
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert main(command) == 0
+    assert contents(tmp_path) == {"cat_cat2dog_g5_s1.png": made["cat_cat2dog_g5_s1.png"]}
+
+
+def test_results_of_other_settings_are_neither_skipped_nor_replaced_unless_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["edit", str(EXAMPLES / "cat.png"), *EDIT, "--output", str(tmp_path), "--json"]
+    assert main(command) == 0
+    before = contents(tmp_path)
+    capsys.readouterr()
+    assert "made with other settings. Choose another folder, or --overwrite" in refusal(capsys, *command, "--cfg", "2")
+    assert contents(tmp_path) == before
+    assert main([*command, "--cfg", "2", "--overwrite"]) == 0
+    assert contents(tmp_path) != before
+
+
+def test_without_a_caption_blip_says_what_the_picture_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    picture = str(EXAMPLES / "dog.png")
+    assert main(["edit", picture, "--edit", "cat2dog", "--steps", "1", "--output", str(tmp_path), "--json"]) == 0
+    edited, _ = rows(capsys)
+    assert main(["caption", picture, "--json"]) == 0
+    captioned, _ = rows(capsys)
+    assert edited["caption"] == captioned["caption"]
+    assert "dog" in captioned["caption"]
+    assert "already names 'dog'" in edited["warning"]
+
+
+def test_two_words_make_an_edit_whose_sentences_a_seed_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--from", "cat", "--to", "dog", "--kind", "animal", "--sentences", "20", *QUICK]
+    command = ["edit", str(EXAMPLES / "cat.png"), *words, "--output", str(tmp_path)]
+    assert main(command) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["cat_cat-to-dog_g5_s1.png"]
+    before = contents(tmp_path)
+    capsys.readouterr()
+    assert "made with other settings" in refusal(capsys, *command, "--seed", "1")
+    assert main([*command, "--seed", "1", "--overwrite"]) == 0
+    assert contents(tmp_path) != before
+
+
+def test_an_interrupt_ends_with_its_own_status_and_leaves_no_partial_file(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    output = tmp_path / "out"
+    command = ["edit", str(pictures), *EDIT, "--output", str(output), "--json"]
+
+    def interrupted(path: Path, content: bytes) -> None:
+        write(path, content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pix2pix_zero_cli.pictures.write", interrupted)
+    assert main(command) == 130
+    assert list(contents(output)) == ["cat_cat2dog_g5_s1.png"]
+    monkeypatch.undo()
+    capsys.readouterr()
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*paths: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path / "folder" / "file.png", b"content")
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- other commands
+
+
+def test_captions_are_written_beside_each_other(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["caption", str(pictures), "--output", str(tmp_path / "out"), "--json"]
+    assert main(command) == 0
+    *captioned, _ = rows(capsys)
+    for row in captioned:
+        assert (tmp_path / "out" / f"{Path(row['picture']).stem}.txt").read_text() == row["caption"] + "\n"
+    assert main(command) == 0
+    assert rows(capsys)[-1] == {"done": 0, "skipped": 2, "failed": 0}
+
+
+def test_a_saved_direction_edits_as_the_named_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "mine.safetensors"
+    assert main(["direction", "--edit", "cat2dog", "--output", str(path), "--json"]) == 0
+    (said,) = rows(capsys)
+    direction = EditDirection.load(path)
+    assert (direction.source, direction.target) == ("cat", "dog")
+    assert said["encoder"] == direction.encoder
+    assert "exists" in refusal(capsys, "direction", "--edit", "cat2dog", "--output", path)
+
+    picture = [str(EXAMPLES / "cat.png"), *QUICK]
+    assert main(["edit", *picture, "--direction", str(path), "--output", str(tmp_path / "a")]) == 0
+    assert main(["edit", *picture, "--edit", "cat2dog", "--output", str(tmp_path / "b")]) == 0
+    first, second = (
+        np.array(Image.open(tmp_path / folder)) for folder in ("a/cat_mine_g5_s1.png", "b/cat_cat2dog_g5_s1.png")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_an_inversion_is_saved_with_what_samples_back_from_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from safetensors.torch import load_file
+
+    command = ["invert", str(EXAMPLES / "cat.png"), *QUICK, "--output", str(tmp_path), "--json"]
+    assert main(command) == 0
+    row, _ = rows(capsys)
+    tensors = load_file(tmp_path / "cat_inversion.safetensors")
+    assert tensors["noise"].shape == (1, 4, 16, 16)
+    assert torch.equal(tensors["trajectory"][0], tensors["noise"])
+    assert len(tensors["sigmas"]) == 3
+    assert Image.open(tmp_path / "cat_reconstruction.png").size == (128, 128)
+    assert row["reconstruction_db"] > 0
+    assert main(command) == 0
+    assert rows(capsys)[-1]["skipped"] == 1
+    assert "other settings" in refusal(capsys, *command, "--kl", "0")
+
+
+def test_bench_measures_every_part(capsys: pytest.CaptureFixture[str]):
+    assert main(["bench", "--count", "1", "--steps", "1", "--json"]) == 0
+    (said,) = rows(capsys)
+    assert set(said["seconds"]) == {"load", "direction", "caption", "invert", "edit"}
+    assert all(value > 0 for value in said["seconds"].values())
+    assert said["pictures_a_minute"] > 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    assert exit.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------------- bad options
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--steps", "0"], "argument --steps: 0 is out of range; it must be 1 to 999"),
+        (["--steps", "many"], "argument --steps: 'many' is not a whole number; it must be 1 to 999"),
+        (["--guidance", "5", "-1"], "argument --guidance: -1 is out of range; it must be 0 to 1000"),
+        (["--cfg", "nan"], "argument --cfg: nan is out of range; it must be 0 to 100"),
+        (["--direction-strength", "11"], "argument --direction-strength: 11 is out of range; it must be -10 to 10"),
+        (["--size", "100"], "argument --size: '100' is no size; it must be a side or WIDTHxHEIGHT, each a multiple"),
+        (["--edit", "cat2fish"], "--edit cat2fish: the edits of this model are cat2dog, dog2cat"),
+        (["--to", "dog"], "--to: belongs to --from, not to --edit"),
+        (["--model", "nowhere"], "--model nowhere: there is no such folder or checkpoint; tiny_zoo is the embedded"),
+        (["--model", str(ROOT)], "has no model_index.json"),
+        (["--device", "abacus"], "--device abacus:"),
+        (["--workers", "2"], "--workers: belongs to --ray"),
+        (["--blip", "nowhere"], "--blip nowhere: there is no such folder"),
+    ],
+)
+def test_a_bad_option_is_named_with_its_range(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    caption = [] if "--blip" in options else ["--caption", "a cat"]
+    command = ["edit", EXAMPLES / "cat.png", "--edit", "cat2dog", "--output", tmp_path / "out", *caption]
+    assert said in refusal(capsys, *command, *options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--from", "cat"], "--from: needs --to"),
+        (["--from", "cat", "--to", "Cat"], "both are the same"),
+        (["--from", "cat", "--to", "unicorn"], "--to unicorn: Tiny Zoo does not know unicorn; its words are"),
+        (["--from", "cat", "--to", "dog", "--sentences", "0"], "argument --sentences: 0 is out of range"),
+        (["--direction", "nowhere"], "--direction nowhere: there is no such file; pix2pix-zero direction makes one"),
+        ([], "one of the arguments --edit --from --direction is required"),
+    ],
+)
+def test_a_bad_edit_is_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert said in refusal(capsys, "edit", EXAMPLES / "cat.png", *options, *QUICK)
+
+
+def test_a_direction_of_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "other.safetensors"
+    EditDirection(torch.ones(77, 128), None, "cat", "dog", "another encoder", (1, 1)).save(path)
+    said = refusal(capsys, "edit", EXAMPLES / "cat.png", "--direction", path, *QUICK, "--output", tmp_path / "out")
+    assert "was made by text encoder 'another encoder'" in said
+
+
+def test_pictures_that_are_not_there_or_share_a_name_are_refused(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert "PICTURE nowhere.png: there is no such file" in refusal(capsys, "edit", "nowhere.png", *EDIT)
+    (tmp_path / "empty").mkdir()
+    assert "there is no picture in this folder" in refusal(capsys, "edit", tmp_path / "empty", *EDIT)
+    Image.open(pictures / "cat.png").save(pictures / "cat.jpg")
+    assert "2 pictures would all become" in refusal(capsys, "edit", pictures, *EDIT)
+
+
+def test_no_name_leads_out_of_the_output_folder(tmp_path: Path):
+    words = ["--from", "a cat", "--to", "../../dog", *QUICK]
+    assert main(["edit", str(EXAMPLES / "cat.png"), *words, "--output", str(tmp_path / "deep" / "out")]) == 0
+    assert [path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*.png")] == [("deep", "out")]
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("size", [(301, 200), (200, 301), (64, 64), (128, 64)])
+def test_pictures_are_cropped_in_the_middle_and_resized(size: tuple[int, int]):
+    image = Image.new("RGB", size, "red")
+    width, height = size
+    image.paste("blue", (width // 2 - 8, height // 2 - 8, width // 2 + 8, height // 2 + 8))
+    fitted = np.array(fit(image, (64, 64))).astype(int)
+    assert fitted.shape == (64, 64, 3)
+    mark = np.argwhere(fitted[..., 2] > 128)
+    np.testing.assert_allclose(mark.mean(0), [31.5, 31.5], atol=1)
+
+
+def test_pictures_are_turned_upright(tmp_path: Path):
+    image = Image.new("RGB", (16, 8), "red")
+    image.paste("blue", (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    picture = read_picture(tmp_path / "turned.jpg", None)
+    assert picture.shape == (1, 16, 8, 3)
+    assert picture[0, 4, 4, 2] > 0.8 and picture[0, 12, 4, 0] > 0.8

@@ -1,0 +1,57 @@
+"""The diffusers integration gives the picture of the ComfyUI nodes, on the same weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import run
+from pix2pix_zero_core import MapGuidance, NoiseRegularizer
+from pix2pix_zero_core.integrations.diffusers import EditSettings, PipelineEditor
+from pix2pix_zero_core.integrations.sentences import load_edit
+from tiny_zoo.compose_directions import FOLDER
+from tiny_zoo.pipeline import load_pipeline
+from workflows import compose
+
+
+def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> None:
+    def defaults(node: str) -> dict[str, Any]:
+        inputs = object_info[node]["input"]
+        declared = {**inputs["required"], **inputs["optional"]}
+        return {name: entry[1]["default"] for name, entry in declared.items() if "default" in (entry[1:] or [{}])[0]}
+
+    inversion, sampler = (
+        defaults(node) for node in ("Pix2PixZeroRegularizedDDIMInvert", "Pix2PixZeroCrossAttnGuidedSampler")
+    )
+    assert inversion["scheduler"] == "ddim"
+    assert sampler["negative_from"] == "inversion"
+    assert EditSettings() == EditSettings(
+        inversion["steps"],
+        NoiseRegularizer(inversion["regularization"], inversion["kl"]),
+        inversion["fixed_point"],
+        sampler["cfg"],
+        MapGuidance(sampler["guidance"], sampler["unit"], sampler["guidance_start"], sampler["guidance_end"], "after"),
+    )
+
+
+@pytest.mark.parametrize("source, target", [("cat", "dog")])
+def test_the_picture_is_that_of_the_nodes(server: run.Server, tmp_path: Path, source: str, target: str) -> None:
+    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    workflow = run.adapt(template, server.upload(run.EXAMPLES / f"{source}.png"), f"tiny_zoo/{source}2{target}")
+    outputs = server.run(workflow)
+    paths = run.save_images(server, workflow, outputs, tmp_path)
+    (caption,) = outputs[run.find_node(workflow, "PreviewAny")]["text"]
+    original, expected = (np.array(Image.open(paths[name]).convert("RGB")) for name in ("source", "edited"))
+
+    editor = PipelineEditor(load_pipeline())
+    direction = editor.build_direction(load_edit(f"{source}2{target}", FOLDER))
+    inverted = editor.invert(torch.from_numpy(original)[None].float() / 255, [caption])
+    found = (editor.edit(inverted, direction)[0] * 255).to(torch.uint8).numpy()  # as SaveImage rounds
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert (difference <= 1).mean() >= 0.99

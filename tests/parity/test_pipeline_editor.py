@@ -1,0 +1,252 @@
+"""Edits with a diffusers pipeline: Tiny Zoo in diffusers' format, folders and checkpoints, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from pix2pix_zero_core import MapGuidance, NoiseRegularizer, ReplayedGuidance, edit, invert
+from pix2pix_zero_core.integrations.diffusers import (
+    EditSettings,
+    PipelineEditor,
+    encoder_fingerprint,
+    load_pipeline,
+)
+from pix2pix_zero_core.integrations.sentences import EditSentences
+from pix2pix_zero_core.schedule import ddim_sigmas
+from tiny_zoo import pipeline as zoo
+from tiny_zoo.captions import token_ids
+from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.training import pictures
+
+TEXTS = EditSentences(["a cat", "a drawing of a cat"], ["a dog", "a drawing of a dog"], "cat", "dog")
+QUICK = EditSettings(steps=4)
+
+
+@pytest.fixture(scope="module")
+def editor() -> PipelineEditor:
+    return PipelineEditor(zoo.load_pipeline())
+
+
+@pytest.fixture(scope="module")
+def folder(editor: PipelineEditor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny_zoo"
+    editor.pipeline.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def picture() -> torch.Tensor:
+    """A scene, (1, 128, 128, 3) in 0..1."""
+    return pictures(1, "test").movedim(1, -1).float() / 255
+
+
+# ------------------------------------------------------------------------------------------------------- Tiny Zoo
+
+
+@pytest.mark.parametrize("text", ["", "A drawing of a grey CAT, on the beach!", "a submarine of a cat", "cat " * 75])
+def test_the_tokenizer_reads_as_in_training(text: str):
+    read = zoo.tokenizer()(text, padding="max_length", max_length=77, truncation=True).input_ids
+    assert read == token_ids(text)
+
+
+def test_the_pipeline_computes_what_the_trained_networks_compute(editor: PipelineEditor, picture: torch.Tensor):
+    trained = TinyZoo.load(zoo.CHECKPOINT)
+    with torch.no_grad():
+        latents = trained.vae.encode(picture.movedim(-1, 1))
+        torch.testing.assert_close(editor.encode(picture), latents, rtol=1e-5, atol=1e-5)
+        decoded = trained.vae.decode(latents).clamp(0, 1).movedim(1, -1)
+        torch.testing.assert_close(editor.decode(latents), decoded, rtol=1e-5, atol=1e-5)
+        embedding, pooled = editor.encode_text(["a cat", "a dog in the snow"])
+        assert pooled is None
+        torch.testing.assert_close(embedding, trained.encode_text(["a cat", "a dog in the snow"]))
+        noise = editor.pipeline.unet(latents, 301.0, embedding[:1]).sample
+        expected = trained.unet(latents, torch.tensor([301.0]), embedding[:1])
+        torch.testing.assert_close(noise, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_converter_writes_a_folder_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["pipeline", str(tmp_path / "zoo")])
+    zoo.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["zoo"]
+    assert isinstance(load_pipeline(tmp_path / "zoo"), StableDiffusionPipeline)
+    with pytest.raises(SystemExit):
+        zoo.main()
+
+
+# ----------------------------------------------------------------------------------------------------------- edits
+
+
+def test_an_edit_is_what_the_core_gives_on_the_trained_networks(editor: PipelineEditor, picture: torch.Tensor):
+    """The same model by another road: Tiny Zoo's own networks, and the core's functions one by one."""
+    trained = TinyZoo.load(zoo.CHECKPOINT)
+    direction = editor.build_direction(TEXTS)
+    found = editor.edit(editor.invert(picture, ["a cat"], QUICK), direction, 1.0, QUICK)
+
+    source = trained.encode_text(["a cat"])
+    with torch.no_grad():
+        latents = trained.vae.encode(picture.movedim(-1, 1))
+    inversion = invert(trained, latents, source, ddim_sigmas(trained.sigmas, 4))
+    target = direction.apply(source, encoder=editor.encoder)
+    guided = ReplayedGuidance(trained, inversion, QUICK.cfg)
+    edited = edit(trained, inversion, source, target, guided=guided, guidance=QUICK.guidance).edited
+    with torch.no_grad():
+        expected = trained.vae.decode(edited).clamp(0, 1).movedim(1, -1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_pictures_together_equal_each_alone(editor: PipelineEditor, picture: torch.Tensor):
+    direction, captions = editor.build_direction(TEXTS), ["a cat", "an orange cat"]
+    both = torch.cat([picture, picture.flip(2)])
+    together = editor.edit(editor.invert(both, captions, QUICK), direction, 1.0, QUICK)
+    for index, caption in enumerate(captions):
+        alone = editor.edit(editor.invert(both[index : index + 1], [caption], QUICK), direction, 1.0, QUICK)
+        torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-3)
+
+
+def test_strength_and_guidance_change_the_picture(editor: PipelineEditor, picture: torch.Tensor):
+    direction, inverted = editor.build_direction(TEXTS), editor.invert(picture, ["a cat"], QUICK)
+    full = editor.edit(inverted, direction, 1.0, QUICK)
+    free = dataclasses.replace(QUICK, guidance=MapGuidance(0.0))
+    assert not torch.equal(full, editor.edit(inverted, direction, 0.5, QUICK))
+    assert not torch.equal(full, editor.edit(inverted, direction, 1.0, free))
+
+
+def test_no_edit_leads_back_to_the_picture(editor: PipelineEditor, picture: torch.Tensor):
+    plain = EditSettings(steps=10, regularizer=NoiseRegularizer(0, 0), fixed_point=10)
+    inverted = editor.invert(picture, ["a cat"], plain)
+    latents = editor.encode(picture)
+    error = (editor.reconstruct(inverted) - latents).square().mean()
+    assert error < 0.01 * latents.var()
+
+
+def test_the_pipeline_is_left_as_it_was(editor: PipelineEditor, picture: torch.Tensor):
+    unet = editor.pipeline.unet
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    processors = dict(unet.attn_processors)
+    editor.edit(editor.invert(picture, ["a cat"], QUICK), editor.build_direction(TEXTS), 1.0, QUICK)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
+    assert all(unet.attn_processors[name] is processor for name, processor in processors.items())
+    assert all(parameter.grad is None for parameter in unet.parameters())
+
+
+def tiny_xl(zoo_pipeline: StableDiffusionPipeline) -> StableDiffusionXLPipeline:
+    """SDXL in small, with random weights: two text encoders, a pooled text, the picture's size."""
+    torch.manual_seed(0)
+    second = CLIPTextConfig(
+        vocab_size=len(zoo_pipeline.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, projection_dim=16, hidden_act="gelu",
+        eos_token_id=zoo_pipeline.tokenizer.eos_token_id,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=128 + 32,
+        attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2), use_linear_projection=True,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 16,
+    )  # fmt: skip
+    return StableDiffusionXLPipeline(
+        zoo_pipeline.vae, zoo_pipeline.text_encoder, CLIPTextModelWithProjection(second).eval(),
+        zoo_pipeline.tokenizer, zoo_pipeline.tokenizer, unet, zoo_pipeline.scheduler,
+    )  # fmt: skip
+
+
+def test_an_xl_pipeline_edits_and_is_told_the_pooled_text_and_the_size(
+    editor: PipelineEditor, picture: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    xl = PipelineEditor(tiny_xl(editor.pipeline))
+    direction = xl.build_direction(TEXTS)
+    assert direction.pooled is not None
+    assert direction.pooled.shape == (16,)
+    told = []
+    forward = type(xl.pipeline.unet).forward
+    monkeypatch.setattr(
+        type(xl.pipeline.unet), "forward", lambda *x, **options: told.append(options) or forward(*x, **options)
+    )
+    wide = torch.cat([picture, picture], 2)[:, :64]
+    inverted = xl.invert(wide, ["a cat"], QUICK)
+    assert {tuple(options["added_cond_kwargs"]["time_ids"][0].tolist()) for options in told} == {
+        (64, 256, 0, 0, 64, 256)
+    }
+    told.clear()
+    edited = xl.edit(inverted, direction, 1.0, QUICK)
+    assert edited.shape == wide.shape
+    shifted = inverted.pooled + direction.pooled
+    assert any(torch.allclose(options["added_cond_kwargs"]["text_embeds"], shifted) for options in told)
+
+
+# --------------------------------------------------------------------------------------------------------- loading
+
+
+def test_a_folder_and_a_checkpoint_load_as_the_same_model(editor: PipelineEditor, folder: Path):
+    for loaded in (load_pipeline(folder), load_pipeline(zoo.CHECKPOINT, config=folder)):
+        other = PipelineEditor(loaded)
+        assert other.encoder == editor.encoder
+        assert other.side == 128
+        for name, tensor in editor.pipeline.unet.state_dict().items():
+            assert torch.equal(tensor, loaded.unet.state_dict()[name])
+
+
+def test_precision_is_that_of_the_unet_while_the_vae_stays_in_float32(editor: PipelineEditor, folder: Path):
+    loaded = load_pipeline(folder, dtype=torch.bfloat16)
+    assert (loaded.unet.dtype, loaded.text_encoder.dtype, loaded.vae.dtype) == (
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+    )
+    assert PipelineEditor(loaded).encoder == editor.encoder
+
+
+def test_another_text_encoder_has_another_name(editor: PipelineEditor):
+    encoder = editor.pipeline.text_encoder
+    torch.manual_seed(0)
+    assert encoder_fingerprint([type(encoder)(encoder.config)]) != editor.encoder
+
+
+def test_what_is_missing_is_named(folder: Path, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="There is no model at"):
+        load_pipeline(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
+        load_pipeline(tmp_path)
+    with pytest.raises(ValueError, match=r"is no \.safetensors file"):
+        pickle = tmp_path / "model.ckpt"
+        pickle.write_bytes(b"x")
+        load_pipeline(pickle)
+    with pytest.raises(ValueError, match=r"cannot be read as a StableDiffusionPipeline .* Copy it anew"):
+        broken = tmp_path / "broken"
+        shutil.copytree(folder, broken)
+        (broken / "unet" / "config.json").write_text("{")
+        load_pipeline(broken)
+    with pytest.raises(ValueError, match="is not a readable safetensors file"):
+        empty = tmp_path / "empty.safetensors"
+        empty.write_bytes(b"")
+        load_pipeline(empty)
+    with pytest.raises(ValueError, match="give a folder in diffusers' format of the same family as config"):
+        load_pipeline(zoo.CHECKPOINT)
+
+
+def test_other_pipelines_are_refused(folder: Path, tmp_path: Path):
+    other = tmp_path / "flux"
+    other.mkdir()
+    (other / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(ValueError, match="holds a FluxPipeline; it must be a StableDiffusionPipeline or a"):
+        load_pipeline(other)
+    inpainting = zoo.load_pipeline()
+    inpainting.unet.register_to_config(in_channels=9)
+    with pytest.raises(TypeError, match="takes 9 channels"):
+        PipelineEditor(inpainting)
+
+
+def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Tensor):
+    with pytest.raises(ValueError, match="multiples of 8"):
+        editor.encode(picture[:, :100])
+    with pytest.raises(ValueError, match="2 captions for 1 pictures"):
+        editor.invert(picture, ["a cat", "a dog"], QUICK)
+    with pytest.raises(ValueError, match=r"has 92 tokens; 77 is the most"):
+        editor.encode_text(["cat " * 90])
