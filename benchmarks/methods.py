@@ -29,6 +29,7 @@ from pix2pix_zero_core import (
 )
 from pix2pix_zero_core.edit import euler_step
 from pix2pix_zero_core.schedule import ddim_sigmas
+from pix2pix_zero_core.types import RECOMMENDED
 from tiny_zoo.denoiser import TinyZoo
 
 from .injection import Rewrite, rewritten_attention, take_over, take_over_aligned
@@ -177,8 +178,8 @@ class Pix2PixZero:
         sentences: pairs that the edit direction is averaged over; 0 takes the swapped caption as target instead.
     """
 
-    guidance: MapGuidance = MapGuidance(5.0, "normalized", end=0.8, applied="after")  # noqa: RUF009 (immutable)
-    cfg: float = 3.0
+    guidance: MapGuidance = RECOMMENDED
+    cfg: float = ReplayedGuidance.scale
     negative: Negative | Literal["replayed"] = "replayed"
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1

@@ -19,7 +19,8 @@ from pix2pix_zero_cli.edit import add_arguments as add_edit_arguments
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
 from tiny_zoo.world import render, sample_scene
 
-RESULTS = Path(__file__).parent / "results"
+from .cells import RESULTS, write_text
+from .report import markdown
 
 
 def measure(pictures: list[Path], output: Path, workers: int, steps: int) -> float:
@@ -36,7 +37,7 @@ def measure(pictures: list[Path], output: Path, workers: int, steps: int) -> flo
     model = ModelOptions.of(options, captions=False)
     variants = ((options.guidance[0], 1.0),)
     direction = DirectionOptions.of(options, model)
-    task = EditTask(model, direction, edit_settings(options), variants, options.caption, None, output, False)
+    task = EditTask(model, edit_settings(options), options.caption, None, output, False, direction, variants)
     at_work, started, counted = set[str](), 0.0, 0
     for row in run_on_ray(task, model, LOCAL, workers, pictures, lambda: None):
         if row.status != "done" or row.result is None:
@@ -82,15 +83,14 @@ def write(rates: dict[int, float], count: int, steps: int) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    RESULTS.mkdir(exist_ok=True)
     one = rates[min(rates)] / min(rates)
-    lines = [
-        f"{count} pictures of Tiny Zoo, {steps} steps, one CPU thread a worker, on a Ray cluster on one machine.",
-        "",
-    ]
-    lines += ["| workers | pictures a minute | of what the fewest make, each |", "| --- | --- | --- |"]
-    lines += [f"| {workers} | {rate:.1f} | {rate / workers / one:.0%} |" for workers, rate in rates.items()]
-    (RESULTS / "throughput.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = (
+        f"By `python -m benchmarks.throughput`: {count} pictures of Tiny Zoo, {steps} steps, one CPU thread a worker, "
+        "on a Ray cluster on one machine.\n\n"
+    )
+    lines = [[str(workers), f"{rate:.1f}", f"{rate / workers / one:.0%}"] for workers, rate in rates.items()]
+    head = ["workers", "pictures a minute", "of what the fewest make, each"]
+    write_text(RESULTS / "throughput.md", text + markdown(head, lines))
 
     figure, axes = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
     axes.plot(list(rates), [one * workers for workers in rates], color="0.7", linestyle="--", label="in proportion")

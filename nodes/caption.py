@@ -13,8 +13,9 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..pix2pix_zero_core.integrations.captioner import Captioner, check_images
+from ..pix2pix_zero_core.integrations.captioner import Captioner
 from ..pix2pix_zero_core.integrations.download import REPOSITORIES, download_blip
+from ..pix2pix_zero_core.types import check_pictures
 from .files import model_folders, own_folder
 from .memory import loaded
 from .types import CATEGORY, search_aliases
@@ -81,7 +82,7 @@ class BLIPCaption(io.ComfyNode):
     def execute(  # noqa: D102
         cls, image: Tensor, model: str, prefix: str, max_tokens: int, beams: int, download: bool = False
     ) -> io.NodeOutput:
-        check_images(image)
+        check_pictures(image, "image")
         folder = _find_or_download(model, download)
         device = comfy.model_management.text_encoder_device()
         half = comfy.model_management.should_use_fp16(device, prioritize_performance=False)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..pix2pix_zero_core import AttentionMaps as Maps
 from ..pix2pix_zero_core import Inversion
+from ..pix2pix_zero_core.types import check_pictures
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, require_cross_attention_model, require_inversion_of
 from .types import CATEGORY, InversionType, search_aliases
 
@@ -95,7 +96,7 @@ class AttentionMaps(io.ComfyNode):
             raise ValueError(f"picture is {picture}; the inversion has {len(inversion.noise)}, counted from 0.")
         if edited is not None and picture >= len(edited.noise):
             raise ValueError(f"picture is {picture}; the edited path has {len(edited.noise)}, counted from 0.")
-        check_picture(image, "image")
+        check_pictures(image, "image", channels=(3, 4))
         places = word_places(clip, text, [word.strip() for word in words.split(",") if word.strip()])
         rows = [watch(model, inversion, source, moments, picture)]
         if edited is not None and target is not None:
@@ -145,7 +146,7 @@ class Compare(io.ComfyNode):
         pictures = {"source": source, "reconstruction": reconstruction, "edited": edited}
         shown = {title: batch for title, batch in pictures.items() if batch is not None}
         for title, batch in shown.items():
-            check_picture(batch, title)
+            check_pictures(batch, title, channels=(3, 4))
         count, (height, width) = max(map(len, shown.values())), source.shape[1:3]
         columns: list[Tensor] = []
         for title, batch in shown.items():
@@ -153,23 +154,6 @@ class Compare(io.ComfyNode):
             column = comfy.utils.repeat_to_batch_size(column.movedim(1, -1)[..., :3], count)
             columns.append(torch.stack([captioned(one, title) for one in column]) if titles else column)
         return io.NodeOutput(torch.cat(columns, 2))
-
-
-def check_picture(images: Tensor, name: str) -> None:
-    """Require finite pictures, (B, H, W, 3 or 4).
-
-    Raises:
-        TypeError: not floating point.
-        ValueError: another shape, an empty one, or NaN or Inf.
-    """
-    if not images.is_floating_point():
-        raise TypeError(f"{name} has dtype {images.dtype}; pictures are floating point, with values in 0..1.")
-    if images.ndim != 4 or images.shape[-1] not in (3, 4) or images.numel() == 0:
-        raise ValueError(
-            f"{name} has shape {tuple(images.shape)}; pictures are (batch, height, width, 3 or 4 channels), not empty."
-        )
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError(f"{name} holds NaN or Inf. Check the node that made it; a VAE may have to run in float32.")
 
 
 class _Watcher(comfy.samplers.Sampler):

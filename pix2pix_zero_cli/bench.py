@@ -19,7 +19,7 @@ from pix2pix_zero_core.integrations.sentences import load_edit
 from tiny_zoo.world import render, sample_scene
 
 from .arguments import TINY_ZOO, add_captioner, add_device, add_inversion, add_json, add_model, number, size
-from .edit import inversion_settings
+from .inverting import inversion_settings
 from .model import DirectionOptions, ModelOptions, find_device
 from .pictures import fit
 from .report import DONE, say

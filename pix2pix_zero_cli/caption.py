@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from .arguments import UsageError, add_captioner, add_device, add_json, add_pictures
-from .edit import require_own_names
 from .jobs import Row, Tick, Work, run_here
 from .model import TINY_BLIP, load_captioner
-from .pictures import find_pictures, read_picture, write
+from .pictures import find_pictures, read_picture, require_own_names, write
 from .report import process
 
 

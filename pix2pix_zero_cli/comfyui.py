@@ -27,9 +27,8 @@ from queue import Empty, Queue
 from typing import Any
 
 from .arguments import UsageError, add_json
-from .edit import require_own_names
-from .jobs import Row, Tick
-from .pictures import find_pictures, write
+from .jobs import Row, Tick, seconds_since
+from .pictures import find_pictures, require_own_names, write
 from .report import process
 
 Workflow = dict[str, dict[str, Any]]
@@ -359,14 +358,10 @@ def _serve(server: Server, job: Job, todo: Queue[Path], rows: Queue[Row | str], 
             stopped.wait(PAUSES[absences])
             absences += 1
         except Exception as error:  # the picture's own fault, or the workflow's: it becomes a row as everywhere
-            rows.put(Row(str(picture), "failed", _since(started), error=f"{type(error).__name__}: {error}"))
+            rows.put(Row(str(picture), "failed", seconds_since(started), error=f"{type(error).__name__}: {error}"))
         else:
             absences = 0
-            rows.put(Row(str(picture), "done", _since(started), result))
-
-
-def _since(started: float) -> float:
-    return round(time.monotonic() - started, 3)
+            rows.put(Row(str(picture), "done", seconds_since(started), result))
 
 
 def _reasons(workflow: Workflow, answer: Mapping[str, Any]) -> str:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pix2pix_zero_core import MapGuidance, NoiseRegularizer, StepInfo
+from pix2pix_zero_core import MapGuidance
 from pix2pix_zero_core.integrations.concepts import source_warning
 from pix2pix_zero_core.integrations.diffusers import EditSettings
 
 from .arguments import (
-    UsageError,
     add_captioner,
     add_device,
     add_direction,
@@ -27,13 +25,11 @@ from .arguments import (
     number,
 )
 from .cluster import choose_runner
+from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import DirectionOptions, Model, ModelOptions
-from .pictures import find_pictures, read_picture, read_text, write_picture
+from .pictures import find_pictures, read_text, require_own_names, write_picture
 from .report import process
-
-SETTINGS = "pix2pix-zero"
-"""Key of the text in a PNG that says how it was made."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,13 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
     model = ModelOptions.of(arguments, captions=arguments.caption is None)
     task = EditTask(
         model,
-        DirectionOptions.of(arguments, model),
         edit_settings(arguments),
-        tuple(product(dict.fromkeys(arguments.guidance), dict.fromkeys(arguments.direction_strength))),
         arguments.caption,
         arguments.size,
         arguments.output.resolve(),
         arguments.overwrite,
+        DirectionOptions.of(arguments, model),
+        tuple(product(dict.fromkeys(arguments.guidance), dict.fromkeys(arguments.direction_strength))),
     )
     require_own_names([task.outputs(picture)[0] for picture in pictures])
     return process(
@@ -116,23 +112,6 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
     return replace(inversion_settings(arguments), cfg=arguments.cfg, guidance=guidance)
 
 
-def inversion_settings(arguments: argparse.Namespace) -> EditSettings:
-    """Read the options of `add_inversion`."""
-    regularizer = NoiseRegularizer(arguments.regularization, arguments.kl)
-    return EditSettings(arguments.steps, regularizer, arguments.fixed_point)
-
-
-def require_own_names(outputs: list[Path]) -> None:
-    """Refuse two pictures whose results would have one name.
-
-    Raises:
-        UsageError: the first such name.
-    """
-    for path, count in Counter(outputs).items():
-        if count > 1:
-            raise UsageError(f"PICTURE: {count} pictures would all become {path}; rename them, or choose other folders")
-
-
 def in_words(row: Row) -> str:
     """What a finished picture's line says."""
     assert row.result is not None
@@ -141,28 +120,16 @@ def in_words(row: Row) -> str:
 
 
 @dataclass(frozen=True)
-class EditTask:
+class EditTask(InvertingTask):
     """Edit a picture in every variant, all from one inversion.
 
     Attributes:
-        model: which model.
         direction: which edit.
-        settings: all but the strengths.
-        variants: strengths of the guidance and of the direction.
-        caption: of every picture; None leaves it to BLIP.
-        size: width and height; None is the model's own.
-        output: folder of the results.
-        overwrite: whether results that were made with other settings are replaced.
+        variants: strengths of the guidance and of the direction, which those in `settings` give way to.
     """
 
-    model: ModelOptions
     direction: DirectionOptions
-    settings: EditSettings
     variants: tuple[tuple[float, float], ...]
-    caption: str | None
-    size: tuple[int, int] | None
-    output: Path
-    overwrite: bool
 
     @property
     def ticks(self) -> int:
@@ -188,20 +155,14 @@ class EditTask:
         Raises:
             UsageError: it was made with others, and may not be replaced.
         """
-        if not path.exists():
-            return False
-        same = read_text(path, SETTINGS) == self.record(variant)
-        if not same and not self.overwrite:
-            raise UsageError(f"--output: {path} was made with other settings. Choose another folder, or --overwrite")
-        return same
+        return path.exists() and self.is_ours(path, read_text(path, SETTINGS), self.record(variant))
 
     def record(self, variant: tuple[float, float]) -> str:
         """All settings that a picture depends on, in one line of JSON."""
         guidance, strength = variant
         settings = asdict(replace(self.settings, guidance=self.guidance(guidance)))
-        model = {"model": self.model.name, "dtype": self.model.dtype, "size": self.size, "caption": self.caption}
         edit = {"direction": self.direction.name, "sha256": self.direction.digest, "strength": strength}
-        return json.dumps({**model, **edit, **settings})
+        return json.dumps({**self.describe_inputs(), **edit, **settings})
 
     def guidance(self, strength: float) -> MapGuidance:
         """The guidance of a variant."""
@@ -219,18 +180,12 @@ class EditTask:
 
     def edit(self, model: Model, direction: Any, path: Path, tick: Tick) -> dict[str, Any]:
         """Edit a picture in the variants that are not there yet."""
-
-        def on_step(step: StepInfo) -> None:
-            tick()
-
-        picture = read_picture(path, self.size or (model.editor.side, model.editor.side))
-        caption = model.captioner(picture)[0] if model.captioner else self.caption or ""
-        inverted = model.editor.invert(picture, [caption], self.settings, on_step)
+        caption, inverted = self.invert_file(model, path, tick)
         for output, variant in zip(self.outputs(path), self.variants, strict=True):
             if not self.is_made(output, variant):
                 guidance, strength = variant
                 settings = replace(self.settings, guidance=self.guidance(guidance))
-                edited = model.editor.edit(inverted, direction, strength, settings, on_step)
+                edited = model.editor.edit(inverted, direction, strength, settings, lambda _: tick())
                 write_picture(edited[0], output, {SETTINGS: self.record(variant), "caption": caption})
         warning = source_warning(caption, direction.source, direction.target)
         outputs = [str(output) for output in self.outputs(path)]

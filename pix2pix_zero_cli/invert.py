@@ -11,11 +11,7 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
-from pix2pix_zero_core import StepInfo
-from pix2pix_zero_core.integrations.diffusers import EditSettings
-
 from .arguments import (
-    UsageError,
     add_captioner,
     add_device,
     add_inversion,
@@ -25,10 +21,10 @@ from .arguments import (
     add_workers,
 )
 from .cluster import choose_runner
-from .edit import SETTINGS, inversion_settings, require_own_names
+from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import Model, ModelOptions
-from .pictures import find_pictures, read_picture, write, write_picture
+from .pictures import find_pictures, require_own_names, write, write_picture
 from .report import process
 
 
@@ -73,24 +69,8 @@ def in_words(row: Row) -> str:
 
 
 @dataclass(frozen=True)
-class InvertTask:
-    """Invert a picture and sample it back.
-
-    Attributes:
-        model: which model.
-        settings: of the inversion.
-        caption: of every picture; None leaves it to BLIP.
-        size: width and height; None is the model's own.
-        output: folder of the results.
-        overwrite: whether results that were made with other settings are replaced.
-    """
-
-    model: ModelOptions
-    settings: EditSettings
-    caption: str | None
-    size: tuple[int, int] | None
-    output: Path
-    overwrite: bool
+class InvertTask(InvertingTask):
+    """Invert a picture and sample it back."""
 
     @property
     def ticks(self) -> int:
@@ -100,9 +80,8 @@ class InvertTask:
     @property
     def record(self) -> str:
         """All settings that the noise depends on, in one line of JSON."""
-        of_model = {"model": self.model.name, "dtype": self.model.dtype, "size": self.size, "caption": self.caption}
         inversion = {name: asdict(self.settings)[name] for name in ("steps", "regularizer", "fixed_point")}
-        return json.dumps({**of_model, **inversion})
+        return json.dumps({**self.describe_inputs(), **inversion})
 
     def noise(self, picture: Path) -> Path:
         """Where the noise of a picture goes; it is written last."""
@@ -111,12 +90,7 @@ class InvertTask:
     def finished(self, picture: Path) -> bool:
         """See `Task.finished`."""
         path = self.noise(picture)
-        if not path.exists():
-            return False
-        same = _read_record(path) == self.record
-        if not same and not self.overwrite:
-            raise UsageError(f"--output: {path} was made with other settings. Choose another folder, or --overwrite")
-        return same
+        return path.exists() and self.is_ours(path, _read_record(path), self.record)
 
     def start(self) -> Work:
         """See `Task.start`."""
@@ -129,14 +103,8 @@ class InvertTask:
 
     def invert(self, model: Model, path: Path, tick: Tick) -> dict[str, Any]:
         """Invert a picture; write its reconstruction and its noise."""
-
-        def on_step(step: StepInfo) -> None:
-            tick()
-
-        picture = read_picture(path, self.size or (model.editor.side, model.editor.side))
-        caption = model.captioner(picture)[0] if model.captioner else self.caption or ""
-        inverted = model.editor.invert(picture, [caption], self.settings, on_step)
-        latents = model.editor.reconstruct(inverted, on_step)
+        caption, inverted = self.invert_file(model, path, tick)
+        latents = model.editor.reconstruct(inverted, lambda _: tick())
         inversion = inverted.inversion
         assert inversion.trajectory is not None
         x0 = inversion.trajectory[-1]

@@ -74,8 +74,8 @@ def attempt(work: Work, picture: Path, tick: Tick) -> Row:
     try:
         result = work(picture, tick)
     except Exception as error:
-        return Row(str(picture), "failed", _since(started), error=f"{type(error).__name__}: {error}")
-    return Row(str(picture), "done", _since(started), result)
+        return Row(str(picture), "failed", seconds_since(started), error=f"{type(error).__name__}: {error}")
+    return Row(str(picture), "done", seconds_since(started), result)
 
 
 def run_here(task: Task, pictures: Sequence[Path], tick: Tick) -> Iterator[Row]:
@@ -89,5 +89,6 @@ def run_here(task: Task, pictures: Sequence[Path], tick: Tick) -> Iterator[Row]:
         yield attempt(work, picture, tick)
 
 
-def _since(started: float) -> float:
+def seconds_since(started: float) -> float:
+    """Seconds since a moment of `time.monotonic`, to the millisecond."""
     return round(time.monotonic() - started, 3)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
+
+from pix2pix_zero_core.files import write_whole
 
 from .arguments import UsageError
 
@@ -36,6 +37,17 @@ def find_pictures(inputs: Sequence[str]) -> list[Path]:
             raise UsageError(f"PICTURE {given}: there is no such file or folder")
         found |= dict.fromkeys(path.resolve() for path in pictures)
     return list(found)
+
+
+def require_own_names(outputs: Sequence[Path]) -> None:
+    """Refuse two pictures whose results would have one name.
+
+    Raises:
+        UsageError: the first such name.
+    """
+    for path, count in Counter(outputs).items():
+        if count > 1:
+            raise UsageError(f"PICTURE: {count} pictures would all become {path}; rename them, or choose other folders")
 
 
 def read_picture(path: Path, size: tuple[int, int] | None) -> Tensor:
@@ -91,9 +103,4 @@ def read_text(path: Path, key: str) -> str | None:
 def write(path: Path, content: bytes) -> None:
     """Write a file that appears under its name only when it is complete; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, content, overwrite=True)

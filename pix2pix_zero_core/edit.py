@@ -88,7 +88,7 @@ class ReplayedGuidance:
     Attributes:
         denoise: the model.
         inversion: of the picture, with its trajectory.
-        scale: as in :class:`ClassifierFreeGuidance`; 1 is the plain model. Less is needed here.
+        scale: as in :class:`ClassifierFreeGuidance`; 1 is the plain model.
 
     Raises:
         ValueError: scale is negative or not finite, or the inversion has no trajectory.

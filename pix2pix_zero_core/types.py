@@ -174,6 +174,10 @@ class MapGuidance:
         return replace(self, strength=self.strength / total) if self.unit == "normalized" else self
 
 
+RECOMMENDED = MapGuidance(5.0, "normalized", end=0.8, applied="after")
+"""The guidance of the ComfyUI nodes and of the command line, where they follow the text at scale 3."""
+
+
 @dataclass(frozen=True)
 class Inversion:
     """Where sampling starts, and how it got there.
@@ -272,6 +276,29 @@ class Edit:
 def at_least_float32(x: Tensor) -> Tensor:
     """Promote half precision to float32; float32 and float64 stay."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def check_pictures(images: Tensor, name: str = "images", channels: tuple[int, ...] = (3,)) -> None:
+    """Require finite pictures of shape (B, H, W, C), with values in 0..1.
+
+    Args:
+        images: anything.
+        name: of it, in the message.
+        channels: how many there may be; 4 with alpha.
+
+    Raises:
+        TypeError: not floating point.
+        ValueError: another shape, an empty one, or NaN or Inf.
+    """
+    if not images.is_floating_point():
+        raise TypeError(f"{name}: dtype {images.dtype}; pictures are floating point, with values in 0..1.")
+    if images.ndim != 4 or images.shape[-1] not in channels or images.numel() == 0:
+        raise ValueError(
+            f"{name}: shape {tuple(images.shape)}; pictures are (batch, height, width, "
+            f"{' or '.join(map(str, channels))} channels), not empty."
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError(f"{name}: NaN or Inf. Check the node that made it; a VAE may have to run in float32.")
 
 
 def check_latent(x: Tensor, name: str) -> None:

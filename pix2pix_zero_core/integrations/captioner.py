@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
 
+from ..types import check_pictures
 from .english import check_text
 from .folders import LOCAL, MODEL, blamed_on
 
@@ -180,7 +181,7 @@ class Captioner:
                 the tokenizer does not know.
             TypeError: images of integers.
         """
-        check_images(images)
+        check_pictures(images)
         if beams < 1:
             raise ValueError(f"beams is {beams}; it must be at least 1.")
         check_text(prefix, "The prefix")
@@ -235,21 +236,3 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} does not hold a JSON object. Copy the file anew.")
     return cast(Mapping[str, Any], content)
-
-
-def check_images(images: Tensor) -> None:
-    """Require finite pictures without alpha, (B, H, W, 3).
-
-    Raises:
-        TypeError: not floating point.
-        ValueError: another shape, an empty one, or NaN or Inf.
-    """
-    if not images.is_floating_point():
-        raise TypeError(f"images have dtype {images.dtype}; they must be floating point, with values in 0..1.")
-    if images.ndim != 4 or images.shape[-1] != 3 or images.numel() == 0:
-        raise ValueError(
-            f"images have shape {tuple(images.shape)}; they must be (batch, height, width, 3), not empty, "
-            "with no alpha channel."
-        )
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError("images hold NaN or infinite values; check the node that made them.")

@@ -28,7 +28,7 @@ from ..directions import EditDirection, OnProgress
 from ..edit import ReplayedGuidance, edit, reconstruct
 from ..inversion import invert
 from ..schedule import ddim_sigmas, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
-from ..types import Inversion, MapGuidance, NoiseRegularizer, OnStep, Prediction
+from ..types import RECOMMENDED, Inversion, MapGuidance, NoiseRegularizer, OnStep, Prediction
 from .sentences import EditSentences
 
 
@@ -148,7 +148,7 @@ class EditSettings:
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1
     cfg: float = ReplayedGuidance.scale
-    guidance: MapGuidance = MapGuidance(5.0, "normalized", end=0.8, applied="after")  # noqa: RUF009
+    guidance: MapGuidance = RECOMMENDED
 
 
 @dataclass(frozen=True)

@@ -214,10 +214,10 @@ def test_tokenizer_of_another_model_is_refused(own_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 8, 8, 4), "no alpha channel"),
-        ((8, 8, 3), r"must be \(batch, height, width, 3\)"),
+        ((1, 8, 8, 4), "3 channels"),
+        ((8, 8, 3), r"are \(batch, height, width, 3 channels\)"),
         ((0, 8, 8, 3), "not empty"),
-        ((1, 3, 8, 8), r"must be \(batch, height, width, 3\)"),
+        ((1, 3, 8, 8), r"are \(batch, height, width, 3 channels\)"),
     ],
 )
 def test_wrong_shapes_are_refused(captioner: Captioner, shape: tuple[int, ...], message: str) -> None:

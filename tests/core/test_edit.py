@@ -138,23 +138,8 @@ def test_normalized_step_does_not_grow_with_the_number_of_layers(model, inversio
         assert torch.allclose(moves[1][0], factor * moves[0][0])
 
 
-def test_one_guided_step_written_out(model, random, source, target):
-    first = Inversion(random.noise, random.sigmas[:2])
-    guided = ClassifierFreeGuidance(model, negative=source, scale=4.0)
-    x, (sigma, sigma_next) = first.noise, first.sigmas
-    level = sigma.expand(2)
-    leaf = x.clone().requires_grad_()
-    reference = model(x, level, source, maps=True).maps
-    (gradient,) = torch.autograd.grad(map_distance(model(leaf, level, target, maps=True).maps, reference).sum(), leaf)
-    moved = x - 0.5 * (1 + sigma**2) * gradient
-    negative, positive = (model(moved, level, cond).denoised for cond in (source, target))
-    expected = euler_step(moved, negative + 4 * (positive - negative), sigma, sigma_next)
-    result = edit(model, first, source, target, guided=guided, guidance=MapGuidance(0.5))
-    assert torch.allclose(result.edited, expected)
-    assert torch.allclose(result.reference, plain_euler(model, x, first.sigmas, source))
-
-
-def test_one_step_with_the_move_after_it_written_out(model, random, source, target):
+@pytest.mark.parametrize("applied", ["before", "after"])
+def test_one_guided_step_written_out(model, random, source, target, applied):
     first = Inversion(random.noise, random.sigmas[:2])
     guided = ClassifierFreeGuidance(model, negative=source, scale=4.0)
     x, (sigma, sigma_next) = first.noise, first.sigmas
@@ -163,12 +148,15 @@ def test_one_step_with_the_move_after_it_written_out(model, random, source, targ
     reference = model(x, level, source, maps=True).maps
     (gradient,) = torch.autograd.grad(map_distance(model(leaf, level, target, maps=True).maps, reference).sum(), leaf)
     move_of_vp = -0.5 * (1 + sigma**2).sqrt() * gradient
-    negative, positive = (model(x, level, cond).denoised for cond in (source, target))
-    expected = euler_step(x, negative + 4 * (positive - negative), sigma, sigma_next)
-    expected = expected + move_of_vp * (1 + sigma_next**2).sqrt()
-    result = edit(model, first, source, target, guided=guided, guidance=MapGuidance(0.5, applied="after"))
+    start = x + move_of_vp * (1 + sigma**2).sqrt() if applied == "before" else x
+    negative, positive = (model(start, level, cond).denoised for cond in (source, target))
+    expected = euler_step(start, negative + 4 * (positive - negative), sigma, sigma_next)
+    if applied == "after":
+        expected = expected + move_of_vp * (1 + sigma_next**2).sqrt()
+    result = edit(model, first, source, target, guided=guided, guidance=MapGuidance(0.5, applied=applied))
     assert torch.allclose(result.edited, expected)
-    assert result.edited.sub(euler_step(x, positive, sigma, sigma_next)).abs().max() > 1e-4
+    assert torch.allclose(result.reference, plain_euler(model, x, first.sigmas, source))
+    assert move_of_vp.abs().max() > 1e-4
 
 
 def test_a_move_after_the_step_spares_a_row_and_differentiates_one(model, inversion, source, target):

@@ -1,0 +1,71 @@
+"""What editing and inverting have in common: settings, and the way from a picture's file to its noise."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pix2pix_zero_core import NoiseRegularizer
+from pix2pix_zero_core.integrations.diffusers import EditSettings, InvertedPictures
+
+from .arguments import UsageError
+from .jobs import Tick
+from .model import Model, ModelOptions
+from .pictures import read_picture
+
+SETTINGS = "pix2pix-zero"
+"""Key of the line in a result's metadata that says how it was made."""
+
+
+def inversion_settings(arguments: argparse.Namespace) -> EditSettings:
+    """Read the options of `add_inversion`."""
+    regularizer = NoiseRegularizer(arguments.regularization, arguments.kl)
+    return EditSettings(arguments.steps, regularizer, arguments.fixed_point)
+
+
+@dataclass(frozen=True)
+class InvertingTask:
+    """A task that begins with the inversion of a picture.
+
+    Attributes:
+        model: which model.
+        settings: of the inversion, and of what follows.
+        caption: of every picture; None leaves it to BLIP.
+        size: width and height; None is the model's own.
+        output: folder of the results.
+        overwrite: whether results that were made with other settings are replaced.
+    """
+
+    model: ModelOptions
+    settings: EditSettings
+    caption: str | None
+    size: tuple[int, int] | None
+    output: Path
+    overwrite: bool
+
+    def describe_inputs(self) -> dict[str, Any]:
+        """The part of a result's record that says of what it was made."""
+        return {"model": self.model.name, "dtype": self.model.dtype, "size": self.size, "caption": self.caption}
+
+    def is_ours(self, path: Path, found: str | None, record: str) -> bool:
+        """Whether a result that is there was made with these settings.
+
+        Args:
+            path: of the result.
+            found: what its metadata say of how it was made.
+            record: what they would say now.
+
+        Raises:
+            UsageError: it was made with others, and may not be replaced.
+        """
+        if found != record and not self.overwrite:
+            raise UsageError(f"--output: {path} was made with other settings. Choose another folder, or --overwrite")
+        return found == record
+
+    def invert_file(self, model: Model, path: Path, tick: Tick) -> tuple[str, InvertedPictures]:
+        """Read a picture, caption it if nobody has, and find its noise; its caption, and what was found."""
+        picture = read_picture(path, self.size or (model.editor.side, model.editor.side))
+        caption = model.captioner(picture)[0] if model.captioner else self.caption or ""
+        return caption, model.editor.invert(picture, [caption], self.settings, lambda _: tick())
