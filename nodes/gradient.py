@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from weakref import WeakSet
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -14,7 +17,9 @@ import torch.nn.functional as F
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from ..pix2pix_zero_core.edit import map_guidance_step
@@ -97,8 +102,8 @@ def make_room(guider: Any) -> None:
 @contextlib.contextmanager
 def differentiable() -> Iterator[None]:
     """Let gradients through a model that was loaded for inference: for a forward pass and its backward pass."""
-    # FreeU and others write into activations in place.
-    with _InferenceTensorsAsConstants(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+    copy_on_write = _CopyOnWrite()
+    with _InferenceTensorsAsConstants(), saved_tensors_hooks(copy_on_write.pack, _unpack), copy_on_write:
         yield
 
 
@@ -136,6 +141,53 @@ def _checkpointed_forward(forward: Callable[..., Tensor]) -> Callable[..., Tenso
 
 def _copied(argument: Any) -> Any:
     return dict(argument) if isinstance(argument, dict) else argument
+
+
+class _Saved:
+    """A tensor that autograd saved for the backward pass. It lives as long as the graph that saved it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class _CopyOnWrite(TorchDispatchMode):
+    """What autograd saved is copied before anything writes to its memory: FreeU and others change activations in place.
+
+    Not `torch.autograd.graph.allow_mutation_on_saved_tensors`: up to PyTorch 2.13 at least it misses what is written
+    through a view that begins elsewhere, and knows a tensor by addresses that the next one may have after it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of_memory: defaultdict[int, WeakSet[_Saved]] = defaultdict(WeakSet)
+
+    def pack(self, tensor: Tensor) -> _Saved:
+        """Keep a tensor for the backward pass, as a hook of autograd."""
+        saved = _Saved(tensor)
+        self._of_memory[tensor.untyped_storage().data_ptr()].add(saved)
+        return saved
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            for t in _tensors(kwargs.get(key) if isinstance(key, str) else args[key] for key in _written(func)):
+                for saved in self._of_memory.pop(t.untyped_storage().data_ptr(), ()):
+                    saved.tensor = saved.tensor.clone()
+        return func(*args, **kwargs)
+
+
+def _unpack(saved: _Saved) -> Tensor:
+    return saved.tensor
+
+
+@functools.cache
+def _written(func: Any) -> tuple[int | str, ...]:
+    """Find the arguments that an operation writes to: positions, and the names of those passed by name alone."""
+    arguments = enumerate(func._schema.arguments)
+    written = ((i, a) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
+    return tuple(a.name if a.kwarg_only else i for i, a in written)
 
 
 LAYERS = (F.linear, F.conv2d, F.group_norm, F.layer_norm)
