@@ -209,9 +209,9 @@ def _direction(clip: Any, texts: EditSentences) -> CoreEditDirection:
 
 
 def _named_edit(edit: str) -> EditSentences:
-    prefix = next((p for p in COLLECTIONS if p and edit.startswith(p)), "")
     if edit not in named_edits():
         raise ValueError(f"There is no edit {edit!r}; choose one of {', '.join(named_edits())} or {CUSTOM}.")
+    prefix = next((p for p in COLLECTIONS if p and edit.startswith(p)), "")
     return load_edit(edit.removeprefix(prefix), COLLECTIONS[prefix])
 
 

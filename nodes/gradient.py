@@ -103,8 +103,11 @@ def make_room(guider: Any) -> None:
 def differentiable() -> Iterator[None]:
     """Let gradients through a model that was loaded for inference: for a forward pass and its backward pass."""
     copy_on_write = _CopyOnWrite()
-    with _InferenceTensorsAsConstants(), saved_tensors_hooks(copy_on_write.pack, _unpack), copy_on_write:
-        yield
+    try:
+        with _InferenceTensorsAsConstants(), saved_tensors_hooks(copy_on_write.pack, _unpack), copy_on_write:
+            yield
+    finally:
+        copy_on_write.let_go()
 
 
 @contextlib.contextmanager
@@ -166,6 +169,12 @@ class _CopyOnWrite(TorchDispatchMode):
         saved = _Saved(tensor)
         self._of_memory[tensor.untyped_storage().data_ptr()].add(saved)
         return saved
+
+    def let_go(self) -> None:
+        """Free what the backward pass did not ask for: an output that its own graph saved keeps that, and itself."""
+        for of_memory in self._of_memory.values():
+            for saved in of_memory:
+                del saved.tensor
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

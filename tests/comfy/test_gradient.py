@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,18 @@ def test_memory_that_is_used_again_is_not_mistaken(pack: Any):
         (gradient,) = torch.autograd.grad(loss, x)
     expected = sum(2 * factor**2 * (1 + factor % 3) for factor in factors)
     torch.testing.assert_close(gradient, torch.full_like(gradient, expected))
+
+
+def test_nothing_stays_in_memory(pack: Any):
+    """Also not what was computed after the loss and saved its own result: no backward pass frees that."""
+    x = torch.ones(4, requires_grad=True)
+    with pack.nodes.gradient.differentiable():
+        activation = (x * 1).exp()
+        beyond = activation.exp()
+        torch.autograd.grad(activation.sum(), x)
+    remains = [weakref.ref(t) for t in (activation, beyond)]
+    del activation, beyond
+    assert not any(reference() is not None for reference in remains)
 
 
 def test_nothing_is_copied_where_nothing_is_written(pack: Any):
