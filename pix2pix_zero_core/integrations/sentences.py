@@ -171,12 +171,19 @@ def distinctive_word(sentences: Sequence[str], others: Sequence[str]) -> str:
 
     Returns:
         a word of `sentences` in lower case; of several that are equally distinctive, the longest.
+
+    Raises:
+        ValueError: there is no word in `sentences`.
     """
 
     def shares(texts: Sequence[str]) -> Counter[str]:
         return Counter(word for text in texts for word in dict.fromkeys(re.findall(r"[\w'-]+", text.lower())))
 
     own, other = shares(sentences), shares(others)
+    if not own:
+        raise ValueError(
+            f"There is no word in the sentences, of which the first is {sentences[0]!r}; write some with words."
+        )
     return max(own, key=lambda word: (own[word] / len(sentences) - other[word] / max(len(others), 1), len(word)))
 
 

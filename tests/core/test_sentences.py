@@ -198,6 +198,11 @@ def test_a_list_is_about_what_sets_it_apart(sentences: list[str], others: list[s
     assert distinctive_word(sentences, others) == word
 
 
+def test_sentences_without_words_have_no_distinctive_one() -> None:
+    with pytest.raises(ValueError, match="no word in the sentences, of which the first is ':'"):
+        distinctive_word([":", "..."], ["a cat"])
+
+
 @pytest.mark.parametrize(("source", "target"), [("cat", "dog"), ("rose", "sunflower"), ("winter", "summer")])
 def test_banks_are_about_their_concept(source: str, target: str) -> None:
     banks = SentenceBanks(SHIPPED / "sentences")
