@@ -146,16 +146,18 @@ class OfficialCode:
     Attributes:
         strength: of cross-attention guidance, paper units.
         cfg: scale of classifier-free guidance.
-        sentences: pairs that the edit direction is averaged over.
+        direction: strength of the edit direction; the published code has 1.
+        sentences: pairs that it is averaged over.
     """
 
     strength: float = 0.1
     cfg: float = 5.0
+    direction: float = 1.0
     sentences: int = 200
 
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
-        source, target = problem.source, problem.target(self.sentences)
+        source, target = problem.source, problem.target(self.sentences, self.direction)
         shifts = torch.Generator().manual_seed(0)
         inversion = official.invert(denoise, problem.x0, source, denoise.model.sigmas, problem.steps, generator=shifts)
         return official.edit(
@@ -175,7 +177,8 @@ class Pix2PixZero:
         fixed_point: refinements of an inversion step.
         steps: DDIM steps; 0 takes as many as the other methods.
         replay: take the reference maps on the inversion's trajectory; else sample the reference alongside.
-        sentences: pairs that the edit direction is averaged over; 0 takes the swapped caption as target instead.
+        direction: strength of the edit direction.
+        sentences: pairs that it is averaged over; 0 takes the direction to the swapped caption instead.
     """
 
     guidance: MapGuidance = RECOMMENDED
@@ -185,6 +188,7 @@ class Pix2PixZero:
     fixed_point: int = 1
     steps: int = 0
     replay: bool = True
+    direction: float = 1.0
     sentences: int = 200
 
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
@@ -197,7 +201,7 @@ class Pix2PixZero:
             guided = guided_by(denoise, problem, self.cfg, self.negative)
         if not self.replay:
             inversion = replace(inversion, trajectory=None)
-        target = problem.target(self.sentences)
+        target = problem.target(self.sentences, self.direction)
         return edit(denoise, inversion, problem.source, target, guided=guided, guidance=self.guidance).edited
 
 

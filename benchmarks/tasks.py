@@ -95,12 +95,16 @@ class Problem:
         names = ("x0", "noise", "source", "swapped", "alignment")
         return replace(self, **{name: getattr(self, name)[first : first + count] for name in names})
 
-    def target(self, sentences: int) -> Tensor:
-        """Embeddings shifted along the direction of that many sentence pairs, or the swapped captions for 0.
+    def target(self, sentences: int, strength: float = 1.0) -> Tensor:
+        """Embeddings shifted along an edit direction.
 
-        The mean of the differences is the difference of the means: what `EditDirection.build` computes.
+        Args:
+            sentences: pairs that the direction is averaged over; the mean of the differences is the difference of the
+                means, which `EditDirection.build` computes. 0 takes the direction to the swapped captions.
+            strength: of the shift, 1 for all of it.
         """
-        return self.source + self.shifts[:sentences].mean(0) if sentences else self.swapped
+        shift = self.shifts[:sentences].mean(0) if sentences else self.swapped - self.source
+        return self.source + strength * shift
 
 
 def draw_scenes(task: Task, split: Split, count: int) -> tuple[list[Scene], list[Scene]]:

@@ -66,7 +66,7 @@ class Trial:
 
     def target(self, problem: Problem) -> Tensor:
         """Embeddings of the edited pictures, (B, 77, D)."""
-        return problem.target(self.ours.sentences)
+        return problem.target(self.ours.sentences, self.ours.direction)
 
     def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
         """What predicts and has maps."""
@@ -92,7 +92,7 @@ class ScaledDirection(Trial):
         """Embeddings of the edited pictures, (B, 77, D)."""
         direction = problem.shifts[: self.ours.sentences].mean(0)
         along = ((problem.swapped - problem.source) * direction).sum((1, 2)) / direction.square().sum()
-        return problem.source + along[:, None, None] * direction
+        return problem.source + self.ours.direction * along[:, None, None] * direction
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,30 @@ class SelfAttention(Trial):
 
 
 @dataclass(frozen=True)
+class SmallMaps(Trial):
+    """Maps that take less memory.
+
+    Attributes:
+        heads: whether every head keeps its own, in half precision; else their mean is compared.
+    """
+
+    heads: bool = True
+
+    def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What predicts and has maps."""
+
+        def with_small(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            prediction = denoise(x, sigma, cond, maps=maps)
+            small = {
+                layer: probabilities.bfloat16() if self.heads else probabilities.mean(1, keepdim=True)
+                for layer, probabilities in prediction.maps.items()
+            }
+            return Prediction(prediction.denoised, small)
+
+        return with_small
+
+
+@dataclass(frozen=True)
 class Scheduled(Trial):
     """Guidance with a weight a step, its total unchanged (SAGE, T-GATE).
 
@@ -235,6 +259,8 @@ def trials(ours: Pix2PixZero) -> dict[str, Trial]:
         "self-attention at 8 x 8, too, half the strength": SelfAttention(half),
         "self-attention at 8 x 8 alone": SelfAttention(ours, cross=False),
         "self-attention at 16 x 16 alone": SelfAttention(ours, 16, cross=False),
+        "maps in half precision (bfloat16)": SmallMaps(ours),
+        "maps averaged over the heads": SmallMaps(ours, heads=False),
         "decaying guidance": Scheduled(ours),
         "guidance at every second step": Scheduled(ours, "every second"),
     }

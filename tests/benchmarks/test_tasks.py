@@ -59,7 +59,8 @@ def test_the_shifts_average_to_the_edit_direction(model: TinyZoo, problem: Probl
     )
     expected = direction.apply(problem.source, encoder="x")
     torch.testing.assert_close(problem.target(len(problem.shifts)), expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(problem.target(0), problem.swapped)
+    torch.testing.assert_close(problem.target(0), problem.swapped)
+    torch.testing.assert_close(problem.target(0, 0.5), (problem.source + problem.swapped) / 2)
 
 
 def test_a_part_is_those_pictures(model: TinyZoo, problem: Problem) -> None:
