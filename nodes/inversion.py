@@ -177,7 +177,7 @@ def schedule(model: Any, scheduler: str, steps: int) -> Tensor:
         sigmas, (T+1,), descending.
 
     Raises:
-        ValueError: no such scheduler, or more steps than the model has noise levels.
+        ValueError: no such scheduler, no steps, or more than the model has noise levels.
     """
     sampling = model.get_model_object("model_sampling")
     if scheduler == DDIM:
@@ -185,6 +185,8 @@ def schedule(model: Any, scheduler: str, steps: int) -> Tensor:
     if scheduler not in comfy.samplers.SCHEDULER_NAMES:
         known = ", ".join((DDIM, *comfy.samplers.SCHEDULER_NAMES))
         raise ValueError(f"There is no scheduler {scheduler!r}; choose one of {known}.")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be at least 1. Change the number of steps.")
     return comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
 
 

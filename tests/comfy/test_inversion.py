@@ -68,6 +68,12 @@ def test_an_unknown_scheduler(in_process: Any):
         in_process.invert(scheduler="linear")
 
 
+@pytest.mark.parametrize("scheduler", ["ddim", "simple", "karras"])
+def test_no_steps(in_process: Any, scheduler: str):
+    with pytest.raises(ValueError, match="steps is 0; it must be"):
+        in_process.invert(0, scheduler=scheduler)
+
+
 def test_start_and_end_are_those_of_ksampler_advanced(in_process: Any):
     whole = in_process.nodes.inversion.schedule(in_process.model, "normal", 5)
     inversion = in_process.invert(5, scheduler="normal", start_at_step=1, end_at_step=3)[0]
