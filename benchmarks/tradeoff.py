@@ -88,6 +88,7 @@ def draw(curves: dict[str, list[Row]], path: Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, column in zip(panels, ("structure_distance", "bg_lpips"), strict=True):
         axes.set_xlabel(f"{TITLES[column]} (less is better)")
+        axes.locator_params(axis="x", nbins=6)
         axes.grid(alpha=0.3)
         for name, rows in curves.items():
             x, y = ([row[figures] for row in rows] for figures in (column, "edit_success"))

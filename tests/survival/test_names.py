@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pix2pix_zero_core.files import write_whole
@@ -87,6 +87,8 @@ READERS: dict[str, Callable[[Any, str], Any]] = {
 @pytest.mark.parametrize("reader", READERS)
 @given(name=NAMES)
 def test_no_name_leads_out_when_reading(pack: Any, models: Path, reader: str, name: str):
+    nodes = pack.nodes.directions
+    assume(name not in {*nodes.named_edits(), *nodes._known_concepts()})  # hypothesis finds those in our source
     result = survive(lambda: READERS[reader](pack.nodes, name))
     if result is not None:
         assert name == "cat.txt" and SECRET not in str(getattr(result, "result", ""))
