@@ -159,9 +159,10 @@ class Bench:
         return Cell(latents, columns, rows, times)
 
 
-def add_options(parser: argparse.ArgumentParser, count: int) -> None:
-    """Add the options that all measurements share."""
-    parser.add_argument("--count", type=int, default=count, help=f"scenes a task (default: {count})")
+def add_options(parser: argparse.ArgumentParser, count: int | None) -> None:
+    """Add the options that all measurements share; without a default count the caller has one."""
+    shown = f" (default: {count})" if count else ""
+    parser.add_argument("--count", type=int, default=count, help=f"scenes a task{shown}")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps (default: 50)")
     parser.add_argument("--batch", type=int, default=20, help="scenes at once, the unit that is kept (default: 20)")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="of Tiny Zoo")

@@ -243,12 +243,12 @@ ABLATION: dict[str, dict[str, Any]] = {
     "ours_without_guidance": {"guidance.strength": 0.0},
     "ours_without_regularization": {"regularizer.strength": 0.0, "regularizer.kl_strength": 0.0},
     "ours_without_sentences": {"sentences": 0},
-    "ours_without_replayed_negative": {"negative": "source"},
+    "ours_without_stronger_direction": {"direction": 1.0},
     "ours_without_replayed_reference": {"replay": False},
     "ours_without_fixed_point": {"fixed_point": 0},
     "ours_without_move_after_step": {"guidance.applied": "before"},
 }
-"""Method id -> what is changed in ours."""
+"""Method id -> what is changed in ours. At its tuned CFG of 1 there is no negative; `sweep cfg` compares those."""
 
 T = TypeVar("T")
 

@@ -99,8 +99,8 @@ def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
     parts = [
         "# Quality of edits on held-out scenes of Tiny Zoo\n",
         f"By `python -m benchmarks.quality`, {about['date']}, {about['steps']} steps. In parentheses: 95 % bootstrap "
-        "intervals over scenes. Every method was tuned on the same "
-        f"{tuning['scenes']} validation scenes a task with {tuning['settings_tried']} settings each.{stale}\n",
+        f"intervals over scenes. Every method was tuned with {tuning['settings_tried']} settings on "
+        f"the same validation scenes, at most {tuning['scenes']} a task.{stale}\n",
     ]
     groups = list(dict.fromkeys(row["task"] for row in (*results["means"], *results["rows"])))
     for group in groups:

@@ -1,6 +1,6 @@
 """What an edit costs in structure: `python -m benchmarks.tradeoff` turns every method's main knob, on held-out scenes.
 
-All other settings are the tuned ones. Writes `results/tradeoff.json`, `results/tradeoff.md` and, as a plot,
+CFG is what the first round of tuning chose. Writes `results/tradeoff.json`, `results/tradeoff.md` and, as a plot,
 `results/tradeoff.svg`: structure distance and background LPIPS against edit success, a curve a method. Interrupted, it
 goes on where it was.
 """
@@ -18,18 +18,24 @@ from .methods import TUNED, adjust
 from .report import TITLES, Row, environment, table
 from .sweep import along
 from .tasks import PAPER_TASKS, TASKS
-from .tune import combine, label_of, read_settings, try_out
+from .tune import combine, label_of, try_out
+
+STRENGTHS = (0.0, 0.6, 1.25, 2.5, 5.0)
 
 CURVES: dict[str, tuple[str, list[dict[str, Any]]]] = {
-    "sdedit": ("sdedit", along("strength", 0.35, 0.5, 0.65, 0.8, 0.95)),
+    "sdedit": ("sdedit", combine({"cfg": (5.0,), "strength": (0.35, 0.5, 0.65, 0.8, 0.95)})),
     "ddim_word_swap": ("ddim_word_swap", along("cfg", 1.0, 1.5, 2.0, 3.0, 5.0)),
-    "p2p": ("p2p", [{"cross": share, "own": share} for share in (0.2, 0.4, 0.6, 0.8)]),
-    "official": ("official", along("strength", 0.03, 0.1, 0.3, 1.0)),
-    "paper": ("paper", along("guidance.strength", 0.03, 0.1, 0.3, 1.0)),
-    "ours": ("ours", along("guidance.strength", 0.0, 0.6, 1.25, 2.5, 5.0)),
+    "p2p": ("p2p", [{"cfg": 1.5, "cross": share, "own": share} for share in (0.2, 0.4, 0.6, 0.8)]),
+    "official": ("official", combine({"cfg": (1.5,), "strength": (0.03, 0.1, 0.3, 1.0)})),
+    "paper": ("paper", combine({"cfg": (2.0,), "guidance.strength": (0.03, 0.1, 0.3, 1.0)})),
+    "ours": ("ours", combine({"cfg": (1.5,), "guidance.strength": STRENGTHS})),
     "ours_direction_1.25": (
         "ours",
-        combine({"direction": (1.25,), "guidance.strength": (0.0, 0.6, 1.25, 2.5, 5.0)}),
+        combine({"cfg": (1.5,), "direction": (1.25,), "guidance.strength": STRENGTHS}),
+    ),
+    "ours_direction_1.25_cfg_1": (
+        "ours",
+        combine({"cfg": (1.0,), "direction": (1.25,), "guidance.strength": STRENGTHS}),
     ),
 }
 """Curve -> its method's id, and its points, from little to much of what the method turns."""
@@ -42,6 +48,7 @@ COLOURS = {
     "paper": "#56b4e9",
     "ours": "#d55e00",
     "ours_direction_1.25": "#cc79a7",
+    "ours_direction_1.25_cfg_1": "#000000",
 }
 """Told apart also by the colour-blind (Okabe and Ito)."""
 
@@ -53,14 +60,13 @@ def main() -> None:
     add_options(parser, count=40)
     options = parser.parse_args()
     bench = Bench.from_options(options, "test")
-    tuned = read_settings()["settings"]
     curves: dict[str, list[Row]] = {}
     for curve, (name, points) in CURVES.items():
-        method = adjust(TUNED[name], tuned[name])
         curves[curve] = [
-            try_out(bench, curve, adjust(method, settings), label_of(settings), options.tasks) for settings in points
+            try_out(bench, curve, adjust(TUNED[name], settings), label_of(settings), options.tasks)
+            for settings in points
         ]
-    about = {"tasks": options.tasks, "steps": bench.steps, "weights": bench.weights, "settings": tuned} | environment()
+    about = {"tasks": options.tasks, "steps": bench.steps, "weights": bench.weights} | environment()
     write_text(RESULTS / "tradeoff.json", json.dumps({"curves": curves, "environment": about}, indent=1) + "\n")
     write_text(RESULTS / "tradeoff.md", describe(curves, bench, options.tasks))
     draw(curves, RESULTS / "tradeoff.svg")

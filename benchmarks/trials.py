@@ -7,13 +7,14 @@ here, for who would try them on another model. Writes `results/trials.md`. Inter
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from pix2pix_zero_core import (
     AttentionMaps,
@@ -31,6 +32,7 @@ from pix2pix_zero_core.schedule import ddim_sigmas, step_at
 from pix2pix_zero_core.types import predict
 
 from .cells import RESULTS, Bench, add_options, write_text
+from .injection import rewritten_attention
 from .methods import Counted, Pix2PixZero, adjust
 from .report import table
 from .tasks import PAPER_TASKS, TASKS, Problem
@@ -134,10 +136,10 @@ class NoiseCorrection(Trial):
 
 @dataclass(frozen=True)
 class LocalBlend(Trial):
-    """Where source and target predict alike, the latent stays on the source's way, as in prompt-to-prompt's blend.
+    """Outside a mask the latent stays on the source's way: where source and target predict alike.
 
     Attributes:
-        threshold: of their difference, as a share of its largest.
+        threshold: of what the mask is made from, as a share of its largest value.
     """
 
     threshold: float = 0.3
@@ -147,14 +149,38 @@ class LocalBlend(Trial):
         guidance = ReplayedGuidance(model, inversion, self.ours.cfg)
 
         def blended(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
-            prediction, recorded = guidance(x, sigma, cond, maps=maps), inversion.noise_at(float(sigma[0]))
-            kept = x - sigma[0] * recorded
-            change = (prediction.denoised - kept).detach().abs().mean(1, keepdim=True)
-            smooth = avg_pool2d(pad(change, (1, 1, 1, 1), mode="replicate"), 3, 1)
-            mask = (smooth > self.threshold * smooth.amax((2, 3), keepdim=True)).to(x)
+            prediction = guidance(x, sigma, cond, maps=True)
+            kept = x - sigma[0] * inversion.noise_at(float(sigma[0]))
+            with torch.no_grad():
+                strength = self.strength(prediction, kept, cond - problem.source)
+            mask = (strength > self.threshold * strength.amax((2, 3), keepdim=True)).to(x)
             return Prediction(mask * prediction.denoised + (1 - mask) * kept, prediction.maps)
 
         return blended
+
+    def strength(self, prediction: Prediction, kept: Tensor, shift: Tensor) -> Tensor:
+        """How strong the edit is at every place, (B, 1, H, W)."""
+        change = (prediction.denoised - kept).abs().mean(1, keepdim=True)
+        return avg_pool2d(pad(change, (1, 1, 1, 1), mode="replicate"), 3, 1)
+
+
+@dataclass(frozen=True)
+class LocalBlendByMaps(LocalBlend):
+    """As prompt-to-prompt's blend (Hertz et al., arXiv:2208.01626): where the tokens that the edit moves are attended.
+
+    With an edit direction every token moves; each counts by the square of how far, above what it has everywhere.
+    """
+
+    def strength(self, prediction: Prediction, kept: Tensor, shift: Tensor) -> Tensor:
+        """How strong the edit is at every place, (B, 1, H, W)."""
+        weight = shift.square().sum(-1)
+        layers: list[Tensor] = []
+        for probabilities in prediction.maps.values():
+            attended = (probabilities.mean(1) * weight[:, None]).sum(-1)
+            side = math.isqrt(attended.shape[1])
+            layers.append(interpolate(attended.unflatten(1, (1, side, side)), kept.shape[2:], mode="bilinear"))
+        attended = torch.stack(layers).mean(0)
+        return attended - attended.amin((2, 3), keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -192,6 +218,40 @@ class SelfAttention(Trial):
             return Prediction(prediction.denoised, {**prediction.maps, **own})
 
         return with_own
+
+
+@dataclass(frozen=True)
+class SelfAttentionTakenOver(Trial):
+    """The reference's self-attention maps are used in place of the edited branch's (Hertz et al.; Plug-and-Play).
+
+    The reference's forward pass is there anyway, for the cross-attention maps: no row more is evaluated.
+
+    Attributes:
+        share: of the steps; guidance has to cover them.
+    """
+
+    share: float = 0.8
+
+    def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What predicts and has maps."""
+        of_reference: list[Tensor] = []
+
+        def sharing(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            if not maps or step_at(inversion.sigmas, float(sigma[0])) >= self.share * problem.steps:
+                return denoise(x, sigma, cond, maps=maps)
+            if reference := cond is problem.source:
+                of_reference.clear()
+            own = iter(of_reference)
+
+            def take_over(probabilities: Tensor) -> Tensor:
+                if reference:
+                    of_reference.append(probabilities)
+                return probabilities if reference else next(own)
+
+            with rewritten_attention(denoise.model.unet, {"attn1": take_over}):
+                return denoise(x, sigma, cond, maps=True)
+
+        return sharing
 
 
 @dataclass(frozen=True)
@@ -255,10 +315,14 @@ def trials(ours: Pix2PixZero) -> dict[str, Trial]:
         "noise correction": NoiseCorrection(ours),
         "local blend at 0.3": LocalBlend(ours),
         "local blend at 0.15": LocalBlend(ours, 0.15),
+        "local blend by attention maps at 0.3": LocalBlendByMaps(ours),
+        "local blend by attention maps at 0.5": LocalBlendByMaps(ours, 0.5),
         "self-attention at 8 x 8, too": SelfAttention(ours),
         "self-attention at 8 x 8, too, half the strength": SelfAttention(half),
         "self-attention at 8 x 8 alone": SelfAttention(ours, cross=False),
         "self-attention at 16 x 16 alone": SelfAttention(ours, 16, cross=False),
+        "self-attention taken over for 0.4 of the steps": SelfAttentionTakenOver(ours, 0.4),
+        "self-attention taken over for 0.8 of the steps": SelfAttentionTakenOver(ours),
         "maps in half precision (bfloat16)": SmallMaps(ours),
         "maps averaged over the heads": SmallMaps(ours, heads=False),
         "decaying guidance": Scheduled(ours),

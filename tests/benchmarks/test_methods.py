@@ -82,7 +82,7 @@ def test_prompt_to_prompt_that_swaps_no_word_is_the_reconstruction(model: TinyZo
 
 
 def test_ours_without_all_its_parts_is_ddim_with_a_word_swap(model: TinyZoo, problem: Problem) -> None:
-    bare = Pix2PixZero()
+    bare = Pix2PixZero(negative="source")
     for changes in ABLATION.values():
         bare = adjust(bare, changes)
     assert difference(bare, DdimWordSwap(cfg=bare.cfg), model, problem) < 1e-3

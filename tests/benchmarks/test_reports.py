@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from benchmarks.report import contact_sheet, contrast, summarise
 from benchmarks.sweep import SWEEPS
 from benchmarks.tasks import PAPER_TASKS, TASKS
 from benchmarks.tradeoff import CURVES, draw
-from benchmarks.tune import GRIDS, choose, combine, read_settings
+from benchmarks.tune import FINALS, GRIDS, choose, combine, read_settings
 
 
 def cell(value: float, count: int = 4) -> Cell:
@@ -23,16 +24,22 @@ def cell(value: float, count: int = 4) -> Cell:
     return Cell(torch.zeros(count, 4, 16, 16), dict.fromkeys(COLUMNS, values), torch.full((count,), 10 * value), values)
 
 
-def test_every_method_is_tried_with_as_many_settings() -> None:
-    assert GRIDS.keys() == TUNED.keys()
-    assert {len(grid) for grid in GRIDS.values()} == {len(GRIDS["ours"])}
-    for name, grid in GRIDS.items():
+@pytest.mark.parametrize("tried", [GRIDS, FINALS])
+def test_every_method_is_tried_with_as_many_settings(tried: dict[str, list[dict[str, Any]]]) -> None:
+    assert tried.keys() == TUNED.keys()
+    assert {len(settings) for settings in tried.values()} == {len(tried["ours"])}
+    for name, grid in tried.items():
         assert len({repr(adjust(TUNED[name], settings)) for settings in grid}) == len(grid)
 
 
-def test_the_settings_in_use_are_among_those_tried() -> None:
+def test_the_second_round_begins_with_what_the_first_chose() -> None:
+    for name, finals in FINALS.items():
+        assert repr(adjust(TUNED[name], finals[0])) in {repr(adjust(TUNED[name], first)) for first in GRIDS[name]}
+
+
+def test_the_settings_in_use_are_among_those_of_the_second_round() -> None:
     for name, settings in read_settings()["settings"].items():
-        assert settings in GRIDS[name]
+        assert settings in FINALS[name]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -52,7 +59,7 @@ def test_settings_are_combined() -> None:
 
 def test_the_choice_is_the_truest_picture_among_edits_that_succeed() -> None:
     rows = [
-        {"edit_success": success, "truth_psnr": psnr}
+        {"n": 64, "edit_success": success, "truth_psnr": psnr}
         for success, psnr in ((0.80, 30.0), (0.94, 21.0), (0.96, 22.0), (0.98, 20.0))
     ]
     assert choose(rows) == 2
