@@ -279,6 +279,27 @@ class SmallMaps(Trial):
 
 
 @dataclass(frozen=True)
+class MapsOfOneSize(Trial):
+    """Guidance by the cross-attention maps of one resolution alone.
+
+    Attributes:
+        side: of these maps, latent pixels.
+    """
+
+    side: int = 8
+
+    def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What predicts and has maps."""
+
+        def of_one_size(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            prediction = denoise(x, sigma, cond, maps=maps)
+            chosen = {layer: p for layer, p in prediction.maps.items() if p.shape[2] == self.side**2}
+            return Prediction(prediction.denoised, chosen)
+
+        return of_one_size
+
+
+@dataclass(frozen=True)
 class Scheduled(Trial):
     """Guidance with a weight a step, its total unchanged (SAGE, T-GATE).
 
@@ -325,6 +346,8 @@ def trials(ours: Pix2PixZero) -> dict[str, Trial]:
         "self-attention taken over for 0.8 of the steps": SelfAttentionTakenOver(ours),
         "maps in half precision (bfloat16)": SmallMaps(ours),
         "maps averaged over the heads": SmallMaps(ours, heads=False),
+        "maps of 8 x 8 alone": MapsOfOneSize(ours),
+        "maps of 16 x 16 alone": MapsOfOneSize(ours, 16),
         "decaying guidance": Scheduled(ours),
         "guidance at every second step": Scheduled(ours, "every second"),
     }
