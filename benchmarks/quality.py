@@ -23,7 +23,8 @@ from .tune import read_settings
 ABLATION_TASKS = ("cat2dog",)
 """Where ours is also run without each of its parts, as in the paper's Table 2."""
 
-SHEET_ROWS = 6
+SHEET_ROWS = 3
+NOT_ON_SHEETS = {"ours_fast", *ABLATION}  # they look like ours
 
 Cells = dict[str, dict[str, Cell]]
 """Task -> method -> cell."""
@@ -121,7 +122,7 @@ def draw_sheet(bench: Bench, task: str, cells: dict[str, Cell], folder: Path) ->
     """Save a contact sheet of a task: source, true edit and every method on the first scenes."""
     source, truth = draw_scenes(TASKS[task], bench.split, min(SHEET_ROWS, bench.count))
     columns = {"source": pictures(source), "true edit": pictures(truth)}
-    columns |= {name: bench.decode(c.latents[: len(source)]) for name, c in cells.items() if name not in ABLATION}
+    columns |= {name: bench.decode(c.latents[: len(source)]) for name, c in cells.items() if name not in NOT_ON_SHEETS}
     contact_sheet(columns).save(folder / f"{task}.png", optimize=True)
 
 
