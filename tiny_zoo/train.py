@@ -7,10 +7,10 @@ own, and resumes as well. `python -m tiny_zoo.build_directions` makes the edit d
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
+from importlib import import_module
 
-from .training import HERE, RUNS
+from .training import RUNS
 
 PARTS = ("train_vae", "train_decoder", "train_text", "train_unet", "train_probe", "train_blip", "export")
 """In the order in which one needs the other."""
@@ -25,7 +25,8 @@ def main() -> None:
             run.unlink()
     for part in PARTS:
         print(f"tiny_zoo.{part}", flush=True)
-        subprocess.run([sys.executable, "-m", f"tiny_zoo.{part}"], cwd=HERE.parent, check=True)
+        sys.argv = [part]  # without options
+        import_module(f".{part}", __package__).main()
 
 
 if __name__ == "__main__":

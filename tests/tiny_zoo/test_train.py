@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,26 +14,27 @@ from tiny_zoo.training import HERE
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the command started, and an empty folder of runs that holds one."""
-    commands: list[str] = []
+    """The parts that the command started; the folder of runs holds one."""
+    parts: list[str] = []
+    for part in train.PARTS:
 
-    def run(command: list[str], **_: Any) -> None:
-        commands.append(command[-1])
+        def main(part: str = part) -> None:
+            assert sys.argv == [part]
+            parts.append(part)
 
-    monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(import_module(f"tiny_zoo.{part}"), "main", main)
     monkeypatch.setattr(train, "RUNS", tmp_path)
     (tmp_path / "vae.pt").touch()
-    return commands
+    return parts
 
 
 def test_every_training_is_started_once(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train"])
     train.main()
-    trainings = {f"tiny_zoo.{path.stem}" for path in HERE.glob("train_*.py")}
-    assert set(started) == trainings | {"tiny_zoo.export"}
+    assert set(started) == {path.stem for path in HERE.glob("train_*.py")} | {"export"}
     assert len(started) == len(set(started))
-    assert started.index("tiny_zoo.train_vae") < started.index("tiny_zoo.train_decoder")
-    assert started[-1] == "tiny_zoo.export"
+    assert started.index("train_vae") < started.index("train_decoder")
+    assert started[-1] == "export"
 
 
 @pytest.mark.parametrize(("options", "left"), [([], True), (["--from-nothing"], False)])
