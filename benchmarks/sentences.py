@@ -30,10 +30,10 @@ from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.world import counterfactual
 
 from .cells import RESULTS, Bench, add_options, write_text
-from .methods import TUNED, Counted, Method, adjust
+from .methods import Counted, Method, adjust
 from .report import Row, contact_sheet, environment, markdown, summarise, table
 from .tasks import TASKS, Problem, draw_scenes, pictures
-from .tune import read_settings
+from .tune import before_finals
 
 COUNTS = (1, 5, 20, 100, 1000)
 POOL = 2000
@@ -129,7 +129,7 @@ def main() -> None:
     add_options(parser, count=40)
     options = parser.parse_args()
     bench = Bench.from_options(options, "test")
-    method = adjust(TUNED["ours"], read_settings()["settings"]["ours"])
+    method = before_finals()
     curves = {
         "paired" if paired else "independent": [by_count(bench, options.tasks, n, paired, method) for n in COUNTS]
         for paired in (True, False)

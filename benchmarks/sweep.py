@@ -1,4 +1,4 @@
-"""One part of the method varied, everything else as tuned: `python -m benchmarks.sweep NAME`, on validation scenes.
+"""One part of ours varied, all else as the first round of tuning chose: `python -m benchmarks.sweep NAME`, validation.
 
 Writes `results/sweeps/NAME.md`, a row a setting. Interrupted, it goes on where it was.
 """
@@ -9,10 +9,10 @@ import argparse
 from typing import Any
 
 from .cells import RESULTS, Bench, add_options, write_text
-from .methods import TUNED, adjust
+from .methods import adjust
 from .report import table
 from .tasks import PAPER_TASKS, TASKS
-from .tune import combine, label_of, read_settings, try_out
+from .tune import before_finals, combine, label_of, try_out
 
 
 def along(name: str, *values: Any) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     "steps": along("steps", 5, 10, 20, 30, 50),
     "sentences": along("sentences", 0, 1, 2, 5, 10, 20, 50, 100, 200),
 }
-"""Name -> settings of ours, each tried on top of the tuned ones."""
+"""Name -> settings of ours, each tried on top of those of `before_finals`."""
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
     add_options(parser, count=20)
     options = parser.parse_args()
     bench = Bench.from_options(options, "validation")
-    base = adjust(TUNED["ours"], read_settings()["settings"]["ours"])
+    base = before_finals()
     rows = [
         try_out(bench, "ours", adjust(base, settings), label_of(settings), options.tasks)
         for settings in SWEEPS[options.name]

@@ -36,7 +36,7 @@ from .injection import rewritten_attention
 from .methods import Counted, Pix2PixZero, adjust
 from .report import table
 from .tasks import PAPER_TASKS, TASKS, Problem
-from .tune import read_settings, try_out
+from .tune import before_finals, try_out
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ def main() -> None:
     add_options(parser, count=8)
     options = parser.parse_args()
     bench = Bench.from_options(options, "validation")
-    ours = adjust(Pix2PixZero(), read_settings()["settings"]["ours"])
+    ours = before_finals()
     rows = [try_out(bench, "ours", trial, name, options.tasks) for name, trial in trials(ours).items()]
     text = (
         f"Ours with one thing changed, {options.count} validation scenes of each of {', '.join(options.tasks)}; "

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.tune` is the first: `GRIDS`, nine settings a method on 8 scenes a task. It writes
 `results/tuning.md`. `python -m benchmarks.tune --finals` is the second: `FINALS`, the first round's choice and two
-others that its table and the sweeps suggest, on twice as many scenes. It writes `results/finals.md` and
+others, on twice as many scenes. It writes `results/finals.md` and
 `benchmarks/settings.json`, which the benchmark reads.
 
 Both choose the setting with the highest PSNR to the true edit among those of the method that lose at most two edits
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .cells import RESULTS, Bench, add_options, write_text
-from .methods import TUNED, Method, adjust
+from .methods import TUNED, Method, Pix2PixZero, adjust
 from .report import Row, markdown, show, summarise
 from .tasks import PAPER_TASKS
 
@@ -131,6 +131,11 @@ def describe(rows: Mapping[str, Sequence[Row]], best: Mapping[str, int]) -> str:
             mark = "**" if index == best[name] else ""
             lines.append([name, f"{mark}{row['method']}{mark}", *(show(row[column], column) for column in SHOWN)])
     return markdown(["method", "settings", *SHOWN], lines)
+
+
+def before_finals() -> Pix2PixZero:
+    """Ours as the first round chose it: what sweeps and trials change, and the sentences are counted with."""
+    return adjust(Pix2PixZero(), FINALS["ours"][0])
 
 
 def try_out(bench: Bench, name: str, method: Method, label: str, tasks: Sequence[str]) -> Row:
