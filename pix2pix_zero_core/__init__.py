@@ -11,6 +11,7 @@ from .directions import EditDirection
 from .edit import ClassifierFreeGuidance, ReplayedGuidance, carried, edit, reconstruct
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
+from .region import RegionalDenoiser, RegionSettings, edit_region
 from .types import (
     AttentionMaps,
     Denoiser,
@@ -34,10 +35,13 @@ __all__ = [
     "NoiseRegularizer",
     "OnStep",
     "Prediction",
+    "RegionSettings",
+    "RegionalDenoiser",
     "ReplayedGuidance",
     "StepInfo",
     "carried",
     "edit",
+    "edit_region",
     "guidance_move",
     "guided_steps",
     "invert",

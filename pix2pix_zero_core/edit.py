@@ -49,23 +49,28 @@ class ClassifierFreeGuidance:
         denoise: the model.
         negative: conditioning to move away from; the source caption for real images, an empty text for synthetic ones.
         scale: 1 is the plain model, which then skips the negative row; the published code uses 5.
+        below: highest sigma at which it guides; above it is the plain model. Guidance at high noise levels moves
+            things, and helps little to change them (Kynkaanniemi et al., NeurIPS 2024, arXiv:2404.07724).
 
     Raises:
-        ValueError: scale is negative or not finite.
+        ValueError: scale or level is negative, or the scale not finite.
     """
 
     denoise: Denoiser
     negative: Any
     scale: float = 5.0
+    below: float = math.inf
 
     def __post_init__(self) -> None:
-        """Validate the scale."""
+        """Validate scale and level."""
         _check_scale(self.scale)
+        if not self.below >= 0:
+            raise ValueError(f"Classifier-free guidance is to begin below sigma {self.below}; it must be >= 0.")
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
-        """Predict as a :class:`Denoiser`."""
+        """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
         positive = self.denoise(x, sigma, cond, maps=maps)
-        if self.scale == 1:
+        if self.scale == 1 or float(sigma[0]) > self.below:
             return positive
         with torch.no_grad():  # the maps, which are differentiated, are those of the positive row
             negative = self.denoise(x, sigma, self.negative)

@@ -1,0 +1,116 @@
+"""The region of an edit: where two texts disagree, and the picture untouched elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from pix2pix_zero_core import (
+    ClassifierFreeGuidance,
+    Inversion,
+    NoiseRegularizer,
+    Prediction,
+    RegionalDenoiser,
+    RegionSettings,
+    edit_region,
+    invert,
+    reconstruct,
+)
+
+PLAIN = NoiseRegularizer(strength=0, kl_strength=0)
+
+
+@dataclass(frozen=True)
+class LeftHalf:
+    """A denoiser whose text, a number, shows in the left half of the picture alone."""
+
+    def __call__(self, x, sigma, cond, *, maps=False):
+        shown = torch.zeros_like(x)
+        shown[..., : x.shape[-1] // 2] = float(cond)
+        return Prediction((x + shown) / (1 + sigma[:, None, None, None]))
+
+
+@pytest.fixture
+def x0(generator):
+    return torch.randn(2, 4, 8, 12, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def inversion(x0, sigmas):
+    return invert(LeftHalf(), x0, 0.0, sigmas, PLAIN, fixed_point=60)
+
+
+def test_the_region_is_where_the_texts_disagree(inversion):
+    region = edit_region(LeftHalf(), inversion, 0.0, 1.0)
+    assert region.shape == (2, 1, 8, 12)
+    torch.testing.assert_close(region[..., :5], torch.ones_like(region[..., :5]))
+    torch.testing.assert_close(region[..., 7:], torch.zeros_like(region[..., 7:]))
+    assert (region[..., 4:7].diff(dim=-1) <= 0).all()  # a soft edge
+
+
+def test_outside_the_region_the_picture_comes_back(inversion, x0):
+    region = edit_region(LeftHalf(), inversion, 0.0, 1.0)
+    edited = reconstruct(RegionalDenoiser(LeftHalf(), inversion, region), inversion, 1.0)
+    torch.testing.assert_close(edited[..., 7:], x0[..., 7:])
+    assert (edited[..., :5] - x0[..., :5]).abs().min() > 0.01
+
+
+def test_a_region_of_all_is_the_plain_denoiser(model, x0, source, target, sigmas):
+    inversion = invert(model, x0, source, sigmas, PLAIN)
+    everywhere = RegionalDenoiser(model, inversion, torch.ones(2, 1, 8, 12))
+    torch.testing.assert_close(reconstruct(everywhere, inversion, target), reconstruct(model, inversion, target))
+
+
+def test_texts_that_agree_leave_the_whole_picture_free(inversion):
+    assert (edit_region(LeftHalf(), inversion, 0.0, 0.0) == 1).all()
+
+
+def test_two_pictures_together_are_each_alone(model, x0, source, target, sigmas):
+    inversion = invert(model, x0, source, sigmas, PLAIN, fixed_point=60)
+    assert inversion.trajectory is not None
+    together = edit_region(model, inversion, source, target)
+    for i in range(2):
+        alone = Inversion(inversion.noise[i : i + 1], sigmas, inversion.trajectory[:, i : i + 1])
+        torch.testing.assert_close(edit_region(model, alone, source, target), together[i : i + 1])
+
+
+@pytest.mark.parametrize("levels", [1, 2, 9])
+def test_a_level_costs_two_rows(model, x0, source, target, sigmas, levels):
+    inversion = invert(model, x0, source, sigmas, PLAIN)
+    model.calls.clear()
+    edit_region(model, inversion, source, target, RegionSettings(levels=levels))
+    assert sorted({sigma for sigma, _, _ in model.calls}) == {1: [4.0], 2: [1.0, 4.0], 9: [1.0, 2.0, 4.0]}[levels]
+    assert len(model.calls) == 2 * min(levels, 3)
+
+
+def test_a_grid_outside_the_range_is_compared_at_the_nearest_level(model, x0, source, target):
+    inversion = invert(model, x0, source, torch.tensor([0.6, 0.3, 0.0], dtype=torch.float64), PLAIN)
+    model.calls.clear()
+    edit_region(model, inversion, source, target)
+    assert [sigma for sigma, _, _ in model.calls] == [pytest.approx(0.6)] * 2
+
+
+def test_random_noise_has_no_region(inversion):
+    with pytest.raises(ValueError, match="no trajectory"):
+        edit_region(LeftHalf(), Inversion(inversion.noise, inversion.sigmas), 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"low": 0.5, "high": 0.4}, "low is 0.5"), ({"levels": 0}, "levels is 0")]
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RegionSettings(**settings)
+
+
+def test_guidance_by_text_can_begin_below_a_noise_level(model, x0, source, target, sigmas):
+    late = ClassifierFreeGuidance(model, source, 5.0, below=2.0)
+    for sigma in (4.0, 2.0, 1.0):
+        level = torch.full((2,), sigma, dtype=torch.float64)
+        expected = model if sigma > 2 else ClassifierFreeGuidance(model, source, 5.0)
+        torch.testing.assert_close(late(x0, level, target).denoised, expected(x0, level, target).denoised)
+    model.calls.clear()
+    late(x0, torch.full((2,), 4.0, dtype=torch.float64), target)
+    assert len(model.calls) == 1
