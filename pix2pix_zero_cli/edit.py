@@ -48,7 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how strongly the layout is kept; several make a picture each (default: {usual.guidance.strength:g})",
     )
     parser.add_argument(
-        "--guidance-unit", choices=["normalized", "paper"], default=usual.guidance.unit, help="(default: normalized)"
+        "--guidance-unit",
+        choices=["normalized", "paper", "share"],
+        default=usual.guidance.unit,
+        help="share: how much of what the edit would change in the attention is taken away, 0 to 1, the same with "
+        f"every model (default: {usual.guidance.unit})",
     )
     parser.add_argument(
         "--guidance-end",

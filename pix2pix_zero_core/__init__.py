@@ -8,7 +8,7 @@ H and W latent height and width, h attention heads, N queries, L tokens, D embed
 """
 
 from .directions import EditDirection
-from .edit import ClassifierFreeGuidance, ReplayedGuidance, carried, edit, reconstruct
+from .edit import ClassifierFreeGuidance, ReplayedGuidance, carried, edit, reconstruct, unguided_distance
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
 from .region import RegionalDenoiser, RegionSettings, edit_region
@@ -46,4 +46,5 @@ __all__ = [
     "guided_steps",
     "invert",
     "reconstruct",
+    "unguided_distance",
 ]

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from .attention import map_distance, mean_map_distance
+from .schedule import step_at
 from .types import (
+    Aim,
     AttentionMaps,
     Denoiser,
     Edit,
@@ -35,7 +37,9 @@ from .types import (
     predict,
 )
 
-GuidanceStep = Callable[[Denoiser, Tensor, Tensor, Any, AttentionMaps, MapGuidance], tuple[Tensor, Tensor, Tensor]]
+GuidanceStep = Callable[
+    [Denoiser, Tensor, Tensor, Any, AttentionMaps, MapGuidance | Aim], tuple[Tensor, Tensor, Tensor]
+]
 """What `map_guidance_step` is. A framework passes its own, to prepare the model for gradients before calling that."""
 
 
@@ -172,6 +176,8 @@ def edit(
 ) -> Edit:
     """Sample the edited image while its cross-attention maps are held to those of the original.
 
+    In the unit "share" an unguided run in a few long steps comes first; see `unguided_distance`.
+
     Where the inversion kept its trajectory, the reference branch replays it: exact, and one row a guided step (Direct
     Inversion, Ju et al., ICLR 2024). Without one it is sampled alongside with ``guided``.
 
@@ -198,9 +204,12 @@ def edit(
     x = reference = inversion.noise
     trajectory, sigmas = inversion.trajectory, inversion.sigmas.to(x)
     total, losses = len(sigmas) - 1, list[Tensor]()
-    of_one_step, after = guidance.of_one_step(total), guidance.applied == "after"
+    after, unguided = guidance.applied == "after", None
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         active, loss, late_move = guidance.covers(index, total), None, torch.zeros_like(x)
+        if active and guidance.unit == "share" and unguided is None:
+            levels = sigmas[[step for step in range(total) if guidance.covers(step, total)]]
+            unguided = unguided_distance(denoise, x, levels, source, target, inversion, guided, reference)
         reference_maps: AttentionMaps = {}
         if trajectory is None:
             prediction = predict(guided, reference, sigma, source, maps=active)
@@ -208,6 +217,7 @@ def edit(
             reference = euler_step(reference, prediction.denoised, sigma, sigma_next)
         elif active:
             reference_maps = predict(denoise, trajectory[index], sigma, source, maps=True).maps
+        of_one_step = guidance.of_one_step(total, unguided and unguided.at(sigma)) if active else guidance
         if active and after:
             late_move, loss, denoised = guide(guided, x, sigma, target, reference_maps, of_one_step)
         else:
@@ -222,8 +232,90 @@ def edit(
     return Edit(x, reference if trajectory is None else trajectory[-1], torch.stack(losses))
 
 
+@dataclass(frozen=True)
+class UnguidedDistance:
+    """How far the attention of a run that nothing guides goes from the reference's.
+
+    Attributes:
+        sigmas: some noise levels, (n,), descending.
+        distances: L_xa there, (n, B).
+    """
+
+    sigmas: Tensor
+    distances: Tensor
+
+    def at(self, sigma: Tensor) -> Tensor:
+        """Look up L_xa at any level, linear in log sigma, at the ends beyond them: (B,)."""
+        if len(self.sigmas) == 1:
+            return self.distances[0]
+        index = step_at(self.sigmas, float(sigma))
+        begin, end = self.sigmas[index : index + 2].log()
+        way = ((begin - sigma.log()) / (begin - end)).clamp(0, 1)
+        return torch.lerp(self.distances[index], self.distances[index + 1], way.to(self.distances))
+
+
+UNGUIDED_LEVELS = 8
+"""At how many noise levels `unguided_distance` measures."""
+
+
+@torch.no_grad()
+def unguided_distance(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    source: Any,
+    target: Any,
+    inversion: Inversion,
+    guided: Denoiser,
+    reference: Tensor | None = None,
+    levels: int = UNGUIDED_LEVELS,
+) -> UnguidedDistance:
+    """Measure how far the attention maps go from the reference's where nothing guides them: what a share is a share of.
+
+    No guided run can know that of itself: what a move takes away comes back in part, and how much differs from model
+    to model. So the edit is sampled beforehand without guidance, in a few long steps. Each costs a
+    row of the reference and those of a step of the guided denoiser, and takes no gradient.
+
+    Args:
+        denoise: the model, one row a sample, with maps.
+        x: edited latent at the first level, (B, C, H, W).
+        sigmas: the levels of all steps that will be guided, (n,), descending and positive.
+        source: conditioning of the original image.
+        target: conditioning of the edited image.
+        inversion: whose trajectory is the reference.
+        guided: the denoiser that takes the steps.
+        reference: where the inversion has no trajectory: the reference latent at the first level, (B, C, H, W), from
+            where it is sampled alongside.
+        levels: how many of the levels are visited, at most.
+
+    Returns:
+        the distance at the levels that were visited.
+
+    Raises:
+        ValueError: a prediction holds NaN or Inf, or the maps of the two branches do not match.
+    """
+    chosen = torch.linspace(0, len(sigmas) - 1, min(levels, len(sigmas))).round().long()
+    visited, distances = sigmas[chosen.to(sigmas.device)], list[Tensor]()
+    for sigma, sigma_next in pairwise([*visited, visited[-1]]):
+        if inversion.trajectory is not None:
+            original = predict(denoise, inversion.latent_at(float(sigma)).to(x), sigma, source, maps=True)
+        else:
+            assert reference is not None
+            original = predict(guided, reference, sigma, source, maps=True)
+            reference = euler_step(reference, original.denoised, sigma, sigma_next)
+        edited = predict(guided, x, sigma, target, maps=True)
+        distances.append(map_distance(edited.maps, original.maps))
+        x = euler_step(x, edited.denoised, sigma, sigma_next)
+    return UnguidedDistance(visited, torch.stack(distances))
+
+
 def map_guidance_step(
-    denoise: Denoiser, x: Tensor, sigma: Tensor, target: Any, reference_maps: AttentionMaps, guidance: MapGuidance
+    denoise: Denoiser,
+    x: Tensor,
+    sigma: Tensor,
+    target: Any,
+    reference_maps: AttentionMaps,
+    guidance: MapGuidance | Aim,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the move of a latent down the gradient of its cross-attention distance to the reference.
 
@@ -255,9 +347,13 @@ def map_guidance_step(
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
     check_latent(denoised, f"The model's prediction at sigma {float(sigma):.4g}")
     check_latent(gradient, f"The gradient of the attention distance at sigma {float(sigma):.4g}")
-    if guidance.unit == "paper":
-        return -guidance.strength * (1 + sigma**2) * gradient, loss.detach(), denoised
-    rms = gradient.square().mean((1, 2, 3)).sqrt()
-    length = guidance.strength * mean_map_distance(maps, reference_maps).detach().sqrt() * (1 + sigma**2).sqrt()
-    scale = torch.where(rms > 0, length / rms, 0)
-    return -scale[:, None, None, None] * gradient, loss.detach(), denoised
+    loss = loss.detach()
+    if isinstance(guidance, Aim):
+        scale = guidance.factor(loss, gradient, sigma)
+    elif guidance.unit == "paper":
+        scale = (guidance.strength * (1 + sigma**2)).expand(len(x))
+    else:
+        rms = gradient.square().mean((1, 2, 3)).sqrt()
+        length = guidance.strength * mean_map_distance(maps, reference_maps).detach().sqrt() * (1 + sigma**2).sqrt()
+        scale = torch.where(rms > 0, length / rms, 0)
+    return -scale[:, None, None, None] * gradient, loss, denoised

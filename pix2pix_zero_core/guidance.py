@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .edit import GuidanceStep, map_guidance_step
+from .edit import GuidanceStep, UnguidedDistance, map_guidance_step
 from .schedule import step_at
 from .types import Denoiser, Inversion, MapGuidance, predict
 
@@ -40,6 +40,7 @@ def guidance_move(
     inversion: Inversion,
     guidance: MapGuidance,
     guide: GuidanceStep = map_guidance_step,
+    unguided: UnguidedDistance | None = None,
 ) -> Tensor:
     """Compute the move that brings x's attention back to the inverted picture's, at the begin of a step from sigma.
 
@@ -54,16 +55,17 @@ def guidance_move(
         inversion: of the picture, with its trajectory.
         guidance: strength and its unit.
         guide: computes the move, as in `edit`.
+        unguided: what `unguided_distance` found for the steps that are guided; the unit "share" needs it.
 
     Returns:
         what to add to x, (B, C, H, W).
 
     Raises:
         ValueError: a prediction or a gradient holds NaN or Inf, the maps of the branches do not match, or the
-            inversion has no trajectory.
+            inversion has no trajectory, or the unit lacks what it needs.
     """
     reference = inversion.latent_at(float(sigma)).to(x)
     reference_maps = predict(denoise, reference, sigma, source, maps=True).maps
-    of_one_step = guidance.of_one_step(len(inversion.sigmas) - 1)
+    of_one_step = guidance.of_one_step(len(inversion.sigmas) - 1, unguided and unguided.at(sigma))
     move, _, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step)
     return move

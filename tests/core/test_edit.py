@@ -20,7 +20,13 @@ from pix2pix_zero_core.attention import map_distance, mean_map_distance
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
 
 OFF = MapGuidance(strength=0)
-GUIDANCES = [MapGuidance(3.0), MapGuidance(0.5, "normalized"), MapGuidance(0.5, "normalized", applied="after")]
+GUIDANCES = [
+    MapGuidance(3.0),
+    MapGuidance(0.5, "normalized"),
+    MapGuidance(0.5, "normalized", applied="after"),
+    MapGuidance(0.5, "share"),
+    MapGuidance(0.5, "share", applied="after"),
+]
 
 
 @pytest.fixture
@@ -306,7 +312,8 @@ def test_bad_cfg(model, source, scale):
         ({"strength": -0.1}, r"strength is -0\.1; it must be a finite number >= 0 \(0 turns guidance off\)"),
         ({"strength": math.nan}, "strength is nan"),
         ({"applied": "during"}, 'applied is \'during\'; it must be "before" or "after"'),
-        ({"unit": "pixels"}, 'unit is \'pixels\'; it must be "paper" or "normalized"'),
+        ({"unit": "pixels"}, 'unit is \'pixels\'; it must be "paper", "normalized" or "share"'),
+        ({"strength": 1.5, "unit": "share"}, r'strength is 1\.5; in the unit "share" it must be between 0 .* and 1'),
         ({"start": 0.6, "end": 0.4}, r"start is 0\.6 and end is 0\.4; .* 0 <= start <= end <= 1"),
         ({"end": 1.5}, r"end is 1\.5"),
         ({"start": math.nan}, "start is nan"),
