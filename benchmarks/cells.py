@@ -1,13 +1,14 @@
 """Cells of the tables: a method's edits of a task's scenes, measured. What is finished is kept and not done again.
 
 A part of a cell, a few scenes, is known by everything that it depends on but the code: task, sentences, method with all
-its settings, split, scenes, steps and weights. After a change of the code delete `results/cells`. Several processes can
-work on different tasks at once; the last one finds everything done and writes the tables.
+its settings, split, scenes, steps, columns and weights. After a change of the code delete `results/cells`. Several
+processes can work on different tasks at once; the last one finds everything done and writes the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.probe import WEIGHTS as PROBE
 from tiny_zoo.training import WEIGHTS
 
-from .methods import Counted, Method
-from .metrics import COLUMNS, Columns, Judge
-from .tasks import TASKS, Problem, Split, draw_scenes, pose_problem
+from .metrics import COLUMNS, Columns, Judge, with_excess
+from .sampling import Counted, Method
+from .tasks import TASKS, Problem, Split, draw_scenes, pictures, pose_problem
 
 RESULTS = Path(__file__).parent / "results"
 CHECKPOINT = WEIGHTS / "checkpoints" / "tiny_zoo.safetensors"
@@ -113,6 +114,7 @@ class Bench:
         self.count, self.steps, self.batch, self.folder = count, steps, batch, folder
         self.weights = sha256(checkpoint.read_bytes() + PROBE.read_bytes()).hexdigest()
         self._problems: dict[str, Problem] = {}
+        self._true_edits: dict[str, Cell] = {}
 
     @classmethod
     def from_options(cls, options: argparse.Namespace, split: Split) -> Bench:
@@ -124,6 +126,23 @@ class Bench:
         if task not in self._problems:
             self._problems[task] = pose_problem(self.model, task, self.split, self.count, self.steps)
         return self._problems[task]
+
+    def with_count(self, count: int) -> Bench:
+        """The same with another number of scenes a task."""
+        other = copy.copy(self)
+        other.count, other._problems, other._true_edits = count, {}, {}
+        return other
+
+    def true_edits(self, task: str) -> Cell:
+        """The true edits of a task after a passage through the autoencoder: the best that any method could do."""
+        if task not in self._true_edits:
+            source, truth = draw_scenes(TASKS[task], self.split, self.count)
+            with torch.no_grad():
+                latents = torch.cat([self.model.vae.encode(pictures([scene])) for scene in truth])
+            columns = self.judge.measure(self.decode(latents), source, truth, TASKS[task])
+            nothing = torch.zeros(self.count)
+            self._true_edits[task] = Cell(latents, with_excess(columns, columns), nothing, nothing)
+        return self._true_edits[task]
 
     def cell(self, task: str, method: Method, label: str) -> Cell:
         """Edit the scenes of a task, or take up what is there; `label` is for the eyes of who waits."""
@@ -145,7 +164,7 @@ class Bench:
 
     def _path(self, task: str, method: Method, first: int) -> Path:
         count = min(self.batch, self.count - first)
-        known = repr((load_edit(task, FOLDER), method, self.split, first, count, self.steps, self.weights))
+        known = repr((load_edit(task, FOLDER), method, self.split, first, count, self.steps, COLUMNS, self.weights))
         return self.folder / f"{task}-{type(method).__name__}-{sha256(known.encode()).hexdigest()[:20]}.safetensors"
 
     def _edit(self, task: str, method: Method, first: int) -> Cell:
@@ -154,7 +173,10 @@ class Bench:
         latents = method(denoise, part)
         seconds, count = time.process_time() - started, len(latents)
         source, truth = (scenes[first : first + count] for scenes in draw_scenes(TASKS[task], self.split, self.count))
-        columns = self.judge.measure(self.decode(latents), source, truth, TASKS[task])
+        columns = with_excess(
+            self.judge.measure(self.decode(latents), source, truth, TASKS[task]),
+            {name: values[first : first + count] for name, values in self.true_edits(task).columns.items()},
+        )
         rows, times = (torch.full((count,), total / count) for total in (denoise.rows, seconds))
         return Cell(latents, columns, rows, times)
 
@@ -163,7 +185,7 @@ def add_options(parser: argparse.ArgumentParser, count: int | None) -> None:
     """Add the options that all measurements share; without a default count the caller has one."""
     shown = f" (default: {count})" if count else ""
     parser.add_argument("--count", type=int, default=count, help=f"scenes a task{shown}")
-    parser.add_argument("--steps", type=int, default=50, help="DDIM steps (default: 50)")
+    parser.add_argument("--steps", type=int, default=25, help="DDIM steps (default: 25)")
     parser.add_argument("--batch", type=int, default=20, help="scenes at once, the unit that is kept (default: 20)")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="of Tiny Zoo")
 

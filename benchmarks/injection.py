@@ -1,10 +1,11 @@
-"""Attention maps of Tiny Zoo's UNet, replaced while it runs: what prompt-to-prompt needs (arXiv:2208.01626)."""
+"""Attention maps of Tiny Zoo's UNet, replaced while it runs, as prompt-to-prompt (arXiv:2208.01626) and others need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,9 +49,29 @@ def _attend_by(rewrite: Rewrite) -> Callable[[Any, tuple[Tensor, Tensor], Tensor
     return attend
 
 
-def take_over(maps: Tensor) -> Tensor:
-    """Give the second half of a batch the maps of the first; (2B, h, N, L)."""
-    return maps.chunk(2)[0].repeat(2, 1, 1, 1)
+def prompt_to_prompt(way: float, cross: float, own: float, alignment: Tensor) -> dict[str, Rewrite]:
+    """Choose what the second half of a batch takes over from the first at one step.
+
+    Args:
+        way: share of the steps that are done.
+        cross: share in which cross-attention maps are taken over, token by token.
+        own: share in which self-attention maps are taken over.
+        alignment: of each pair of texts, (B, L, L), as :func:`align_tokens` makes it.
+
+    Returns:
+        what `rewritten_attention` takes; empty once both shares are done.
+    """
+    rewrites: dict[str, Rewrite] = {}
+    if way < cross:
+        rewrites["attn2"] = partial(take_over_aligned, alignment=alignment)
+    if way < own:
+        rewrites["attn1"] = take_over
+    return rewrites
+
+
+def take_over(values: Tensor, branches: int = 2) -> Tensor:
+    """Give all branches of a batch, (branches * B, ...), the values of the first, such as its maps."""
+    return values.chunk(branches)[0].repeat(branches, *[1] * (values.ndim - 1))
 
 
 def take_over_aligned(maps: Tensor, alignment: Tensor) -> Tensor:

@@ -1,26 +1,23 @@
 """The methods that are compared. Each is its settings, and a function from a problem to edited latents.
 
-All of them see the same latents, captions and sentences, and use the source caption as negative conditioning unless a
-setting says otherwise. What is particular to each is in its own few lines.
+All of them see the same latents, captions and sentences. Those of this file use the source caption as negative
+conditioning unless a setting says otherwise; the later ones, a file each in `rivals`, use no text, as their papers do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from pix2pix_zero_core import (
-    ClassifierFreeGuidance,
     Inversion,
     MapGuidance,
     NoiseRegularizer,
-    Prediction,
     ReplayedGuidance,
     edit,
     invert,
@@ -30,36 +27,15 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.edit import euler_step
 from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.types import RECOMMENDED
-from tiny_zoo.denoiser import TinyZoo
 
-from .injection import Rewrite, rewritten_attention, take_over, take_over_aligned
+from .injection import prompt_to_prompt
+from .rivals.ddpm_friendly import DdpmFriendly
+from .rivals.flowedit import FlowEdit
+from .rivals.infedit import InfEdit
+from .rivals.p2p_direct import DirectInversion
+from .rivals.pnp import PlugAndPlay
+from .sampling import Counted, Method, Negative, ddim_inversion, guided_by, predict_both
 from .tasks import Problem
-
-PLAIN = NoiseRegularizer(strength=0, kl_strength=0)
-"""No regularisation: DDIM inversion as it was before the paper."""
-
-Negative = Literal["source", "empty"]
-
-
-@dataclass
-class Counted:
-    """Tiny Zoo, counting the rows that its UNet evaluates: a forward pass is 1 a row, a backward pass 2."""
-
-    model: TinyZoo
-    rows: int = 0
-
-    def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
-        """Predict as a `Denoiser`."""
-        self.rows += len(x) * (3 if torch.is_grad_enabled() else 1)
-        return self.model(x, sigma, cond, maps=maps)
-
-
-class Method(Protocol):
-    """A way to edit."""
-
-    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
-        """Edit pictures: latents (B, 4, 16, 16), every sample independent of the rest of its batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -122,17 +98,10 @@ class PromptToPrompt:
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
         inversion = ddim_inversion(denoise, problem)
-        both = torch.cat([problem.source, problem.swapped])
         x = reference = inversion.noise
         for index, (sigma, sigma_next) in enumerate(pairwise(inversion.sigmas)):
-            rewrites: dict[str, Rewrite] = {}
-            if index < self.cross * problem.steps:
-                rewrites["attn2"] = partial(take_over_aligned, alignment=problem.alignment)
-            if index < self.own * problem.steps:
-                rewrites["attn1"] = take_over
-            with rewritten_attention(denoise.model.unet, rewrites):
-                denoised = denoise(torch.cat([reference, x]), sigma.repeat(2 * len(x)), both).denoised
-            source, target = denoised.chunk(2)
+            rewrites = prompt_to_prompt(index / problem.steps, self.cross, self.own, problem.alignment)
+            source, target = predict_both(denoise, problem, reference, x, sigma, rewrites)
             negative = denoise(x, sigma.repeat(len(x)), problem.source).denoised
             reference = euler_step(reference, source, sigma, sigma_next)
             x = euler_step(x, negative + self.cfg * (target - negative), sigma, sigma_next)
@@ -205,15 +174,21 @@ class Pix2PixZero:
         return edit(denoise, inversion, problem.source, target, guided=guided, guidance=self.guidance).edited
 
 
-def ddim_inversion(denoise: Counted, problem: Problem) -> Inversion:
-    """Invert explicitly and without regularisation (Song et al., arXiv:2010.02502)."""
-    sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)
-    return invert(denoise, problem.x0, problem.source, sigmas, PLAIN, fixed_point=0)
+@dataclass(frozen=True)
+class InSteps:
+    """Another method in a number of DDIM steps of its own.
 
+    Attributes:
+        method: which.
+        steps: of its inversion and sampling.
+    """
 
-def guided_by(denoise: Counted, problem: Problem, cfg: float, negative: Negative) -> ClassifierFreeGuidance:
-    """Guide away from the source caption or from no text."""
-    return ClassifierFreeGuidance(denoise, problem.source if negative == "source" else problem.empty, cfg)
+    method: Method
+    steps: int
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit as a `Method`."""
+        return self.method(denoise, replace(problem, steps=self.steps))
 
 
 # ------------------------------------------------------------------ rows of the tables
@@ -221,7 +196,13 @@ def guided_by(denoise: Counted, problem: Problem, cfg: float, negative: Negative
 TUNED: dict[str, Method] = {
     "sdedit": SDEdit(),
     "ddim_word_swap": DdimWordSwap(),
+    "word_swap_empty": DdimWordSwap(negative="empty"),
     "p2p": PromptToPrompt(),
+    "p2p_direct": DirectInversion(),
+    "ddpm_friendly": DdpmFriendly(),
+    "pnp": PlugAndPlay(),
+    "infedit": InfEdit(),
+    "flowedit": FlowEdit(),
     "official": OfficialCode(),
     # As the paper's text has it: regularised inversion in its random form, the gradient on the edited latent, the
     # reference sampled from the inverted noise.
@@ -238,6 +219,9 @@ TUNED: dict[str, Method] = {
 
 FAST: dict[str, Any] = {"steps": 20}
 """What is changed in ours where time matters most."""
+
+IN_50_STEPS = ("ddim_word_swap", "word_swap_empty", "official", "ours")
+"""Methods that have a second row, in twice the steps of the others, its id with _50 behind."""
 
 ABLATION: dict[str, dict[str, Any]] = {
     "ours_without_guidance": {"guidance.strength": 0.0},
@@ -268,7 +252,7 @@ def adjust(method: T, settings: Mapping[str, Any]) -> T:
 
 
 def tuned_methods(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
-    """Every row of the tables: the tuned methods, ours with the nodes' defaults, and ours without each of its parts.
+    """Every row of the tables: the tuned methods, some in more steps, ours by default and without each of its parts.
 
     Args:
         settings: method id -> its tuned settings, for every method of `TUNED`.
@@ -276,4 +260,5 @@ def tuned_methods(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method
     methods = {name: adjust(method, settings[name]) for name, method in TUNED.items()}
     changes = {"ours_fast": FAST} | ABLATION
     changed = {name: adjust(methods["ours"], change) for name, change in changes.items()}
-    return methods | {"ours_by_default": TUNED["ours"]} | changed
+    longer: dict[str, Method] = {f"{name}_50": InSteps(methods[name], 50) for name in IN_50_STEPS}
+    return methods | longer | {"ours_by_default": TUNED["ours"]} | changed

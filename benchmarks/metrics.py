@@ -13,7 +13,16 @@ from tiny_zoo.world import ATTRIBUTES, POSE_RANGES, Scene
 from .features import Lpips, Structure
 from .tasks import Task, pictures
 
-COLUMNS = ("edit_success", "attributes_kept", "pose_error", "bg_lpips", "structure_distance", "truth_psnr")
+MEASURED = ("edit_success", "attributes_kept", "pose_error", "bg_lpips", "structure_distance", "truth_psnr")
+"""What is read off a picture."""
+
+EXCESS = {"excess_structure": "structure_distance", "excess_lpips": "bg_lpips"}
+"""Column -> that of which it is the excess over the same scene's true edit, after a passage through the autoencoder.
+
+An edit has to change a picture; what it changes beyond that is its fault. Below 0 it changes less than it should.
+"""
+
+COLUMNS = (*MEASURED, *EXCESS)
 
 Columns = dict[str, Tensor]
 """Column -> one value a scene, (n,)."""
@@ -75,6 +84,16 @@ class Judge:
             "structure_distance": self.structure(edited, source_pictures),
             "truth_psnr": psnr(edited, true_pictures),
         }
+
+
+def with_excess(columns: Columns, true_edit: Columns) -> Columns:
+    """Add the columns of `EXCESS`.
+
+    Args:
+        columns: of edited pictures, as `Judge.measure` returns them.
+        true_edit: of the true edits of the same scenes through the autoencoder.
+    """
+    return columns | {name: columns[plain] - true_edit[plain] for name, plain in EXCESS.items()}
 
 
 def pose_of(scenes: list[Scene]) -> Tensor:

@@ -15,9 +15,9 @@ from pix2pix_zero_core import NoiseRegularizer, invert, reconstruct
 from pix2pix_zero_core.schedule import ddim_sigmas
 
 from .cells import RESULTS, Bench, add_options, write_text
-from .methods import PLAIN
 from .metrics import psnr
 from .report import markdown
+from .sampling import PLAIN
 from .tasks import TASKS
 
 REGULARIZERS = {

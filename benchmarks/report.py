@@ -16,7 +16,7 @@ from tiny_zoo.draw import sheet
 
 from .bootstrap import Figure, compare, draw_means, interval
 from .cells import Cell
-from .metrics import COLUMNS
+from .metrics import COLUMNS, EXCESS
 
 Row = dict[str, Any]
 
@@ -27,6 +27,8 @@ TITLES = {
     "bg_lpips": "background LPIPS",
     "structure_distance": "structure distance",
     "truth_psnr": "PSNR to the truth",
+    "excess_structure": "structure beyond the true edit's",
+    "excess_lpips": "LPIPS beyond the true edit's",
     "unet_rows": "UNet rows",
     "seconds": "CPU seconds",
 }
@@ -92,8 +94,8 @@ def contrast_table(rows: Sequence[Row]) -> str:
 
 def show(value: float, column: str, signed: bool = False) -> str:
     """Write a figure with as many digits as its column deserves."""
-    digits = {"truth_psnr": 2, "unet_rows": 0, "seconds": 1, "structure_distance": 4}.get(column, 3)
-    return f"{value:{'+' if signed else ''}.{digits}f}"
+    digits = {"truth_psnr": 2, "unet_rows": 0, "seconds": 1}.get(column, 4 if "structure" in column else 3)
+    return f"{value:{'+' if signed or column in EXCESS else ''}.{digits}f}"
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -102,8 +104,22 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines)) + "\n"
 
 
-def contact_sheet(columns: Mapping[str, Tensor]) -> Image.Image:
-    """Put pictures side by side, one column a name, one row a scene; 256 colours keep the file small."""
+def contact_sheet(columns: Mapping[str, Tensor], across: int = 8) -> Image.Image:
+    """Put pictures side by side, one column a name, one row a scene.
+
+    Args:
+        columns: name -> its pictures, (n, 3, H, W) in 0..1; as many of each.
+        across: most columns beside one another; the others follow below, under their names.
+    """
+    names = list(columns)
+    bands = [_band({name: columns[name] for name in names[i : i + across]}) for i in range(0, len(names), across)]
+    page = Image.new("RGB", (bands[0].width, sum(band.height for band in bands)), "white")
+    for i, band in enumerate(bands):
+        page.paste(band, (0, i * bands[0].height))
+    return page.quantize(128, dither=Image.Dither.NONE)  # as PNG smaller than a JPEG that looks as good
+
+
+def _band(columns: Mapping[str, Tensor]) -> Image.Image:
     page = sheet(torch.stack(list(columns.values()), dim=1).flatten(0, 1), len(columns))
     width, margin = page.width // len(columns), 20
     labelled = Image.new("RGB", (page.width, page.height + margin), "white")
@@ -111,7 +127,7 @@ def contact_sheet(columns: Mapping[str, Tensor]) -> Image.Image:
     pen, font = ImageDraw.Draw(labelled), ImageFont.load_default(size=12)
     for i, name in enumerate(columns):
         pen.text((i * width + width / 2, margin / 2), name.replace("_", " "), fill="black", font=font, anchor="mm")
-    return labelled.quantize(256, dither=Image.Dither.NONE)
+    return labelled
 
 
 def environment() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What an edit costs in structure: `python -m benchmarks.tradeoff` turns every method's main knob, on held-out scenes.
 
-CFG is what the first round of tuning chose. Writes `results/tradeoff.json`, `results/tradeoff.md` and, as a plot,
+All else is as the first round of tuning chose. Writes `results/tradeoff.json`, `results/tradeoff.md` and, as a plot,
 `results/tradeoff.svg`: structure distance and background LPIPS against edit success, a curve a method. Interrupted, it
 goes on where it was.
 """
@@ -18,39 +18,52 @@ from .methods import TUNED, adjust
 from .report import TITLES, Row, environment, table
 from .sweep import along
 from .tasks import PAPER_TASKS, TASKS
-from .tune import combine, label_of, try_out
+from .tune import label_of, read_settings, try_out
 
 STRENGTHS = (0.0, 0.6, 1.25, 2.5, 5.0)
+SCALES = (1.0, 2.0, 3.0, 5.0, 7.5)
+SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 
-CURVES: dict[str, tuple[str, list[dict[str, Any]]]] = {
-    "sdedit": ("sdedit", combine({"cfg": (5.0,), "strength": (0.35, 0.5, 0.65, 0.8, 0.95)})),
-    "ddim_word_swap": ("ddim_word_swap", along("cfg", 1.0, 1.5, 2.0, 3.0, 5.0)),
-    "p2p": ("p2p", [{"cfg": 1.5, "cross": share, "own": share} for share in (0.2, 0.4, 0.6, 0.8)]),
-    "official": ("official", combine({"cfg": (1.5,), "strength": (0.03, 0.1, 0.3, 1.0)})),
-    "paper": ("paper", combine({"cfg": (2.0,), "guidance.strength": (0.03, 0.1, 0.3, 1.0)})),
-    "ours": ("ours", combine({"cfg": (1.5,), "guidance.strength": STRENGTHS})),
-    "ours_direction_1.25": (
-        "ours",
-        combine({"cfg": (1.5,), "direction": (1.25,), "guidance.strength": STRENGTHS}),
-    ),
-    "ours_direction_1.25_cfg_1": (
-        "ours",
-        combine({"cfg": (1.0,), "direction": (1.25,), "guidance.strength": STRENGTHS}),
-    ),
+POINTS: dict[str, list[dict[str, Any]]] = {
+    "sdedit": along("strength", 0.35, 0.5, 0.65, 0.8, 0.95),
+    "ddim_word_swap": along("cfg", *SCALES),
+    "word_swap_empty": along("cfg", *SCALES),
+    "p2p": [{"cross": share, "own": share} for share in SHARES],
+    "p2p_direct": [{"cross": share, "own": share} for share in SHARES],
+    "ddpm_friendly": along("skip", *SHARES),
+    "pnp": [{"features": share, "attention": share} for share in SHARES],
+    "infedit": [{"cross": share, "own": share} for share in SHARES],
+    "flowedit": along("share", *SHARES),
+    "official": along("strength", 0.03, 0.1, 0.3, 1.0),
+    "paper": along("guidance.strength", 0.03, 0.1, 0.3, 1.0),
+    "ours": along("guidance.strength", *STRENGTHS),
 }
-"""Curve -> its method's id, and its points, from little to much of what the method turns."""
+"""Method id -> the points of its curve, from little to much of what it turns."""
 
-COLOURS = {
-    "sdedit": "#999999",
-    "ddim_word_swap": "#e69f00",
-    "p2p": "#009e73",
-    "official": "#0072b2",
-    "paper": "#56b4e9",
-    "ours": "#d55e00",
-    "ours_direction_1.25": "#cc79a7",
-    "ours_direction_1.25_cfg_1": "#000000",
+STYLES = {
+    "sdedit": ("#999999", "o-"),
+    "ddim_word_swap": ("#e69f00", "o-"),
+    "word_swap_empty": ("#e69f00", "s--"),
+    "p2p": ("#009e73", "o-"),
+    "p2p_direct": ("#009e73", "s--"),
+    "ddpm_friendly": ("#cc79a7", "o-"),
+    "pnp": ("#cc79a7", "s--"),
+    "infedit": ("#000000", "o-"),
+    "flowedit": ("#000000", "s--"),
+    "official": ("#0072b2", "o-"),
+    "paper": ("#56b4e9", "o-"),
+    "ours": ("#d55e00", "o-"),
+    "ours_direction_1.25": ("#d55e00", "s--"),
 }
-"""Told apart also by the colour-blind (Okabe and Ito)."""
+"""Curve -> colour, marker and line: told apart also by the colour-blind (Okabe and Ito)."""
+
+
+def curves() -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """Every curve: its method's id, and the settings of its points."""
+    first = read_settings()["first_round"]
+    found = {name: (name, [first[name] | point for point in points]) for name, points in POINTS.items()}
+    name, points = found["ours"]
+    return found | {"ours_direction_1.25": (name, [point | {"direction": 1.25} for point in points])}
 
 
 def main() -> None:
@@ -60,29 +73,29 @@ def main() -> None:
     add_options(parser, count=40)
     options = parser.parse_args()
     bench = Bench.from_options(options, "test")
-    curves: dict[str, list[Row]] = {}
-    for curve, (name, points) in CURVES.items():
-        curves[curve] = [
+    measured: dict[str, list[Row]] = {}
+    for curve, (name, points) in curves().items():
+        measured[curve] = [
             try_out(bench, curve, adjust(TUNED[name], settings), label_of(settings), options.tasks)
             for settings in points
         ]
     about = {"tasks": options.tasks, "steps": bench.steps, "weights": bench.weights} | environment()
-    write_text(RESULTS / "tradeoff.json", json.dumps({"curves": curves, "environment": about}, indent=1) + "\n")
-    write_text(RESULTS / "tradeoff.md", describe(curves, bench, options.tasks))
-    draw(curves, RESULTS / "tradeoff.svg")
+    write_text(RESULTS / "tradeoff.json", json.dumps({"curves": measured, "environment": about}, indent=1) + "\n")
+    write_text(RESULTS / "tradeoff.md", describe(measured, bench, options.tasks))
+    draw(measured, RESULTS / "tradeoff.svg")
     print(f"written to {RESULTS / 'tradeoff.json'}")
 
 
-def describe(curves: dict[str, list[Row]], bench: Bench, tasks: Sequence[str]) -> str:
+def describe(measured: dict[str, list[Row]], bench: Bench, tasks: Sequence[str]) -> str:
     """Write the points of all curves in Markdown."""
     head = (
         f"# Edit success against structure\n\nBy `python -m benchmarks.tradeoff`, {bench.steps} steps, {bench.count} "
         f"held-out scenes of each of {', '.join(tasks)}.\n"
     )
-    return "\n".join([head, *(f"## {curve}\n\n{table(rows)}" for curve, rows in curves.items())])
+    return "\n".join([head, *(f"## {curve}\n\n{table(rows)}" for curve, rows in measured.items())])
 
 
-def draw(curves: dict[str, list[Row]], path: Path) -> None:
+def draw(measured: dict[str, list[Row]], path: Path) -> None:
     """Plot structure distance and background LPIPS against edit success."""
     import matplotlib  # pyright: ignore[reportMissingImports]  # in the benchmark's environment only
 
@@ -90,17 +103,18 @@ def draw(curves: dict[str, list[Row]], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = path.name  # the same figures give the same file
     from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, column in zip(panels, ("structure_distance", "bg_lpips"), strict=True):
         axes.set_xlabel(f"{TITLES[column]} (less is better)")
         axes.locator_params(axis="x", nbins=6)
         axes.grid(alpha=0.3)
-        for name, rows in curves.items():
+        for name, rows in measured.items():
             x, y = ([row[figures] for row in rows] for figures in (column, "edit_success"))
-            axes.plot(x, y, marker="o", markersize=4, label=name.replace("_", " "), color=COLOURS[name])
+            colour, style = STYLES[name]
+            axes.plot(x, y, style, markersize=4, label=name.replace("_", " "), color=colour)
     panels[0].set_ylabel("edit success (more is better)")
-    panels[1].legend(loc="lower right")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     unfinished = path.with_name(path.name + ".partial")
     figure.savefig(unfinished, format="svg", metadata={"Date": None})
     unfinished.replace(path)

@@ -1,9 +1,9 @@
 """Fair settings for every method, in two rounds, as many settings of each on the same validation scenes.
 
 `python -m benchmarks.tune` is the first: `GRIDS`, nine settings a method on 8 scenes a task. It writes
-`results/tuning.md`. `python -m benchmarks.tune --finals` is the second: `FINALS`, the first round's choice and two
-others, on twice as many scenes. It writes `results/finals.md` and
-`benchmarks/settings.json`, which the benchmark reads.
+`results/tuning.md`. `python -m benchmarks.tune --finals` is the second: `finals`, the first round's choice and two near
+it, on twice as many scenes. It writes `results/finals.md`. Both put their choice in `benchmarks/settings.json`, which
+the benchmark reads.
 
 Both choose the setting with the highest PSNR to the true edit among those of the method that lose at most two edits
 against its most successful one, over the paper's four tasks: the edit has to happen, and then the picture should be the
@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,15 @@ from .tasks import PAPER_TASKS
 SETTINGS = Path(__file__).parent / "settings.json"
 TOLERANCE = 2  # edits
 SCENES = {"grids": 8, "finals": 16}  # a task
-SHOWN = ("edit_success", "attributes_kept", "bg_lpips", "structure_distance", "truth_psnr")
+SHOWN = (
+    "edit_success",
+    "attributes_kept",
+    "bg_lpips",
+    "structure_distance",
+    "truth_psnr",
+    "excess_structure",
+    "excess_lpips",
+)
 
 
 def combine(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -35,59 +44,62 @@ def combine(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-SCALES = (1.5, 2.0, 5.0)  # the world is simple: texts alone say enough, and little guidance by them is best
-STRENGTHS = (0.1, 0.3, 1.0)  # paper units
+SCALES = (3.0, 5.0, 7.5)  # a model that learnt from unreliable captions obeys at these; 7.5 is Stable Diffusion's usual
+LOW = (2.0, 3.0, 5.0)  # where the source caption is the negative, which pushes harder
+WORD_SWAP = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 10.0)  # nothing else to tune
+SHARES = ({"cross": 0.4, "own": 0.4}, {"cross": 0.8, "own": 0.2}, {"cross": 0.8, "own": 0.4})
+STRENGTHS = (0.03, 0.1, 0.3)  # paper units
+
+
+def each(settings: Sequence[dict[str, Any]], axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Some settings, each with every combination of others."""
+    return [first | second for first in settings for second in combine(axes)]
+
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "sdedit": combine({"strength": (0.5, 0.65, 0.8), "cfg": SCALES, "negative": ("empty",)}),
-    "ddim_word_swap": [
-        *combine({"cfg": (1.0, 1.5, 2.0, 3.0, 5.0), "negative": ("source",)}),
-        *combine({"cfg": (1.5, 2.0, 3.0, 5.0), "negative": ("empty",)}),
-    ],
-    "p2p": [
-        {"cross": cross, "own": own, "cfg": cfg}
-        for cross, own in ((0.4, 0.4), (0.8, 0.2), (0.8, 0.4))
-        for cfg in SCALES
-    ],
-    "official": combine({"strength": STRENGTHS, "cfg": SCALES}),
-    "paper": combine({"guidance.strength": STRENGTHS, "cfg": SCALES}),
+    "sdedit": combine({"strength": (0.5, 0.65, 0.8), "cfg": SCALES}),
+    "ddim_word_swap": combine({"cfg": WORD_SWAP}),
+    "word_swap_empty": combine({"cfg": WORD_SWAP}),
+    "p2p": each(SHARES, {"cfg": LOW}),
+    "p2p_direct": each(({"cross": 0.4, "own": 0.6}, *SHARES[:2]), {"cfg": SCALES}),
+    "ddpm_friendly": combine({"skip": (0.2, 0.36, 0.5), "cfg": (5.0, 7.5, 15.0)}),
+    "pnp": each(
+        ({"features": 0.8, "attention": 0.5}, {"features": 0.4, "attention": 0.4}, {"features": 0.2, "attention": 0.2}),
+        {"cfg": SCALES},
+    ),
+    "infedit": each(SHARES, {"cfg": SCALES}),
+    "flowedit": combine({"share": (0.5, 0.66, 0.8), "cfg": (5.0, 7.5, 13.5)}),
+    "official": combine({"strength": STRENGTHS, "cfg": LOW}),
+    "paper": combine({"guidance.strength": STRENGTHS, "cfg": LOW}),
     "ours": combine({"guidance.strength": (1.25, 2.5, 5.0), "cfg": (1.5, 2.0, 3.0)}),
 }
 """Method id -> the settings of the first round; those of the publications are among them."""
 
-FINALS: dict[str, list[dict[str, Any]]] = {
-    "sdedit": [
-        {"strength": 0.5, "cfg": 5.0, "negative": "empty"},
-        {"strength": 0.5, "cfg": 3.0, "negative": "empty"},
-        {"strength": 0.4, "cfg": 5.0, "negative": "empty"},
-    ],
-    "ddim_word_swap": [
-        {"cfg": 1.0, "negative": "source"},
-        {"cfg": 1.25, "negative": "source"},
-        {"cfg": 1.5, "negative": "empty"},
-    ],
-    "p2p": [
-        {"cross": 0.4, "own": 0.4, "cfg": 1.5},
-        {"cross": 0.2, "own": 0.4, "cfg": 1.25},
-        {"cross": 0.6, "own": 0.6, "cfg": 1.5},
-    ],
-    "official": [
-        {"strength": 0.1, "cfg": 1.5},
-        {"strength": 0.03, "cfg": 1.5},
-        {"strength": 0.03, "cfg": 1.0},
-    ],
-    "paper": [
-        {"guidance.strength": 0.1, "cfg": 2.0},
-        {"guidance.strength": 0.03, "cfg": 1.5},
-        {"guidance.strength": 0.03, "cfg": 1.0},
-    ],
-    "ours": [
-        {"guidance.strength": 2.5, "cfg": 1.5},
-        {"guidance.strength": 1.25, "cfg": 1.0, "direction": 1.25},
-        {"guidance.strength": 0.6, "cfg": 1.0, "direction": 1.25},
-    ],
+REFINED: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "sdedit": ({"strength": 0.85}, {"strength": 1.15}),
+    "ddim_word_swap": ({"cfg": 0.85}, {"cfg": 1.2}),
+    "word_swap_empty": ({"cfg": 0.85}, {"cfg": 1.2}),
+    "p2p": ({"cross": 0.5}, {"cross": 0.5, "cfg": 0.75}),
+    "p2p_direct": ({"cross": 0.5}, {"own": 0.5}),
+    "ddpm_friendly": ({"skip": 0.75}, {"cfg": 0.75}),
+    "pnp": ({"features": 0.5}, {"attention": 0.5}),
+    "infedit": ({"cross": 0.5}, {"own": 0.5}),
+    "flowedit": ({"share": 0.85}, {"share": 1.15}),
+    "official": ({"strength": 0.5}, {"cfg": 0.75}),
+    "paper": ({"guidance.strength": 0.5}, {"cfg": 0.75}),
+    "ours": ({"guidance.strength": 0.5, "direction": 1.25}, {"guidance.strength": 0.5}),
 }
-"""Method id -> the settings of the second round; the first of each is what the first round chose."""
+"""Method id -> what the second round multiplies in the first one's choice."""
+
+
+def finals(name: str, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings of the second round: what the first one chose for a method, and that with some of it multiplied."""
+    method = adjust(TUNED[name], choice)
+
+    def multiplied(factors: Mapping[str, float]) -> dict[str, Any]:
+        return {path: round(attrgetter(path)(method) * factor, 3) for path, factor in factors.items()}
+
+    return [dict(choice), *(dict(choice) | multiplied(factors) for factors in REFINED[name])]
 
 
 def main() -> None:
@@ -99,7 +111,8 @@ def main() -> None:
         "--methods", nargs="+", choices=GRIDS, help="try only these and choose nothing, to share the work"
     )
     options = parser.parse_args()
-    tried = FINALS if options.finals else GRIDS
+    first = read_settings()["first_round"] if options.finals else {}
+    tried = {name: finals(name, first[name]) if options.finals else grid for name, grid in GRIDS.items()}
     options.count = options.count or SCENES["finals" if options.finals else "grids"]
     bench = Bench.from_options(options, "validation")
     rows: dict[str, list[Row]] = {}
@@ -110,17 +123,17 @@ def main() -> None:
         return
     best = {name: choose(of_method) for name, of_method in rows.items()}
     write_text(RESULTS / ("finals.md" if options.finals else "tuning.md"), describe(rows, best))
-    if options.finals:
-        about = {
-            "tasks": PAPER_TASKS,
-            "scenes": bench.count,
-            "steps": bench.steps,
-            "settings_tried": len(GRIDS["ours"]) + len(FINALS["ours"]) - 1,
-            "weights": bench.weights,
-        }
-        settings = {name: FINALS[name][index] for name, index in best.items()}
-        write_text(SETTINGS, json.dumps({"settings": settings, "tuned_on": about}, indent=1) + "\n")
-        print(f"written to {SETTINGS}")
+    settings = {name: tried[name][index] for name, index in best.items()}
+    about = {
+        "tasks": PAPER_TASKS,
+        "scenes": bench.count,
+        "steps": bench.steps,
+        "settings_tried": len(GRIDS["ours"]) + (len(REFINED["ours"]) if options.finals else 0),
+        "weights": bench.weights,
+    }
+    chosen = {"first_round": first or settings, "settings": settings, "tuned_on": about}
+    write_text(SETTINGS, json.dumps(chosen, indent=1) + "\n")
+    print(f"written to {SETTINGS}")
 
 
 def describe(rows: Mapping[str, Sequence[Row]], best: Mapping[str, int]) -> str:
@@ -135,7 +148,7 @@ def describe(rows: Mapping[str, Sequence[Row]], best: Mapping[str, int]) -> str:
 
 def before_finals() -> Pix2PixZero:
     """Ours as the first round chose it: what sweeps and trials change, and the sentences are counted with."""
-    return adjust(Pix2PixZero(), FINALS["ours"][0])
+    return adjust(Pix2PixZero(), read_settings()["first_round"]["ours"])
 
 
 def try_out(bench: Bench, name: str, method: Method, label: str, tasks: Sequence[str]) -> Row:
@@ -158,7 +171,7 @@ def label_of(settings: Mapping[str, Any]) -> str:
 
 
 def read_settings() -> dict[str, Any]:
-    """Read what was chosen: "settings", method id -> settings, and "tuned_on", how.
+    """Read what was chosen: "first_round" and "settings", method id -> settings, and "tuned_on", how.
 
     Raises:
         FileNotFoundError: nothing was chosen yet.

@@ -1,4 +1,7 @@
-"""Other implementations of pix2pix-zero, to be measured beside ours on the same UNet."""
+"""Others' work: later methods, a file each, and in `official` and `pipeline` other implementations of pix2pix-zero.
+
+The implementations are measured for speed beside ours on the same UNet; the methods are rows of the quality tables.
+"""
 
 from __future__ import annotations
 

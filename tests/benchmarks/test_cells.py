@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks import cells
 from benchmarks.cells import Bench, Cell
 from benchmarks.methods import Counted
-from benchmarks.metrics import COLUMNS, Judge
+from benchmarks.metrics import COLUMNS, EXCESS, MEASURED, Judge
 from benchmarks.tasks import Problem
 
 
@@ -39,7 +39,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     def measure(edited: Tensor, source: list[Any], truth: list[Any], task: Any) -> dict[str, Tensor]:
         assert len(edited) == len(source) == len(truth)
-        return {column: edited.mean((1, 2, 3)) + i for i, column in enumerate(COLUMNS)}
+        return {column: edited.mean((1, 2, 3)) + i for i, column in enumerate(MEASURED)}
 
     judge = type("Fake", (), {"measure": staticmethod(measure)})
     monkeypatch.setattr(Judge, "load", lambda: judge)
@@ -102,6 +102,32 @@ def test_other_settings_tasks_or_weights_are_other_work(make, tmp_path: Path, mo
     monkeypatch.setattr(cells, "PROBE", probe)
     make(count=2).cell("cat2dog", method, "nothing")
     assert method.calls == [2, 2, 2, 2]
+
+
+def test_other_columns_are_other_work(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = Nothing()
+    make(count=2).cell("cat2dog", method, "nothing")
+    monkeypatch.setattr(cells, "COLUMNS", (*MEASURED, "excess_structure"))
+    make(count=2).cell("cat2dog", method, "nothing")
+    assert method.calls == [2, 2]
+
+
+def test_cells_hold_the_excess_over_the_true_edits_of_their_scenes(make) -> None:
+    bench = make()
+    truth, edited = bench.true_edits("cat2dog"), bench.cell("cat2dog", Nothing(), "nothing")
+    assert len(truth.latents) == 3
+    for name, plain in EXCESS.items():
+        assert (truth.columns[name] == 0).all()
+        torch.testing.assert_close(edited.columns[name], edited.columns[plain] - truth.columns[plain])
+
+
+def test_another_number_of_scenes_changes_nothing_else(make) -> None:
+    method, bench = Nothing(), make(count=2)
+    assert len(bench.problem("cat2dog").x0) == 2
+    more = bench.with_count(4)
+    assert len(more.cell("cat2dog", method, "nothing").latents) == 4 == len(more.problem("cat2dog").x0)
+    assert len(bench.cell("cat2dog", method, "nothing").latents) == 2 == len(bench.problem("cat2dog").x0)
+    assert method.calls == [2, 2]
 
 
 def test_an_unfinished_file_is_nothing(make, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import torch
 
 from benchmarks.methods import (
     ABLATION,
+    IN_50_STEPS,
     TUNED,
     Counted,
     DdimWordSwap,
+    InSteps,
     Method,
     Pix2PixZero,
     PromptToPrompt,
@@ -19,6 +21,11 @@ from benchmarks.methods import (
     adjust,
     tuned_methods,
 )
+from benchmarks.rivals.ddpm_friendly import DdpmFriendly
+from benchmarks.rivals.flowedit import FlowEdit
+from benchmarks.rivals.infedit import InfEdit
+from benchmarks.rivals.p2p_direct import DirectInversion
+from benchmarks.rivals.pnp import PlugAndPlay
 from benchmarks.tasks import Problem
 from benchmarks.tune import read_settings
 from pix2pix_zero_core import MapGuidance, NoiseRegularizer
@@ -28,8 +35,8 @@ METHODS = tuned_methods(read_settings()["settings"])
 
 
 def test_every_row_of_the_tables_is_there() -> None:
-    assert {"sdedit", "ddim_word_swap", "p2p", "official", "paper", "ours", "ours_fast"} <= METHODS.keys()
-    assert ABLATION.keys() <= METHODS.keys()
+    assert {"ours_by_default", "ours_fast", *(f"{name}_50" for name in IN_50_STEPS)} <= METHODS.keys()
+    assert TUNED.keys() | ABLATION.keys() <= METHODS.keys()
     assert len({repr(method) for method in METHODS.values()}) == len(METHODS)
 
 
@@ -49,6 +56,14 @@ ROWS = {  # what a method costs a sample in STEPS steps
     "ddim_word_swap": (DdimWordSwap(), STEPS + 2 * STEPS),
     "ddim_word_swap without cfg": (DdimWordSwap(cfg=1.0), STEPS + STEPS),
     "p2p": (PromptToPrompt(), STEPS + 3 * STEPS),
+    "word_swap_empty": (TUNED["word_swap_empty"], STEPS + 2 * STEPS),
+    "p2p_direct": (DirectInversion(cross=1 / 3, own=2 / 3), STEPS + (3 + 3 + 2)),
+    "ddpm_friendly": (DdpmFriendly(skip=1 / 3), (2 + 2) * (STEPS - 1)),
+    "ddpm_friendly without cfg": (DdpmFriendly(skip=0, cfg=1, source_cfg=1), 2 * STEPS),
+    "pnp": (PlugAndPlay(features=2 / 3, attention=1 / 3), STEPS + (3 + 3 + 2)),
+    "infedit": (InfEdit(), 3 * STEPS),
+    "flowedit": (FlowEdit(share=2 / 3), (2 + 2) * 2),
+    "in steps of its own": (InSteps(DdimWordSwap(), 5), 3 * 5),
     "official": (TUNED["official"], (STEPS - 2) + (2 + 2 * 3 + 2) * STEPS),
     "paper": (TUNED["paper"], STEPS + (2 + 3 + 2) * STEPS),
     "ours": (Pix2PixZero(), (1 + STEPS) + (1 + 3) * STEPS),

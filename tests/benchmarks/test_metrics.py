@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.metrics import COLUMNS, Judge, background, pose_of, psnr
+from benchmarks.metrics import EXCESS, MEASURED, Judge, background, pose_of, psnr, with_excess
 from benchmarks.tasks import TASKS, draw_scenes, pictures
 
 TASK = TASKS["cat2dog"]
@@ -18,7 +18,7 @@ def perfect(judge: Judge) -> dict[str, torch.Tensor]:
 
 
 def test_the_true_edit_is_as_good_as_can_be(perfect: dict[str, torch.Tensor]) -> None:
-    assert tuple(perfect) == COLUMNS
+    assert tuple(perfect) == MEASURED
     assert all(values.shape == (12,) for values in perfect.values())
     assert perfect["edit_success"].mean() > 0.9
     assert perfect["attributes_kept"].mean() > 0.9
@@ -34,6 +34,16 @@ def test_an_edit_that_does_nothing_keeps_everything_and_fails(judge: Judge, perf
     assert nothing["structure_distance"].max() == 0
     assert nothing["bg_lpips"].max() < 1e-3
     assert (nothing["truth_psnr"] < 30).all()
+
+
+def test_the_excess_is_what_an_edit_changes_beyond_the_true_one(judge: Judge, perfect: dict[str, torch.Tensor]) -> None:
+    nothing = Judge.measure(judge, pictures(SOURCE), SOURCE, TRUTH, TASK)
+    assert all((with_excess(perfect, perfect)[column] == 0).all() for column in EXCESS)
+    columns = with_excess(nothing, perfect)
+    assert tuple(columns) == (*MEASURED, "excess_structure", "excess_lpips")
+    assert torch.equal(columns["excess_structure"], nothing["structure_distance"] - perfect["structure_distance"])
+    assert torch.equal(columns["excess_lpips"], nothing["bg_lpips"] - perfect["bg_lpips"])
+    assert (columns["excess_structure"] < 0).all()  # it should have changed something
 
 
 def test_what_happens_on_the_animal_is_not_the_background(judge: Judge) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 import torch
@@ -15,8 +14,10 @@ from benchmarks.quality import collect, describe
 from benchmarks.report import contact_sheet, contrast, summarise
 from benchmarks.sweep import SWEEPS
 from benchmarks.tasks import PAPER_TASKS, TASKS
-from benchmarks.tradeoff import CURVES, draw
-from benchmarks.tune import FINALS, GRIDS, choose, combine, read_settings
+from benchmarks.tradeoff import STYLES, curves, draw
+from benchmarks.tune import GRIDS, REFINED, choose, combine, finals, read_settings
+
+CURVES = curves()
 
 
 def cell(value: float, count: int = 4) -> Cell:
@@ -24,22 +25,30 @@ def cell(value: float, count: int = 4) -> Cell:
     return Cell(torch.zeros(count, 4, 16, 16), dict.fromkeys(COLUMNS, values), torch.full((count,), 10 * value), values)
 
 
-@pytest.mark.parametrize("tried", [GRIDS, FINALS])
-def test_every_method_is_tried_with_as_many_settings(tried: dict[str, list[dict[str, Any]]]) -> None:
-    assert tried.keys() == TUNED.keys()
-    assert {len(settings) for settings in tried.values()} == {len(tried["ours"])}
-    for name, grid in tried.items():
-        assert len({repr(adjust(TUNED[name], settings)) for settings in grid}) == len(grid)
+def test_every_method_is_tried_with_as_many_settings() -> None:
+    assert GRIDS.keys() == TUNED.keys() == REFINED.keys()
+    assert {len(grid) for grid in GRIDS.values()} == {9}
+    for name, grid in GRIDS.items():
+        assert len({repr(adjust(TUNED[name], settings)) for settings in grid}) == 9
 
 
-def test_the_second_round_begins_with_what_the_first_chose() -> None:
-    for name, finals in FINALS.items():
-        assert repr(adjust(TUNED[name], finals[0])) in {repr(adjust(TUNED[name], first)) for first in GRIDS[name]}
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_second_round_begins_with_any_choice_of_the_first_and_adds_two(name: str) -> None:
+    for choice in GRIDS[name]:
+        tried = finals(name, choice)
+        assert tried[0] == choice and len(tried) == 3
+        assert len({repr(adjust(TUNED[name], settings)) for settings in tried}) == 3
+        for settings in tried:
+            for share in {"strength", "cross", "own", "skip", "features", "attention", "share"} & settings.keys():
+                assert 0 < settings[share] <= 1
 
 
-def test_the_settings_in_use_are_among_those_of_the_second_round() -> None:
-    for name, settings in read_settings()["settings"].items():
-        assert settings in FINALS[name]
+def test_the_settings_in_use_are_among_those_of_the_two_rounds() -> None:
+    chosen = read_settings()
+    assert chosen["settings"].keys() == chosen["first_round"].keys() == GRIDS.keys()
+    for name, settings in chosen["settings"].items():
+        assert chosen["first_round"][name] in GRIDS[name]
+        assert settings in finals(name, chosen["first_round"][name])
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -51,6 +60,11 @@ def test_every_sweep_fits_the_method(name: str) -> None:
 def test_every_curve_fits_its_method(curve: str) -> None:
     name, points = CURVES[curve]
     assert len({repr(adjust(TUNED[name], settings)) for settings in points}) == len(points)
+
+
+def test_every_method_has_a_curve_and_every_curve_a_style_of_its_own() -> None:
+    assert {name for name, _ in CURVES.values()} == TUNED.keys()
+    assert CURVES.keys() == STYLES.keys() and len(set(STYLES.values())) == len(STYLES)
 
 
 def test_settings_are_combined() -> None:
@@ -67,8 +81,10 @@ def test_the_choice_is_the_truest_picture_among_edits_that_succeed() -> None:
 
 def test_a_row_has_the_columns_that_readers_expect() -> None:
     row = summarise("cat2dog", "ours", [cell(1.0)])
-    measured = "edit_success attributes_kept pose_error bg_lpips structure_distance truth_psnr unet_rows seconds"
-    assert list(row)[:11] == ["task", "method", "n", *measured.split()]
+    measured = "edit_success attributes_kept pose_error bg_lpips structure_distance truth_psnr"
+    excess = "excess_structure excess_lpips"
+    assert list(row)[:13] == ["task", "method", "n", *measured.split(), *excess.split(), "unet_rows", "seconds"]
+    assert set(row["intervals"]) == set(COLUMNS)
     assert (row["n"], row["edit_success"], row["unet_rows"]) == (4, 1.5, 10.0)
     low, high = row["intervals"]["edit_success"]
     assert 1 < low < 1.5 < high < 2
@@ -78,6 +94,7 @@ def test_ours_is_compared_by_differences_and_ratios() -> None:
     row = contrast("cat2dog", "sdedit", [cell(1.0)], [cell(2.0)])
     assert row["edit_success"][0] == pytest.approx(-1.5)
     assert row["bg_lpips"] == pytest.approx([0.5, 0.5, 0.5])
+    assert row["excess_structure"][0] == row["excess_lpips"][0] == pytest.approx(-1.5)  # by nothing to divide
     assert row["unet_rows"] == pytest.approx([0.5, 0.5, 0.5])
 
 
@@ -109,12 +126,20 @@ def test_a_contact_sheet_has_a_column_a_name() -> None:
     assert sheet.size == (256, 3 * 128 + 20)
 
 
+def test_many_columns_of_a_contact_sheet_go_on_below() -> None:
+    pictures = {str(i): torch.full((3, 3, 128, 128), i / 10) for i in range(10)}
+    sheet = contact_sheet(pictures, across=4)
+    assert sheet.size == (4 * 128, 3 * (3 * 128 + 20))
+    shown = sheet.convert("RGB").getpixel((128 + 64, 2 * (3 * 128 + 20) + 20 + 64))
+    assert shown == (round(0.9 * 255),) * 3
+
+
 def test_the_plot_is_the_same_for_the_same_figures(tmp_path) -> None:
     pytest.importorskip("matplotlib", reason="`python run.py test` installs matplotlib")
     points = [{"structure_distance": 0.1 * i, "bg_lpips": 0.3 * i, "edit_success": 0.2 * i} for i in range(4)]
-    curves = dict.fromkeys(CURVES, points)
+    measured = dict.fromkeys(CURVES, points)
     for name in ("a.svg", "b.svg"):
         (tmp_path / name[0]).mkdir()
-        draw(curves, tmp_path / name[0] / "plot.svg")
+        draw(measured, tmp_path / name[0] / "plot.svg")
     one, two = ((tmp_path / folder / "plot.svg").read_bytes() for folder in "ab")
     assert one == two and b"ours" in one

@@ -1,0 +1,98 @@
+"""What the methods share: the model that counts, plain inversion, guidance by texts, noise of each picture's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from pix2pix_zero_core import ClassifierFreeGuidance, Inversion, NoiseRegularizer, Prediction, invert
+from pix2pix_zero_core.schedule import ddim_sigmas
+from tiny_zoo.denoiser import TinyZoo
+
+from .injection import Rewrite, rewritten_attention
+from .tasks import Problem
+
+PLAIN = NoiseRegularizer(strength=0, kl_strength=0)
+"""No regularisation: DDIM inversion as it was before the paper."""
+
+Negative = Literal["source", "empty"]
+
+
+@dataclass
+class Counted:
+    """Tiny Zoo, counting the rows that its UNet evaluates: a forward pass is 1 a row, a backward pass 2."""
+
+    model: TinyZoo
+    rows: int = 0
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+        """Predict as a `Denoiser`."""
+        self.rows += len(x) * (3 if torch.is_grad_enabled() else 1)
+        return self.model(x, sigma, cond, maps=maps)
+
+
+class Method(Protocol):
+    """A way to edit."""
+
+    def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
+        """Edit pictures: latents (B, 4, 16, 16), every sample independent of the rest of its batch."""
+        ...
+
+
+def ddim_inversion(denoise: Counted, problem: Problem) -> Inversion:
+    """Invert explicitly and without regularisation (Song et al., arXiv:2010.02502)."""
+    sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)
+    return invert(denoise, problem.x0, problem.source, sigmas, PLAIN, fixed_point=0)
+
+
+def guided_by(denoise: Counted, problem: Problem, cfg: float, negative: Negative) -> ClassifierFreeGuidance:
+    """Guide away from the source caption or from no text."""
+    return ClassifierFreeGuidance(denoise, problem.source if negative == "source" else problem.empty, cfg)
+
+
+def predict_both(
+    denoise: Counted, problem: Problem, reference: Tensor, x: Tensor, sigma: Tensor, rewrites: Mapping[str, Rewrite]
+) -> tuple[Tensor, Tensor]:
+    """Predict two branches in one batch, so that the second can take attention maps over from the first.
+
+    Args:
+        denoise: the model.
+        problem: its source captions belong to the reference, its swapped captions to x.
+        reference: latent, (B, C, H, W).
+        x: latent of the edited branch, same shape.
+        sigma: level of both, scalar.
+        rewrites: as `rewritten_attention` takes them; maps are those of the reference, then those of x.
+
+    Returns:
+        estimates of x0: of the reference and of the edited branch, without classifier-free guidance.
+    """
+    texts = torch.cat([problem.source, problem.swapped])
+    with rewritten_attention(denoise.model.unet, rewrites):
+        denoised = denoise(torch.cat([reference, x]), sigma.repeat(len(texts)), texts).denoised
+    return denoised.chunk(2)  # pyright: ignore[reportReturnType]
+
+
+def away_from_empty(
+    denoise: Counted, problem: Problem, x: Tensor, sigma: Tensor, denoised: Tensor, cfg: float
+) -> Tensor:
+    """Guide a prediction that is there already away from no text; a scale of 1 leaves it, and costs nothing."""
+    if cfg == 1:
+        return denoised
+    negative = denoise(x, sigma.repeat(len(x)), problem.empty).denoised
+    return negative + cfg * (denoised - negative)
+
+
+def white_noise(problem: Problem, count: int) -> Tensor:
+    """Draw noise for every picture from a generator of its own, seeded by `Problem.noise`: batches do not matter.
+
+    Returns:
+        (count, B, 4, H, W).
+    """
+    seeds = [int(noise.contiguous().view(torch.int32).sum()) for noise in problem.noise]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    shape = (count, *problem.x0.shape[1:])
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators], dim=1)
