@@ -87,10 +87,10 @@ def pair_sentences(texts: EditSentences) -> list[tuple[str, str]]:
 
 
 def _differ_once(source: str, target: str) -> bool:
-    """Whether two sentences differ in one place only, but for a or an before it."""
+    """Whether two sentences have words in common and differ in one place only, but for a or an before it."""
     words = [["a" if w == "an" else w for w in re.findall(r"\w+|[^\w\s]", text.lower())] for text in (source, target)]
-    changes = SequenceMatcher(None, *words, autojunk=False).get_opcodes()
-    return sum(kind != "equal" for kind, *_ in changes) == 1
+    parts = [kind for kind, *_ in SequenceMatcher(None, *words, autojunk=False).get_opcodes()]
+    return "equal" in parts and sum(kind != "equal" for kind in parts) == 1
 
 
 def _exchange_names(texts: EditSentences) -> list[tuple[str, str]]:
