@@ -107,4 +107,6 @@ def apply_direction(
         if pooled is not None:
             vectors.append(placed.apply_pooled(pooled[i % len(pooled)][None], strength, encoder=encoder))
         remarks += found
-    return ShiftedText(torch.cat(rows), torch.cat(vectors) if vectors else pooled, tuple(dict.fromkeys(remarks)))
+    return ShiftedText(
+        torch.cat(rows) if rows else embedding, torch.cat(vectors) if vectors else pooled, tuple(dict.fromkeys(remarks))
+    )

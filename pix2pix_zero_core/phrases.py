@@ -30,12 +30,12 @@ class Phrase:
 
     def __post_init__(self) -> None:
         """Validate shapes and values."""
-        if self.rows.ndim != 2 or len(self.rows) != len(self.ids) + 4:
+        if self.rows.ndim != 2 or len(self.rows) != len(self.ids) + 4 or self.rows.numel() == 0:
             raise ValueError(
                 f"The embeddings of {self.text!r} have shape {tuple(self.rows.shape)}; they must be "
                 f"({len(self.ids)} tokens + 4, width)."
             )
-        if self.pooled is not None and self.pooled.ndim != 1:
+        if self.pooled is not None and (self.pooled.ndim != 1 or self.pooled.numel() == 0):
             raise ValueError(f"The pooled embedding of {self.text!r} has shape {tuple(self.pooled.shape)}.")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in (self.rows, self.pooled) if tensor is not None):
             raise ValueError(
