@@ -58,9 +58,11 @@ def occurrences(tokens: Sequence[Token], phrase: Sequence[int]) -> list[int]:
         phrase: the ids of its tokens.
 
     Returns:
-        the index in `tokens` of every beginning.
+        the index in `tokens` of every beginning; none for an empty phrase.
     """
     wanted = tuple(phrase)
+    if not wanted:
+        return []
     return [
         start
         for start in range(len(tokens) - len(wanted) + 1)

@@ -179,6 +179,18 @@ def test_a_shorter_target_leaves_padding_where_words_were():
     assert (after[3] - swapped[-1]).norm() < 0.8 * (encode_one(caption)[0, 3] - swapped[-1]).norm()
 
 
+def test_what_a_target_lacks_is_put_back_by_a_negative_strength():
+    direction = build("cat with a hat", "cat")
+    assert direction.phrases == ["with a hat"]
+    caption = "the cat with a hat runs"
+    placed = direction.place(encode_one(caption)[0], tokenize(caption))
+    assert placed.remarks == () and placed.direction.vector[3:6].any(dim=1).all()
+    caption = "the cat runs"
+    placed = direction.place(encode_one(caption)[0], tokenize(caption), strength=-1)
+    assert "'with a hat' is added to its end" in placed.remarks[0]
+    assert not placed.direction.vector[:4].any() and placed.direction.vector[4:].any(dim=1).all()
+
+
 def test_every_phrase_has_a_shift_of_its_own():
     both = [*pairs("cat", "dog"), *pairs("cats", "dogs")]
     direction = build(pairs=both)
