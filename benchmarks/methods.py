@@ -25,6 +25,7 @@ from pix2pix_zero_core import (
     reconstruct,
 )
 from pix2pix_zero_core.edit import euler_step
+from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.types import RECOMMENDED
 
@@ -148,6 +149,7 @@ class Pix2PixZero:
         replay: take the reference maps on the inversion's trajectory; else sample the reference alongside.
         direction: strength of the edit direction.
         sentences: pairs that it is averaged over; 0 takes the direction to the swapped caption instead.
+        form: of the edit direction.
     """
 
     guidance: MapGuidance = RECOMMENDED
@@ -159,6 +161,7 @@ class Pix2PixZero:
     replay: bool = True
     direction: float = 1.0
     sentences: int = 200
+    form: Form = "mean by position"
 
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
@@ -170,7 +173,7 @@ class Pix2PixZero:
             guided = guided_by(denoise, problem, self.cfg, self.negative)
         if not self.replay:
             inversion = replace(inversion, trajectory=None)
-        target = problem.target(self.sentences, self.direction)
+        target = problem.target(self.sentences, self.direction, self.form)
         return edit(denoise, inversion, problem.source, target, guided=guided, guidance=self.guidance).edited
 
 

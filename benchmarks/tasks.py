@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pix2pix_zero_core.integrations.sentences import load_edit
-from tiny_zoo.captions import caption
+from pix2pix_zero_core import apply_direction
+from pix2pix_zero_core.integrations.pairs import Form, build_direction
+from pix2pix_zero_core.integrations.sentences import EditSentences, load_edit
+from pix2pix_zero_core.tokens import Token
+from tiny_zoo.captions import caption, token_ids, words
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.world import Scene, counterfactual, render, sample_scene
@@ -79,6 +83,8 @@ class Problem:
         shifts: embedding of the n-th target sentence less that of the n-th source sentence, (n, 77, D).
         empty: embedding of no text, (1, 77, D).
         steps: DDIM steps.
+        aligned: the shift of each caption's embedding along an edit direction that is aligned to words, of all pairs of
+            sentences, (B, 77, D); None where there are none.
     """
 
     x0: Tensor
@@ -89,21 +95,28 @@ class Problem:
     shifts: Tensor
     empty: Tensor
     steps: int
+    aligned: Tensor | None = None
 
     def part(self, first: int, count: int) -> Problem:
         """The pictures first .. first + count - 1 of it."""
-        names = ("x0", "noise", "source", "swapped", "alignment")
+        names = ("x0", "noise", "source", "swapped", "alignment", *(() if self.aligned is None else ("aligned",)))
         return replace(self, **{name: getattr(self, name)[first : first + count] for name in names})
 
-    def target(self, sentences: int, strength: float = 1.0) -> Tensor:
+    def target(self, sentences: int, strength: float = 1.0, form: Form = "mean by position") -> Tensor:
         """Embeddings shifted along an edit direction.
 
         Args:
             sentences: pairs that the direction is averaged over; the mean of the differences is the difference of the
-                means, which `EditDirection.build` computes. 0 takes the direction to the swapped captions.
+                means, which `EditDirection.build` computes. 0 takes the direction to the swapped captions. One that is
+                aligned to words is averaged over all pairs.
             strength: of the shift, 1 for all of it.
+            form: of the direction.
         """
         shift = self.shifts[:sentences].mean(0) if sentences else self.swapped - self.source
+        if form == "aligned to words" and sentences:
+            if self.aligned is None:
+                raise ValueError("This problem has no direction that is aligned to words; take the mean by position.")
+            shift = self.aligned
         return self.source + strength * shift
 
 
@@ -133,7 +146,24 @@ def pose_problem(model: TinyZoo, name: str, split: Split, count: int, steps: int
         shifts=model.encode_text(sentences.target_sentences) - model.encode_text(sentences.source_sentences),
         empty=model.encode_text([""]),
         steps=steps,
+        aligned=aligned_shifts(model, sentences, captions),
     )
+
+
+def aligned_shifts(model: TinyZoo, texts: EditSentences, captions: Sequence[str]) -> Tensor:
+    """Shifts of captions' embeddings along the direction of some sentences that is aligned to words, (B, 77, D)."""
+    direction = build_direction(
+        texts, "aligned to words", lambda batch: (model.encode_text(batch), None), tokenize, encoder="tiny_zoo"
+    )
+    embeddings = model.encode_text(captions)
+    tokens = [tokenize(caption) for caption in captions]
+    return apply_direction(direction, embeddings, None, encoder="tiny_zoo", tokens=tokens).embedding - embeddings
+
+
+def tokenize(text: str) -> list[Token]:
+    """Split a text into Tiny Zoo's tokens, a word each, as the core's `Tokenize`."""
+    ids = token_ids(text)[1:]
+    return [Token(1 + i, ids[i], f"{word} ") for i, word in enumerate(words(text)[: len(ids) - 1])]
 
 
 def swap_words(text: str, swap: dict[str, str]) -> str:

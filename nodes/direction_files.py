@@ -10,7 +10,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io, ui
 
-from ..pix2pix_zero_core import EditDirection
+from ..pix2pix_zero_core import Direction, EditDirection, combine_directions, load_direction
 from .directions import COLLECTIONS
 from .files import find_file, list_files, new_file
 from .text_encoder import encode, encoder_fingerprint
@@ -49,7 +49,7 @@ class LoadEditDirection(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:  # noqa: D102
-        return io.NodeOutput(EditDirection.load(_direction_file(file)))
+        return io.NodeOutput(load_direction(_direction_file(file)))
 
 
 class SaveEditDirection(io.ComfyNode):
@@ -76,10 +76,10 @@ class SaveEditDirection(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, direction: EditDirection, name: str, overwrite: bool) -> io.NodeOutput:  # noqa: D102
+    def execute(cls, direction: Direction, name: str, overwrite: bool) -> io.NodeOutput:  # noqa: D102
         path = new_file(name, SUFFIX, overwrite)
         direction.save(path, overwrite=overwrite)
-        return io.NodeOutput(ui=ui.PreviewText(f"{direction.name} saved as {path.name}"))
+        return io.NodeOutput(ui=ui.PreviewText(f"{direction.name}, {direction.form}, saved as {path.name}"))
 
 
 class ImportEditDirection(io.ComfyNode):
@@ -150,7 +150,9 @@ class CombineEditDirections(io.ComfyNode):
             description="The weighted sum of two edit directions: both edits at once. Chain it for more.",
             inputs=[
                 DirectionType.Input("direction_1", tooltip="An edit direction."),
-                DirectionType.Input("direction_2", tooltip="Another one, made by the same text encoder."),
+                DirectionType.Input(
+                    "direction_2", tooltip="Another one, of the same form and made by the same text encoder."
+                ),
                 weight("weight_1"),
                 weight("weight_2"),
             ],
@@ -159,9 +161,9 @@ class CombineEditDirections(io.ComfyNode):
 
     @classmethod
     def execute(  # noqa: D102
-        cls, direction_1: EditDirection, direction_2: EditDirection, weight_1: float, weight_2: float
+        cls, direction_1: Direction, direction_2: Direction, weight_1: float, weight_2: float
     ) -> io.NodeOutput:
-        return io.NodeOutput(EditDirection.combine([(direction_1, weight_1), (direction_2, weight_2)]))
+        return io.NodeOutput(combine_directions([(direction_1, weight_1), (direction_2, weight_2)]))
 
 
 def _shipped() -> dict[str, Path]:

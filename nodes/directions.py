@@ -13,8 +13,10 @@ from typing import Any, get_args
 import comfy.utils
 from comfy_api.v0_0_2 import io, ui
 
+from ..pix2pix_zero_core import AlignedDirection, Direction, apply_direction
 from ..pix2pix_zero_core import EditDirection as CoreEditDirection
 from ..pix2pix_zero_core.integrations.concepts import source_warning
+from ..pix2pix_zero_core.integrations.pairs import Form, build_direction
 from ..pix2pix_zero_core.integrations.sentences import (
     SHIPPED,
     EditSentences,
@@ -27,7 +29,7 @@ from ..pix2pix_zero_core.integrations.sentences import (
     sentences_about,
 )
 from .bridge import Conditioning
-from .text_encoder import encode, encoder_fingerprint
+from .text_encoder import encode, encoder_fingerprint, tokenize
 from .types import CATEGORY, DirectionType, search_aliases
 
 CUSTOM = "custom"
@@ -36,7 +38,7 @@ COLLECTIONS = {"": SHIPPED, "tiny_zoo/": Path(__file__).parents[1] / "tiny_zoo" 
 
 KEPT = 32
 
-_built: dict[Hashable, CoreEditDirection] = {}
+_built: dict[Hashable, Direction] = {}
 """The last `KEPT` directions by what they were built of, each under a megabyte: going back to one costs nothing."""
 
 
@@ -97,6 +99,16 @@ class EditDirection(io.ComfyNode):
                     "that changes other things too.",
                 ),
                 kind_input(),
+                io.Combo.Input(
+                    "form",
+                    options=[AlignedDirection.form, CoreEditDirection.form],
+                    default=AlignedDirection.form,
+                    optional=True,
+                    tooltip=f"{AlignedDirection.form}: what exchanging the word does to it and to what follows, laid "
+                    "where the caption has the word; needs sentences that are the same but for the word, line by line. "
+                    f"{CoreEditDirection.form}: the paper's: one shift for each position, whatever word stands there; "
+                    "any sentences will do.",
+                ),
             ],
             outputs=[
                 DirectionType.Output(
@@ -105,12 +117,20 @@ class EditDirection(io.ComfyNode):
             ],
         )
 
+    # The default of form is not the widget's: graphs of 0.1.0 say nothing of it, and go on meaning what they meant.
     @classmethod
     def execute(  # noqa: D102
-        cls, clip: Any, edit: str, source: str, target: str, sentences: int, kind: Kind = "thing"
+        cls,
+        clip: Any,
+        edit: str,
+        source: str,
+        target: str,
+        sentences: int,
+        kind: Kind = "thing",
+        form: Form = "mean by position",
     ) -> io.NodeOutput:
         texts = _custom_edit(source, target, sentences, kind) if edit == CUSTOM else _named_edit(edit)
-        return io.NodeOutput(_direction(clip, texts))
+        return io.NodeOutput(_direction(clip, texts, form))
 
 
 class ApplyEditDirection(io.ComfyNode):
@@ -142,8 +162,9 @@ class ApplyEditDirection(io.ComfyNode):
                     "caption",
                     optional=True,
                     force_input=True,
-                    tooltip="The caption, if the node shall say when the edit starts from something that the picture "
-                    "does not show. The edit is made all the same.",
+                    tooltip="The caption that the source was encoded from. A direction that is aligned to words then "
+                    "goes exactly where its word stands, and the node says when the edit starts from something that "
+                    "the picture does not show. The edit is made all the same.",
                 ),
             ],
             outputs=[
@@ -157,26 +178,31 @@ class ApplyEditDirection(io.ComfyNode):
 
     @classmethod
     def execute(  # noqa: D102
-        cls, source: Conditioning, direction: CoreEditDirection, clip: Any, strength: float, caption: str | None = None
+        cls, source: Conditioning, direction: Direction, clip: Any, strength: float, caption: str | None = None
     ) -> io.NodeOutput:
-        encoder = encoder_fingerprint(clip)
-        shifted: Conditioning = []
+        encoder, tokens = encoder_fingerprint(clip), None if caption is None else [tokenize(clip, caption)]
+        target: Conditioning = []
+        warnings: list[str] = []
         for embedding, options in source:
-            changed = dict(options)
-            if changed.get("pooled_output") is not None:
-                changed["pooled_output"] = direction.apply_pooled(changed["pooled_output"], strength, encoder=encoder)
-            shifted.append([direction.apply(embedding, strength, encoder=encoder), changed])
-        if caption is None:
-            return io.NodeOutput(shifted, "")
+            shifted = apply_direction(
+                direction, embedding, options.get("pooled_output"), strength, encoder=encoder, tokens=tokens
+            )
+            pooled = {} if shifted.pooled is None else {"pooled_output": shifted.pooled}
+            target.append([shifted.embedding, {**options, **pooled}])
+            warnings += shifted.remarks
         start, end = direction.source, direction.target
         if strength < 0:
             start, end = end, start
-        warning = source_warning(caption, start, end, _known_concepts()) or ""
+        if caption is not None:
+            warnings.insert(0, source_warning(caption, start, end, _known_concepts()) or "")
+        warning = " ".join(filter(None, dict.fromkeys(warnings)))
         if warning:
             logging.warning("Apply Edit Direction: %s", warning)
-        if cls.hidden is not None and cls.hidden.unique_id is not None:
-            _write_on_node(cls.hidden.unique_id, warning or f"{start} -> {end}")
-        return io.NodeOutput(shifted, warning, ui=ui.PreviewText(warning))
+        if cls.hidden is not None and cls.hidden.unique_id is not None and (warning or caption is not None):
+            _write_on_node(cls.hidden.unique_id, warning or f"{start} -> {end}, {direction.form}")
+        if not warning and caption is None:
+            return io.NodeOutput(target, "")
+        return io.NodeOutput(target, warning, ui=ui.PreviewText(warning))
 
 
 def _write_on_node(node: str, text: str) -> None:
@@ -186,19 +212,19 @@ def _write_on_node(node: str, text: str) -> None:
     PromptServer.instance.send_progress_text(text, node)
 
 
-def _direction(clip: Any, texts: EditSentences) -> CoreEditDirection:
+def _direction(clip: Any, texts: EditSentences, form: Form) -> Direction:
     """Build a direction, or take the one that was built of the same encoder, patches and sentences."""
     encoder = encoder_fingerprint(clip)
     patches = clip.patcher.patches_uuid if clip.patcher.patches else None
-    key = encoder, patches, tuple(texts.source_sentences), tuple(texts.target_sentences), texts.source, texts.target
+    sentences = tuple(texts.source_sentences), tuple(texts.target_sentences)
+    key = encoder, patches, *sentences, texts.source, texts.target, form
     if key not in _built:
         bar = comfy.utils.ProgressBar(len(texts.source_sentences) + len(texts.target_sentences))
-        direction = CoreEditDirection.build(
+        direction = build_direction(
+            texts,
+            form,
             lambda batch: encode(clip, batch),
-            texts.source_sentences,
-            texts.target_sentences,
-            source=texts.source,
-            target=texts.target,
+            lambda text: tokenize(clip, text),
             encoder=encoder,
             on_progress=lambda done, of: bar.update_absolute(done, of),
         )

@@ -1,4 +1,4 @@
-"""ComfyUI's CLIP as the core's `Encode`: many sentences at once, and a name for the encoder."""
+"""ComfyUI's CLIP as the core's `Encode` and `Tokenize`: many sentences at once, and a name for the encoder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import comfy.model_management
 import torch
 from comfy.sd1_clip import SDClipModel
 from torch import Tensor, nn
+
+from ..pix2pix_zero_core.tokens import Token
 
 
 def encoder_fingerprint(clip: Any) -> str:
@@ -53,6 +55,29 @@ def encode(clip: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
     _require_one_length(embeddings, sentences)
     pooled = [vector for vector in vectors if vector is not None]
     return torch.cat(embeddings).cpu(), torch.cat(pooled).cpu() if pooled else None
+
+
+def tokenize(clip: Any, text: str) -> list[Token]:
+    """Split a text into the tokens that its embedding is made of, without those that start, end and fill up a chunk.
+
+    Encoders with two CLIPs (SDXL) have the same tokens at the same places in both.
+    """
+    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
+    numbered = enumerate(token for chunk in chunks for token in chunk)
+    written = [(position, token) for position, (token, _, word) in numbered if word]  # 0 is no word
+    texts = [_spelling(clip, token) for _, token in written]
+    marked = any(text.endswith("</w>") for text in texts)  # else every token is a word
+    return [
+        Token(position, token if isinstance(token, int) else -1, text.removesuffix("</w>") + " " * ends)
+        for (position, token), text in zip(written, texts, strict=True)
+        for ends in [text.endswith("</w>") or not marked]
+    ]
+
+
+def _spelling(clip: Any, token: Any) -> str:
+    if not isinstance(token, int):
+        return "embedding</w>"  # of textual inversion: a vector in a word's place
+    return clip.tokenizer.untokenize([(token, 1.0)])[0][1]
 
 
 def _embeddings_and_pooled(clip: Any, tokens: Any) -> tuple[Tensor, Tensor | None]:

@@ -13,7 +13,7 @@ InversionType = io.Custom("PIX2PIX_ZERO_INVERSION")
 """A `pix2pix_zero_core.Inversion`, in the model's own latent space, on the CPU."""
 
 DirectionType = io.Custom("PIX2PIX_ZERO_DIRECTION")
-"""A `pix2pix_zero_core.EditDirection`."""
+"""A `pix2pix_zero_core.Direction`."""
 
 
 def search_aliases(*words: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pix2pix_zero_core import NoiseRegularizer
 from pix2pix_zero_core.integrations.diffusers import EditSettings
+from pix2pix_zero_core.integrations.pairs import Form
 
 TINY_ZOO = "tiny_zoo"
 """The model that is installed along."""
@@ -119,6 +120,10 @@ def add_inversion(parser: argparse.ArgumentParser) -> None:
     )
 
 
+FORMS: dict[str, Form] = {"aligned": "aligned to words", "mean": "mean by position"}
+"""--form -> form of an edit direction."""
+
+
 def add_direction(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     """Describe the edit direction; returns the group of ways to name it."""
     group = parser.add_argument_group("edit")
@@ -143,6 +148,12 @@ def add_direction(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiv
         type=number(int, 0, 2**31 - 1),
         default=0,
         help="of the sentences that are made up; all else is the same in every run (default: 0)",
+    )
+    group.add_argument(
+        "--form",
+        choices=FORMS,
+        default="aligned",
+        help="how sentences become a direction: aligned to words, or the paper's mean by position (default: aligned)",
     )
     return way
 

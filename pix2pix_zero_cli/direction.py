@@ -6,8 +6,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from pix2pix_zero_core import EditDirection
 
 from .arguments import UsageError, add_device, add_direction, add_json, add_model
 from .model import DirectionOptions, ModelOptions
@@ -43,9 +46,16 @@ def run(arguments: argparse.Namespace) -> int:
         direction = wanted.build(model, show)
     direction.save(path, overwrite=arguments.overwrite)
     before, after = direction.sentences
-    described = {"direction": direction.name, "output": str(path), "encoder": direction.encoder}
+    described: dict[str, Any] = {
+        "direction": direction.name,
+        "output": str(path),
+        "encoder": direction.encoder,
+        "form": direction.form,
+    }
+    if isinstance(direction, EditDirection):
+        described["norm"] = float(direction.vector.norm())
     if arguments.json:
-        say(json.dumps({**described, "sentences": [before, after], "norm": float(direction.vector.norm())}))
+        say(json.dumps({**described, "sentences": [before, after]}))
     else:
-        say(f"{direction.name}, of {before} and {after} sentences: {path}")
+        say(f"{direction.name}, {direction.form}, of {before} and {after} sentences: {path}")
     return DONE

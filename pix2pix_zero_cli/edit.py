@@ -191,6 +191,9 @@ class EditTask(InvertingTask):
                 settings = replace(self.settings, guidance=self.guidance(guidance))
                 edited = model.editor.edit(inverted, direction, strength, settings, lambda _: tick())
                 write_picture(edited[0], output, {SETTINGS: self.record(variant), "caption": caption})
-        warning = source_warning(caption, direction.source, direction.target)
+        named = source_warning(caption, direction.source, direction.target)
+        strengths = dict.fromkeys(strength for _, strength in self.variants)
+        remarks = [r for strength in strengths for r in model.editor.shift(inverted, direction, strength).remarks]
+        warning = " ".join(dict.fromkeys([*([named] if named else []), *remarks]))
         outputs = [str(output) for output in self.outputs(path)]
         return {"outputs": outputs, "caption": caption, **({"warning": warning} if warning else {})}

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 import tiny_zoo
-from pix2pix_zero_core import EditDirection
+from pix2pix_zero_core import Direction, load_direction
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.diffusers import PipelineEditor, load_pipeline
+from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.integrations.sentences import (
     SHIPPED,
     EditSentences,
@@ -25,7 +26,7 @@ from pix2pix_zero_core.integrations.sentences import (
     sentences_about,
 )
 
-from .arguments import TINY_ZOO, UsageError
+from .arguments import FORMS, TINY_ZOO, UsageError
 
 ZOO = Path(tiny_zoo.__file__).parent
 TINY_BLIP = ZOO / "weights" / "blip" / "tiny_zoo"
@@ -163,11 +164,13 @@ class DirectionOptions:
         name: for file names, cat2dog.
         file: of a direction that was saved; else it is built of `sentences`.
         sentences: about both concepts.
+        form: that these become.
     """
 
     name: str
     file: Path | None
     sentences: EditSentences | None
+    form: Form = "aligned to words"
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, model: ModelOptions) -> DirectionOptions:
@@ -186,7 +189,7 @@ class DirectionOptions:
             known = read_edits(model.edits)
             if arguments.edit not in known:
                 raise UsageError(f"--edit {arguments.edit}: the edits of this model are {', '.join(known)}")
-            return cls(arguments.edit, None, load_edit(arguments.edit, model.edits))
+            return cls(arguments.edit, None, load_edit(arguments.edit, model.edits), FORMS[arguments.form])
         if arguments.target is None:
             raise UsageError("--from: needs --to, what replaces it")
         source, target = arguments.source.strip(), arguments.target.strip()
@@ -194,17 +197,16 @@ class DirectionOptions:
             raise UsageError(f"--from {source} --to {target}: both are the same, there is nothing to change")
         before = _sentences("--from", source, arguments, model)
         after = _sentences("--to", target, arguments, model)
-        return cls(
-            "-".join(re.findall(r"\w+", f"{source} to {target}")), None, EditSentences(before, after, source, target)
-        )
+        name = "-".join(re.findall(r"\w+", f"{source} to {target}"))
+        return cls(name, None, EditSentences(before, after, source, target), FORMS[arguments.form])
 
     @property
     def digest(self) -> str:
-        """Names what the direction is made of: the file's content, or the sentences."""
-        content = json.dumps(self.sentences).encode() if self.file is None else self.file.read_bytes()
+        """Names what the direction is made of: the file's content, or the sentences and the form."""
+        content = json.dumps([self.sentences, self.form]).encode() if self.file is None else self.file.read_bytes()
         return hashlib.sha256(content).hexdigest()
 
-    def build(self, model: Model, on_progress: Any = None) -> EditDirection:
+    def build(self, model: Model, on_progress: Any = None) -> Direction:
         """Make or load the direction for a model.
 
         Raises:
@@ -212,9 +214,9 @@ class DirectionOptions:
         """
         if self.file is None:
             assert self.sentences is not None
-            return model.editor.build_direction(self.sentences, on_progress)
+            return model.editor.build_direction(self.sentences, on_progress, self.form)
         try:
-            direction = EditDirection.load(self.file)
+            direction = load_direction(self.file)
             direction.require_encoder(model.editor.encoder)
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(f"--direction {self.file}: {error}") from error

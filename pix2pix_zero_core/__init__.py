@@ -7,8 +7,10 @@ Everywhere in this package a latent ``x`` is in variance-exploding (k-diffusion,
 H and W latent height and width, h attention heads, N queries, L tokens, D embedding width, T steps.
 """
 
-from .directions import EditDirection
+from .aligned import AlignedDirection
+from .directions import Direction, EditDirection
 from .edit import ClassifierFreeGuidance, ReplayedGuidance, carried, edit, reconstruct, unguided_distance
+from .forms import apply_direction, combine_directions, load_direction
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
 from .region import RegionalDenoiser, RegionSettings, edit_region
@@ -25,9 +27,11 @@ from .types import (
 )
 
 __all__ = [
+    "AlignedDirection",
     "AttentionMaps",
     "ClassifierFreeGuidance",
     "Denoiser",
+    "Direction",
     "Edit",
     "EditDirection",
     "Inversion",
@@ -39,12 +43,15 @@ __all__ = [
     "RegionalDenoiser",
     "ReplayedGuidance",
     "StepInfo",
+    "apply_direction",
     "carried",
+    "combine_directions",
     "edit",
     "edit_region",
     "guidance_move",
     "guided_steps",
     "invert",
+    "load_direction",
     "reconstruct",
     "unguided_distance",
 ]

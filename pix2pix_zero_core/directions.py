@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import ClassVar, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from .files import write_whole
-
-FORMAT = "pix2pix-zero edit direction"
-VERSION = "1"
+from .direction_files import MEAN, DirectionFile, read_direction, read_embedding, write_direction
+from .tokens import Token
 
 Encode = Callable[[Sequence[str]], tuple[Tensor, Tensor | None]]
 """Sentences -> token embeddings (n, L, D) and pooled embeddings (n, P), or None where the encoder has none."""
@@ -33,9 +29,118 @@ OnProgress = Callable[[int, int], None] | None
 """Called with the number of encoded sentences and their total."""
 
 
+class Direction(ABC):
+    """What directions of every form share.
+
+    Attributes:
+        form: name of the form, for people and files.
+        source: what the direction leads away from, "cat".
+        target: what it leads to, "dog".
+        encoder: fingerprint of the text encoder that it belongs to.
+        sentences: how many source and target sentences it was averaged over; (0, 0) where nobody noted it.
+    """
+
+    form: ClassVar[str]
+    source: str
+    target: str
+    encoder: str
+    sentences: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """What the edit turns into what, for messages and labels."""
+        return f"{self.source} -> {self.target}"
+
+    @abstractmethod
+    def place(self, embedding: Tensor, tokens: Sequence[Token] | None = None, *, strength: float = 1.0) -> Placed:
+        """Lay the direction onto one caption.
+
+        Args:
+            embedding: of the caption, (k*L, D).
+            tokens: of the caption; None where nobody knows.
+            strength: at which the direction will be applied; only the sign counts.
+
+        Returns:
+            the direction for this embedding, and remarks for people.
+
+        Raises:
+            ValueError: the embedding or the tokens do not fit.
+        """
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a safetensors file with metadata; an interrupted write leaves no file behind under this name.
+
+        Args:
+            path: where to; its folder must exist.
+            overwrite: whether a file that is there already may be replaced.
+
+        Raises:
+            FileExistsError: the file exists, and may not be replaced; or a folder has its name.
+            FileNotFoundError: the folder does not exist.
+        """
+
+    def require_encoder(self, encoder: str) -> None:
+        """Refuse an encoder other than the one that made the direction.
+
+        Raises:
+            ValueError: another fingerprint.
+        """
+        if encoder != self.encoder:
+            raise ValueError(
+                f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}. Build "
+                "the direction again with the checkpoint in use, or load the checkpoint that made it."
+            )
+
+    def file(self, tensors: Mapping[str, Tensor], more: Mapping[str, str]) -> DirectionFile:
+        """What to write to disk."""
+        return DirectionFile(self.form, self.source, self.target, self.encoder, self.sentences, tensors, more)
+
+
+class Placed(NamedTuple):
+    """A direction where one caption wants it.
+
+    Attributes:
+        direction: for this caption's embedding alone, unless it fits any.
+        remarks: for people: why it may not be where it should be.
+    """
+
+    direction: EditDirection
+    remarks: tuple[str, ...] = ()
+
+
+class CombinedNames(NamedTuple):
+    """What a sum of directions is called, and over how many sentences its parts were averaged."""
+
+    source: str
+    target: str
+    sentences: tuple[int, int]
+
+
+def combined_names(weighted: Sequence[tuple[Direction, float]]) -> CombinedNames:
+    """Join the names of directions, and add up their sentences; a reversed edit's names are exchanged.
+
+    Raises:
+        ValueError: no directions, a weight that is not finite, or different encoders.
+    """
+    if not weighted:
+        raise ValueError("There are no directions to combine; give at least one.")
+    for direction, weight in weighted:
+        if not math.isfinite(weight):
+            raise ValueError(f"The weight of {direction.name} is {weight}; it must be finite.")
+        direction.require_encoder(weighted[0][0].encoder)
+    names = [(d.source, d.target) if weight >= 0 else (d.target, d.source) for d, weight in weighted]
+    counts = [direction.sentences for direction, _ in weighted]
+    return CombinedNames(
+        " + ".join(source for source, _ in names),
+        " + ".join(target for _, target in names),
+        (sum(source for source, _ in counts), sum(target for _, target in counts)),
+    )
+
+
 @dataclass(frozen=True)
-class EditDirection:
-    """A direction in the output space of one text encoder.
+class EditDirection(Direction):
+    """A direction in the output space of one text encoder, mean by position: the paper's form.
 
     Attributes:
         vector: shift of every token embedding, (L, D), float32.
@@ -48,6 +153,8 @@ class EditDirection:
     Raises:
         ValueError: a wrong shape, NaN or Inf, or an empty encoder fingerprint.
     """
+
+    form: ClassVar[str] = MEAN
 
     vector: Tensor
     pooled: Tensor | None
@@ -69,11 +176,6 @@ class EditDirection:
                 )
         if not self.encoder:
             raise ValueError("EditDirection: encoder is empty; it must name the text encoder that made the direction.")
-
-    @property
-    def name(self) -> str:
-        """What the edit turns into what, for messages and labels."""
-        return f"{self.source} -> {self.target}"
 
     @classmethod
     def build(
@@ -170,13 +272,9 @@ class EditDirection:
         Raises:
             ValueError: no directions, a weight that is not finite, different encoders or different shapes.
         """
-        if not weighted:
-            raise ValueError("There are no directions to combine; give at least one.")
+        names = combined_names(weighted)
         first = weighted[0][0]
-        for direction, weight in weighted:
-            if not math.isfinite(weight):
-                raise ValueError(f"The weight of {direction.name} is {weight}; it must be finite.")
-            direction.require_encoder(first.encoder)
+        for direction, _ in weighted:
             if direction.vector.shape != first.vector.shape or (direction.pooled is None) != (first.pooled is None):
                 raise ValueError(
                     f"Directions {first.name} {tuple(first.vector.shape)} and {direction.name} "
@@ -184,18 +282,18 @@ class EditDirection:
                     "same encoder settings."
                 )
         pooled = [weight * direction.pooled for direction, weight in weighted if direction.pooled is not None]
-        names = [(d.source, d.target) if weight >= 0 else (d.target, d.source) for d, weight in weighted]
         return EditDirection(
             vector=torch.stack([weight * direction.vector for direction, weight in weighted]).sum(0),
             pooled=torch.stack(pooled).sum(0) if pooled else None,
-            source=" + ".join(source for source, _ in names),
-            target=" + ".join(target for _, target in names),
+            source=names.source,
+            target=names.target,
             encoder=first.encoder,
-            sentences=(
-                sum(direction.sentences[0] for direction, _ in weighted),
-                sum(direction.sentences[1] for direction, _ in weighted),
-            ),
+            sentences=names.sentences,
         )
+
+    def place(self, embedding: Tensor, tokens: Sequence[Token] | None = None, *, strength: float = 1.0) -> Placed:
+        """Return the direction itself: it is the same for every caption."""
+        return Placed(self)
 
     def apply(self, embedding: Tensor, strength: float = 1.0, *, encoder: str) -> Tensor:
         """Shift a prompt's token embeddings.
@@ -257,46 +355,14 @@ class EditDirection:
             )
         return shifted
 
-    def require_encoder(self, encoder: str) -> None:
-        """Refuse an encoder other than the one that made the direction.
-
-        Raises:
-            ValueError: another fingerprint.
-        """
-        if encoder != self.encoder:
-            raise ValueError(
-                f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}. Build "
-                "the direction again with the checkpoint in use, or load the checkpoint that made it."
-            )
-
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a safetensors file with metadata; an interrupted write leaves no file behind under this name.
+        """Write a file; see :meth:`Direction.save`."""
+        tensors = {"vector": self.vector} if self.pooled is None else {"vector": self.vector, "pooled": self.pooled}
+        write_direction(path, self.file(tensors, {}), overwrite=overwrite)
 
-        Args:
-            path: where to; its folder must exist.
-            overwrite: whether a file that is there already may be replaced.
-
-        Raises:
-            FileExistsError: the file exists, and may not be replaced; or a folder has its name.
-            FileNotFoundError: the folder does not exist.
-        """
-        tensors = {"vector": self.vector.detach().float().cpu().contiguous()}
-        if self.pooled is not None:
-            tensors["pooled"] = self.pooled.detach().float().cpu().contiguous()
-        metadata = {
-            "format": FORMAT,
-            "version": VERSION,
-            "source": self.source,
-            "target": self.target,
-            "encoder": self.encoder,
-            "source_sentences": str(self.sentences[0]),
-            "target_sentences": str(self.sentences[1]),
-        }
-        write_whole(Path(path), save(tensors, metadata), overwrite=overwrite)
-
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> EditDirection:
-        """Read a direction.
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EditDirection:
+        """Read a direction of this form; `load_direction` reads those of any.
 
         Args:
             path: a file written by :meth:`save`.
@@ -306,91 +372,20 @@ class EditDirection:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a safetensors file, not a direction, another format version, or values that are not finite.
+            ValueError: not a safetensors file, not a direction of this form, another format version, or values that
+                are not finite.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no edit direction at {path}. Choose an existing file or build it first.")
-        try:
-            with cast(Any, safe_open)(path, framework="pt") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path} is not a readable safetensors file ({error}). Download or build the direction again."
-            ) from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(
-                f"{path} is a safetensors file, but no edit direction: its metadata says format "
-                f"{metadata.get('format')!r}, expected {FORMAT!r}. Choose a file saved by EditDirection.save."
-            )
-        if metadata.get("version") != VERSION:
-            raise ValueError(
-                f"{path} has format version {metadata.get('version')!r}; this release reads {VERSION!r}. Update the "
-                "pack or build the direction again."
-            )
-        required = {"source", "target", "encoder", "source_sentences", "target_sentences"}
-        missing = sorted((required - metadata.keys()) | ({"vector"} - tensors.keys()))
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(missing)}. Build the direction again.")
-        for count in ("source_sentences", "target_sentences"):
-            if not re.fullmatch(r"\d{1,9}", metadata[count]):
-                raise ValueError(
-                    f"{path}: {count} is {metadata[count][:20]!r}, not a number. Build the direction again."
-                )
-        for name in ("vector", "pooled"):
-            if name in tensors and not tensors[name].is_floating_point():
-                raise ValueError(f"{path}: {name} has dtype {tensors[name].dtype}. Build the direction again.")
-        return EditDirection(
-            vector=tensors["vector"].float(),
-            pooled=tensors["pooled"].float() if "pooled" in tensors else None,
-            source=metadata["source"],
-            target=metadata["target"],
-            encoder=metadata["encoder"],
-            sentences=(int(metadata["source_sentences"]), int(metadata["target_sentences"])),
-        )
+        return cls.from_file(read_direction(path, (cls.form,)))
 
+    @classmethod
+    def from_file(cls, file: DirectionFile) -> EditDirection:
+        """Make the direction of what a file holds.
 
-def read_embedding(path: str | os.PathLike[str]) -> Tensor:
-    """Read the mean embedding of a concept from a `.pt` file of the original project.
-
-    Only tensors are unpickled; a file with anything else in it is refused before any of it runs, and so is one that
-    asks for more memory than it has bytes.
-
-    Args:
-        path: holds one tensor, (L, D) or (n, L, D) for n embeddings still to be averaged.
-
-    Returns:
-        the embedding, (L, D), float32, on the CPU.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a torch file, or something else than such a tensor in it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no embedding at {path}. Choose an existing .pt file.")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a corrupt file fails with whatever its parser raises: IndexError, KeyError ...
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"{path} holds no tensor that can be read safely ({reason}). Download it again.") from error
-    if not isinstance(content, Tensor):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not one tensor. Choose an embedding file.")
-    if content.is_nested or content.layout != torch.strided or content.device.type != "cpu":
-        raise ValueError(f"{path} holds a sparse or nested tensor or one without values. Choose an embedding file.")
-    if content.numel() * content.element_size() > path.stat().st_size:
-        raise ValueError(
-            f"{path} holds a tensor of shape {tuple(content.shape)}, which is more than the file has room for. "
-            "Download it again."
-        )
-    if content.ndim not in (2, 3) or content.numel() == 0 or not content.is_floating_point():
-        raise ValueError(
-            f"{path} holds a tensor of shape {tuple(content.shape)} and type {content.dtype}; an embedding is floating "
-            "point, (tokens, width) or (n, tokens, width)."
-        )
-    embedding = content.detach().float()
-    return embedding.mean(0) if embedding.ndim == 3 else embedding
+        Raises:
+            ValueError: wrong shapes, or values that are not finite.
+        """
+        pooled = file.tensors.get("pooled")
+        return cls(file.tensors["vector"], pooled, file.source, file.target, file.encoder, file.sentences)
 
 
 def _mean_embedding(

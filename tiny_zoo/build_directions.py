@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from pix2pix_zero_core import EditDirection
+from pix2pix_zero_core import load_direction
 from pix2pix_zero_core.integrations.sentences import read_edits
 from run import Runtime, Workflow, comfyui_server, make_base, quiet_cpu
 
@@ -19,7 +19,8 @@ from .compose_directions import FOLDER
 
 def workflow(edit: str) -> Workflow:
     """Build one edit's direction and save it."""
-    inputs = {"edit": f"tiny_zoo/{edit}", "source": "", "target": "", "sentences": 1}  # the latter three: custom only
+    unused = {"source": "", "target": "", "sentences": 1}  # of a custom edit
+    inputs = {"edit": f"tiny_zoo/{edit}", **unused, "form": "aligned to words"}
     return {
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny_zoo.safetensors"}},
         "2": {"class_type": "Pix2PixZeroEditDirection", "inputs": {"clip": ["1", 1], **inputs}},
@@ -41,7 +42,7 @@ def main() -> None:
             for edit in read_edits(FOLDER):
                 server.run(workflow(edit))
         for built in sorted((base / "models" / "edit_directions").glob("*.safetensors")):
-            EditDirection.load(built).save(FOLDER / built.name, overwrite=True)
+            load_direction(built).save(FOLDER / built.name, overwrite=True)
             print(FOLDER / built.name)
 
 

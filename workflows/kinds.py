@@ -128,6 +128,7 @@ OURS = {
             "target": text_box(),
             "sentences": Widget("INT", 200),
             "kind": Widget("COMBO", "thing", optional=True),
+            "form": Widget("COMBO", "aligned to words", optional=True),
         },
         {"direction": DIRECTION},
     ),

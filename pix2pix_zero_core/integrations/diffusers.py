@@ -24,11 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import attention_probabilities
-from ..directions import EditDirection, OnProgress
+from ..directions import Direction, OnProgress
 from ..edit import ReplayedGuidance, edit, reconstruct
+from ..forms import ShiftedText, apply_direction
 from ..inversion import invert
 from ..schedule import ddim_sigmas, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
+from ..tokens import Token
 from ..types import RECOMMENDED, Inversion, MapGuidance, NoiseRegularizer, OnStep, Prediction
+from .pairs import Form, build_direction
 from .sentences import EditSentences
 
 
@@ -159,11 +162,13 @@ class InvertedPictures:
         inversion: of the pictures' latents, with its trajectory.
         embedding: of their captions, (B, L, D).
         pooled: of their captions, (B, P); None where the model looks at none (Stable Diffusion 1 and 2).
+        tokens: of each caption; None where nobody noted them.
     """
 
     inversion: Inversion
     embedding: Tensor
     pooled: Tensor | None
+    tokens: tuple[Sequence[Token], ...] | None = None
 
 
 class PipelineEditor:
@@ -245,16 +250,23 @@ class PipelineEditor:
         )
         return encoded[0], encoded[2] if self._is_xl else None
 
-    def build_direction(self, texts: EditSentences, on_progress: OnProgress = None) -> EditDirection:
-        """Make an edit direction of the pipeline's text encoder; see :meth:`EditDirection.build`."""
-        return EditDirection.build(
-            self.encode_text,
-            texts.source_sentences,
-            texts.target_sentences,
-            source=texts.source,
-            target=texts.target,
-            encoder=self.encoder,
-            on_progress=on_progress,
+    def tokenize(self, text: str) -> list[Token]:
+        """Split a text into tokens, as :data:`~pix2pix_zero_core.tokens.Tokenize`; XL's encoders have the same."""
+        tokenizer = self.pipeline.tokenizer
+        ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        texts: list[str] = tokenizer.convert_ids_to_tokens(ids)
+        marked = any(piece.endswith("</w>") for piece in texts)  # else every token is a word
+        return [
+            Token(1 + i, number, piece.removesuffix("</w>") + " " * (not marked or piece.endswith("</w>")))
+            for i, (number, piece) in enumerate(zip(ids, texts, strict=True))  # CLIP puts one token in front
+        ]
+
+    def build_direction(
+        self, texts: EditSentences, on_progress: OnProgress = None, form: Form = "mean by position"
+    ) -> Direction:
+        """Make an edit direction of the pipeline's text encoder; see :func:`~.pairs.build_direction`."""
+        return build_direction(
+            texts, form, self.encode_text, self.tokenize, encoder=self.encoder, on_progress=on_progress
         )
 
     @torch.no_grad()
@@ -314,7 +326,7 @@ class PipelineEditor:
             fixed_point=settings.fixed_point,
             on_step=on_step,
         )
-        return InvertedPictures(inversion, embedding, pooled)
+        return InvertedPictures(inversion, embedding, pooled, tuple(map(self.tokenize, captions)))
 
     def reconstruct(self, inverted: InvertedPictures, on_step: OnStep = None) -> Tensor:
         """Sample the pictures back from their noise: latents, (B, C, H, W), which show what the inversion lost."""
@@ -322,10 +334,20 @@ class PipelineEditor:
         source = self._condition(inverted.embedding, inverted.pooled, inversion.noise)
         return reconstruct(self.denoise, inversion, source, on_step)
 
+    def shift(self, inverted: InvertedPictures, direction: Direction, strength: float = 1.0) -> ShiftedText:
+        """Shift the captions of pictures along a direction: what the edited pictures show, with remarks for people.
+
+        Raises:
+            ValueError: a direction of another encoder.
+        """
+        return apply_direction(
+            direction, inverted.embedding, inverted.pooled, strength, encoder=self.encoder, tokens=inverted.tokens
+        )
+
     def edit(
         self,
         inverted: InvertedPictures,
-        direction: EditDirection,
+        direction: Direction,
         strength: float = 1.0,
         settings: EditSettings = EditSettings(),
         on_step: OnStep = None,
@@ -347,11 +369,8 @@ class PipelineEditor:
         """
         inversion, pooled = inverted.inversion, inverted.pooled
         source = self._condition(inverted.embedding, pooled, inversion.noise)
-        target = self._condition(
-            direction.apply(inverted.embedding, strength, encoder=self.encoder),
-            None if pooled is None else direction.apply_pooled(pooled, strength, encoder=self.encoder),
-            inversion.noise,
-        )
+        shifted = self.shift(inverted, direction, strength)
+        target = self._condition(shifted.embedding, shifted.pooled, inversion.noise)
         guided = ReplayedGuidance(self.denoise, inversion, settings.cfg)
         result = edit(
             self.denoise, inversion, source, target, guided=guided, guidance=settings.guidance, on_step=on_step

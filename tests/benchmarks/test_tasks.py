@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -61,6 +61,14 @@ def test_the_shifts_average_to_the_edit_direction(model: TinyZoo, problem: Probl
     torch.testing.assert_close(problem.target(len(problem.shifts)), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(problem.target(0), problem.swapped)
     torch.testing.assert_close(problem.target(0, 0.5), (problem.source + problem.swapped) / 2)
+
+
+def test_a_direction_may_be_aligned_to_words(problem: Problem) -> None:
+    aligned = problem.target(200, form="aligned to words") - problem.source
+    assert aligned.any() and not torch.allclose(aligned, problem.target(200) - problem.source)
+    torch.testing.assert_close(problem.target(200, 0.5, "aligned to words"), problem.source + aligned / 2)
+    with pytest.raises(ValueError, match="has no direction that is aligned to words"):
+        replace(problem, aligned=None).target(200, form="aligned to words")
 
 
 def test_a_part_is_those_pictures(model: TinyZoo, problem: Problem) -> None:

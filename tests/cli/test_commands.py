@@ -16,7 +16,7 @@ from PIL import Image
 from pix2pix_zero_cli.main import COMMANDS, main
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
 from pix2pix_zero_cli.pictures import fit, read_picture, write
-from pix2pix_zero_core import EditDirection
+from pix2pix_zero_core import EditDirection, load_direction
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "web" / "examples"
@@ -216,9 +216,21 @@ def test_a_saved_direction_edits_as_the_named_one_does(tmp_path: Path, capsys: p
     path = tmp_path / "mine.safetensors"
     assert main(["direction", "--edit", "cat2dog", "--output", str(path), "--json"]) == 0
     (said,) = rows(capsys)
-    direction = EditDirection.load(path)
-    assert (direction.source, direction.target) == ("cat", "dog")
-    assert said["encoder"] == direction.encoder
+    direction = load_direction(path)
+    assert (direction.source, direction.target, direction.form) == ("cat", "dog", "aligned to words")
+    assert (said["encoder"], said["form"]) == (direction.encoder, direction.form)
+    mean = [
+        "direction",
+        "--edit",
+        "cat2dog",
+        "--form",
+        "mean",
+        "--output",
+        str(tmp_path / "mean.safetensors"),
+        "--json",
+    ]
+    assert main(mean) == 0
+    assert (rows(capsys)[0]["form"], EditDirection.load(mean[-2]).form) == ("mean by position",) * 2
     assert "exists" in refusal(capsys, "direction", "--edit", "cat2dog", "--output", path)
 
     picture = [str(EXAMPLES / "cat.png"), *QUICK]

@@ -225,6 +225,8 @@ def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: 
     for number, node in json.loads(path.with_suffix(".api.json").read_text(encoding="utf-8")).items():
         assert queued[number]["class_type"] == node["class_type"]
         assert {name: queued[number]["inputs"][name] for name in node["inputs"]} == node["inputs"]
+        if node["class_type"] == "Pix2PixZeroEditDirection":
+            assert queued[number]["inputs"]["form"] == "mean by position", "the only form there was"
 
 
 def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:

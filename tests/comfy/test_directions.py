@@ -124,6 +124,63 @@ def test_a_direction_shifts_every_chunk_and_the_pooled_vector(pack: Any, make_cl
     assert torch.equal(source[0][0], before) and warning == ""
 
 
+ALIGNED = {"form": "aligned to words"}
+
+
+@pytest.mark.parametrize("family", ["SD1", "SD2", "SDXL"])
+@torch.inference_mode()
+def test_an_aligned_direction_goes_to_the_word_in_its_chunk(pack: Any, make_clip: Callable[..., Any], family: str):
+    clip = make_clip(family)
+    texts = "custom", "a cat\nmy cat", "a dog\nmy dog", 5
+    (direction,) = pack.nodes.EditDirection.execute(clip, *texts, **ALIGNED).result
+    assert (direction.name, direction.form, direction.sentences) == ("cat -> dog", "aligned to words", (2, 2))
+    caption = f"{LONG.replace('cat', 'lion')}, and (my cat:1.2)"
+    source = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+    before = source[0][0].clone()
+    target, warning = pack.nodes.ApplyEditDirection.execute(source, direction, clip, 1.0, caption).result
+    moved = (target[0][0] - before)[0].abs().amax(1) > 1e-5
+    (cat,) = (token for token in pack.nodes.text_encoder.tokenize(clip, caption) if token.text == "cat ")
+    assert warning == "" and cat.position > 77
+    assert moved[cat.position :].all() and not moved[: cat.position].any()
+    at_word = torch.cat(
+        [encode_alone(clip, f"{start} dog")[0] - encode_alone(clip, f"{start} cat")[0] for start in ("a", "my")]
+    )
+    torch.testing.assert_close((target[0][0] - before)[0, cat.position], at_word.mean(0)[2], rtol=1e-4, atol=1e-4)
+    if family != "SD1":
+        assert not torch.equal(target[0][1]["pooled_output"], source[0][1]["pooled_output"])
+
+
+@torch.inference_mode()
+def test_an_aligned_direction_without_its_word_or_the_caption_warns(pack: Any, make_clip: Callable[..., Any]):
+    clip = make_clip("SD1")
+    (direction,) = pack.nodes.EditDirection.execute(
+        clip, "custom", "sketch", "oil painting", 20, "medium", **ALIGNED
+    ).result
+    source = clip.encode_from_tokens_scheduled(clip.tokenize("a sketch of a boat"))
+    apply = pack.nodes.ApplyEditDirection.execute
+    exact, warning = apply(source, direction, clip, 1.0, "a sketch of a boat").result
+    assert warning == "" and torch.equal(
+        apply(source, direction, clip, 0.0, "a sketch of a boat").result[0][0][0], source[0][0]
+    )
+    unsure, warning = apply(source, direction, clip, 1.0).result
+    assert "with the caption it would be exact" in warning or "is added to its end" in warning
+    assert unsure[0][0].shape == exact[0][0].shape
+    other = clip.encode_from_tokens_scheduled(clip.tokenize("boats"))
+    assert apply(other, direction, clip, 1.0, "boats").result[1]
+
+
+@torch.inference_mode()
+def test_the_form_of_graphs_that_name_none_is_the_one_there_was(pack: Any, make_clip: Callable[..., Any]):
+    clip = make_clip("SD1")
+    texts = "custom", "a cat\nmy cat", "a dog\nmy dog", 5
+    (direction,) = pack.nodes.EditDirection.execute(clip, *texts).result
+    assert direction.form == "mean by position"
+    (form,) = (entry for entry in pack.nodes.EditDirection.define_schema().inputs if entry.id == "form")
+    assert form.default == "aligned to words" and form.optional
+    with pytest.raises(ValueError, match="form of the direction is 'by rhyme'; it must be 'aligned to words' or 'mean"):
+        pack.nodes.EditDirection.execute(clip, *texts, form="by rhyme")
+
+
 @torch.inference_mode()
 def test_a_head_that_the_checkpoint_lacks_is_in_no_direction(pack: Any, make_clip: Callable[..., Any]):
     clip = make_clip("SD1")
@@ -230,14 +287,20 @@ def test_the_directions_of_tiny_zoo_are_what_its_encoder_makes(pack: Any, edit: 
 
     checkpoint = run.ROOT / "tiny_zoo" / "weights" / "checkpoints" / "tiny_zoo.safetensors"
     clip = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_model=False, output_vae=False)[1]
-    (built,) = pack.nodes.EditDirection.execute(clip, f"tiny_zoo/{edit}", "", "", 1).result
     loaded, back = (
         pack.nodes.LoadEditDirection.execute(f"tiny_zoo/{name}.safetensors").result[0] for name in (edit, reverse)
     )
-    for name in ("encoder", "name", "sentences", "pooled"):
+    inputs = {"source": "", "target": "", "sentences": 1, "form": loaded.form}
+    (built,) = pack.nodes.EditDirection.execute(clip, f"tiny_zoo/{edit}", **inputs).result
+    for name in ("encoder", "name", "sentences"):
         assert getattr(loaded, name) == getattr(built, name), "run `python -m tiny_zoo.build_directions`"
-    torch.testing.assert_close(loaded.vector, built.vector, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(back.vector, -loaded.vector)
+    source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat wearing glasses and a horse, pencil sketch"))
+    inputs = {"clip": clip, "strength": 1.0, "caption": "a cat wearing glasses and a horse, pencil sketch"}
+    targets = [
+        pack.nodes.ApplyEditDirection.execute(source, direction, **inputs).result[0][0][0]
+        for direction in (loaded, built)
+    ]
+    torch.testing.assert_close(*targets, rtol=1e-3, atol=1e-3)
     assert (back.source, back.target, back.encoder) == (loaded.target, loaded.source, loaded.encoder)
 
 
@@ -306,13 +369,13 @@ def test_a_saved_direction_edits_as_the_one_it_was(
     saved = graph.save(graph.sampler)
     outputs = server.run(graph.workflow)
     expected = latent(outputs[saved])
-    assert outputs[note]["text"] == ["cat -> dog saved as cat2dog.safetensors"]
+    assert outputs[note]["text"] == ["cat -> dog, mean by position, saved as cat2dog.safetensors"]
     assert [path.name for path in folder.iterdir()] == ["cat2dog.safetensors"]
     metadata, _ = read_direction(folder / "cat2dog.safetensors")
     assert metadata.pop("encoder").startswith("_ClipModel-")
     assert metadata == {
         **{"format": "pix2pix-zero edit direction", "version": "1", "source": "cat", "target": "dog"},
-        **{"source_sentences": "2", "target_sentences": "2"},
+        **{"source_sentences": "2", "target_sentences": "2", "form": "mean by position"},
     }
     shipped = [f"tiny_zoo/{edit}.safetensors" for edit in sorted(read_edits(TINY_ZOO))]
     assert options(server, "Pix2PixZeroLoadEditDirection", "file") == ["cat2dog.safetensors", *shipped]
@@ -358,6 +421,24 @@ def test_a_sum_of_directions(server: run.Server, folder: Path, edit_graph: EditG
     vectors = {name: read_direction(folder / f"{name}.safetensors")[1]["vector"] for name in ("dog", "zebra", "both")}
     torch.testing.assert_close(vectors["both"], vectors["dog"] + 0.5 * vectors["zebra"])
     assert read_direction(folder / "both.safetensors")[0]["target"] == "dog + zebra"
+
+
+def test_aligned_directions_are_saved_loaded_and_added(server: run.Server, folder: Path, edit_graph: EditGraph):
+    graph = edit_graph()
+    graph.set(graph.direction, **ALIGNED)
+    note = save(graph, "aligned")
+    assert server.run(graph.workflow)[note]["text"] == ["cat -> dog, aligned to words, saved as aligned.safetensors"]
+    assert read_direction(folder / "aligned.safetensors")[0]["form"] == "aligned to words"
+    graph = edit_graph()
+    loaded = graph.add("Pix2PixZeroLoadEditDirection", file="aligned.safetensors")
+    inputs = {"direction_2": [loaded, 0], "weight_1": 1.0, "weight_2": 0.5}
+    both = graph.add("Pix2PixZeroCombineEditDirections", direction_1=[loaded, 0], **inputs)
+    graph.set(graph.target, direction=[both, 0], caption="a drawing of a cat")
+    saved = graph.save(graph.sampler)
+    outputs = server.run(graph.workflow)
+    assert outputs[saved]["latents"] and outputs[graph.target]["text"] == [""]
+    graph.set(both, direction_1=[graph.direction, 0])
+    fails(server, graph, "CombineEditDirections", "is aligned to words", "is mean by position")
 
 
 def test_nothing_is_overwritten_without_being_asked(server: run.Server, folder: Path, edit_graph: EditGraph):

@@ -37,7 +37,7 @@ FROZEN = {
     "Pix2PixZeroEditDirection": (
         "Edit Direction",
         "clip:CLIP edit:COMBO source:STRING target:STRING sentences:INT",
-        "kind:COMBO",
+        "kind:COMBO form:COMBO",
         f"direction:{DIRECTION}",
     ),
     "Pix2PixZeroApplyEditDirection": (

@@ -50,7 +50,7 @@ def test_the_picture_is_that_of_the_nodes(server: run.Server, tmp_path: Path, so
     original, expected = (np.array(Image.open(paths[name]).convert("RGB")) for name in ("source", "edited"))
 
     editor = PipelineEditor(load_pipeline())
-    direction = editor.build_direction(load_edit(f"{source}2{target}", FOLDER))
+    direction = editor.build_direction(load_edit(f"{source}2{target}", FOLDER), form="aligned to words")
     inverted = editor.invert(torch.from_numpy(original)[None].float() / 255, [caption])
     found = (editor.edit(inverted, direction)[0] * 255).to(torch.uint8).numpy()  # as SaveImage rounds
     difference = np.abs(found.astype(int) - expected.astype(int))

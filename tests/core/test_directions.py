@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from pix2pix_zero_core import EditDirection
-from pix2pix_zero_core.directions import read_embedding
+from pix2pix_zero_core.direction_files import read_embedding
 
 WIDTH, LENGTH = 6, 8
 

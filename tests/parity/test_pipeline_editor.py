@@ -102,6 +102,23 @@ def test_an_edit_is_what_the_core_gives_on_the_trained_networks(editor: Pipeline
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
+def test_an_aligned_direction_goes_to_the_word_of_each_caption(editor: PipelineEditor, picture: torch.Tensor):
+    captions = ["a drawing of a cat", "in the snow an orange cat"]
+    direction = editor.build_direction(TEXTS, form="aligned to words")
+    inverted = editor.invert(picture.repeat(2, 1, 1, 1), captions, EditSettings(steps=1))
+    shifted = editor.shift(inverted, direction)
+    places = [4, 6]  # of the start token and each word
+    for row, before, place in zip(shifted.embedding, inverted.embedding, places, strict=True):
+        moved = (row - before).abs().amax(1) > 1e-4
+        assert moved[place:].all() and not moved[:place].any()
+    assert shifted.remarks == ()
+    unknown = editor.shift(dataclasses.replace(inverted, tokens=None), direction)
+    torch.testing.assert_close(unknown.embedding[0, 4], shifted.embedding[0, 4])
+    assert len(unknown.remarks) == 2
+    (token,) = editor.tokenize("Zebra!")
+    assert (token.position, token.text) == (1, "zebra ")
+
+
 def test_pictures_together_equal_each_alone(editor: PipelineEditor, picture: torch.Tensor):
     direction, captions = editor.build_direction(TEXTS), ["a cat", "an orange cat"]
     both = torch.cat([picture, picture.flip(2)])

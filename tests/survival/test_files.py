@@ -15,8 +15,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pix2pix_zero_core import EditDirection
-from pix2pix_zero_core.directions import FORMAT, VERSION, read_embedding
+from pix2pix_zero_core import EditDirection, load_direction
+from pix2pix_zero_core.direction_files import ALIGNED as ALIGNED_FORM
+from pix2pix_zero_core.direction_files import FORMAT, MEAN, VERSIONS, read_embedding
 from pix2pix_zero_core.integrations.sentences import (
     SentenceBanks,
     load_edit,
@@ -30,7 +31,7 @@ from tests.survival.damage import JSON, SCALARS, TEXT, damaged, documents, rewri
 
 METADATA = {
     "format": FORMAT,
-    "version": VERSION,
+    "version": VERSIONS[MEAN],
     "source": "cat",
     "target": "dog",
     "encoder": "Encoder-0123456789abcdef",
@@ -59,6 +60,12 @@ def embedding_file(content: Any, **settings: Any) -> bytes:
 
 
 DIRECTION = safetensors.torch.save({"vector": torch.ones(3, 2), "pooled": torch.ones(2)}, METADATA)
+SIDES = ("source", "target")
+EDITS = [{"weight": 1.0, "exchanges": [{"sentences": 1, **{side: {"text": side, "ids": [1]} for side in SIDES}}]}]
+ALIGNED_METADATA = METADATA | {
+    **{"version": VERSIONS[ALIGNED_FORM], "form": ALIGNED_FORM, "edits": json.dumps(EDITS), "length": "8"},
+}
+ALIGNED = safetensors.torch.save({f"0.0.{side}": torch.ones(5, 2) for side in SIDES}, ALIGNED_METADATA)
 EMBEDDING = embedding_file(torch.ones(3, 2))
 LEGACY = embedding_file(torch.ones(3, 2), _use_new_zipfile_serialization=False)
 
@@ -71,17 +78,25 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read_direction(file: Path, content: bytes) -> None:
     file.write_bytes(content)
-    direction = survive(lambda: EditDirection.load(file))
+    direction = survive(lambda: load_direction(file))
     if direction is not None:
+        assert min(direction.sentences) >= 0
+    if isinstance(direction, EditDirection):
         prompt = torch.zeros(1, *direction.vector.shape)
         assert torch.isfinite(direction.apply(prompt, encoder=direction.encoder)).all()
-        assert direction.vector.dtype == torch.float32 and min(direction.sentences) >= 0
+        assert direction.vector.dtype == torch.float32
     assert list(file.parent.iterdir()) == [file]
 
 
-@given(content=damaged(DIRECTION))
+@given(content=st.one_of(damaged(DIRECTION), damaged(ALIGNED)))
 def test_damaged_directions(file: Path, content: bytes):
     read_direction(file, content)
+
+
+@given(edits=st.one_of(documents(EDITS), st.text().map(str.encode)), length=st.text(), rows=tensors())
+def test_any_phrases_of_an_aligned_direction(file: Path, edits: bytes, length: str, rows: torch.Tensor):
+    metadata = ALIGNED_METADATA | {"edits": edits.decode(errors="replace"), "length": length}
+    read_direction(file, safetensors.torch.save({"0.0.source": rows, "0.0.target": torch.ones(5, 2)}, metadata))
 
 
 @given(

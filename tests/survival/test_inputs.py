@@ -113,13 +113,14 @@ def clip(load_checkpoint: Callable[[str], Any]) -> Any:
 @fewer
 @given(source=TEXT, target=TEXT, sentences=st.integers(1, 5), kind=st.sampled_from(["thing", "setting", "fish"]))
 def test_edit_direction(in_process: Any, clip: Any, source: str, target: str, sentences: int, kind: str):
-    run(in_process.nodes.EditDirection.execute, clip, "custom", source, target, sentences, kind)
+    form = "aligned to words" if sentences % 2 else "mean by position"
+    run(in_process.nodes.EditDirection.execute, clip, "custom", source, target, sentences, kind, form)
 
 
-@pytest.fixture(scope="module")
-def direction(in_process: Any, clip: Any) -> Any:
+@pytest.fixture(scope="module", params=["aligned to words", "mean by position"])
+def direction(request: pytest.FixtureRequest, in_process: Any, clip: Any) -> Any:
     with torch.inference_mode():
-        return in_process.nodes.EditDirection.execute(clip, "custom", "cat", "dog", 3).result[0]
+        return in_process.nodes.EditDirection.execute(clip, "custom", "cat", "dog", 3, form=request.param).result[0]
 
 
 @fewer
@@ -127,7 +128,7 @@ def direction(in_process: Any, clip: Any) -> Any:
 def test_apply_edit_direction(
     in_process: Any, clip: Any, direction: Any, strength: float, caption: str | None, data: st.DataObject
 ):
-    length, width = direction.vector.shape
+    length, width = 77, 128
     embedding = data.draw(tensors(st.integers(1, 2), st.sampled_from([length, 2 * length]), st.just(width)))
     before = embedding.clone()
     result = run(in_process.nodes.ApplyEditDirection.execute, [[embedding, {}]], direction, clip, strength, caption)

@@ -1,0 +1,291 @@
+"""Edit directions aligned to words: what exchanging a phrase does to a sentence's embedding, from many pairs.
+
+The mean of Parmar et al. (2023), arXiv:2302.03027, section 3.2, is taken position by position, whatever word stands
+there. Here the two sentences of a pair are the same but for one phrase, and their tokens are laid side by side:
+
+    at its k-th token    mean of E(target)[k-th token of the target's phrase] - mean of E(source)[k-th token]
+    before, after it     mean over the tokens that both sentences have there, and of each difference alone at the
+    at the end token     end and in the padding, where CLIP sums up the sentence
+
+:meth:`AlignedDirection.place` lays these where a caption has the phrase, and returns an ordinary
+:class:`~.directions.EditDirection`. Every other token of the caption keeps its position, so that the attention maps of
+both texts stay comparable token by token: what a longer target phrase has in surplus stands in the first padding, and
+tokens that a shorter one lacks turn into padding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .direction_files import ALIGNED, DirectionFile, write_direction
+from .directions import Direction, EditDirection, Encode, OnProgress, Placed, combined_names
+from .phrases import Exchange, PairSums, Phrase, compare_pair, require_one_chunk
+from .placement import crowding, find_place, shift, split_chunks
+from .tokens import Token, Tokenize
+
+RARE = 0.05
+"""A phrase that a smaller share of the pairs exchanges is an accident, and left out."""
+
+
+@dataclass(frozen=True)
+class WordEdit:
+    """An edit, by the phrases that sentences have for its source.
+
+    Attributes:
+        exchanges: one for every phrase ("cat", "cats"), the most frequent first.
+        weight: factor of all of them; a negative one reverses the edit.
+    """
+
+    exchanges: tuple[Exchange, ...]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validate that there is something to exchange."""
+        if not self.exchanges or not math.isfinite(self.weight):
+            raise ValueError(
+                f"An edit exchanges {len(self.exchanges)} phrases with a weight of {self.weight}; there must be at "
+                "least one, and a finite weight."
+            )
+
+
+@dataclass(frozen=True)
+class AlignedDirection(Direction):
+    """A direction in the output space of one text encoder, aligned to words.
+
+    Attributes:
+        edits: one, or several that were combined.
+        length: tokens of a chunk, L.
+        source: what the direction leads away from, "cat".
+        target: what it leads to, "dog".
+        encoder: fingerprint of the text encoder that it belongs to.
+        sentences: how many source and target sentences it was averaged over.
+
+    Raises:
+        ValueError: no phrases, embeddings of different widths, or an empty encoder fingerprint.
+    """
+
+    form: ClassVar[str] = ALIGNED
+
+    edits: tuple[WordEdit, ...]
+    length: int
+    source: str
+    target: str
+    encoder: str
+    sentences: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Validate that the parts fit together."""
+        if not self.edits or self.length < 1:
+            raise ValueError(
+                f"Direction {self.name} has {len(self.edits)} edits and chunks of {self.length} tokens; it needs at "
+                "least one of each. Build it again."
+            )
+        phrases = [p for edit in self.edits for e in edit.exchanges for p in (e.source, e.target)]
+        if len({(p.rows.shape[1], None if p.pooled is None else len(p.pooled)) for p in phrases}) != 1:
+            raise ValueError(f"Direction {self.name} has embeddings of different widths. Build it again.")
+        if not self.encoder:
+            raise ValueError(
+                "AlignedDirection: encoder is empty; it must name the text encoder that made the direction."
+            )
+
+    @property
+    def phrases(self) -> list[str]:
+        """The phrases that the direction knows its source by."""
+        return [exchange.source.text for edit in self.edits for exchange in edit.exchanges]
+
+    @classmethod
+    def build(
+        cls,
+        encode: Encode,
+        tokenize: Tokenize,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        source: str,
+        target: str,
+        encoder: str,
+        batch_size: int = 32,
+        on_progress: OnProgress = None,
+    ) -> AlignedDirection:
+        """Average what exchanging a phrase does to every place of a sentence.
+
+        Pairs that exchange the same phrase are averaged together; of several phrases that take one's place the most
+        frequent counts.
+
+        Args:
+            encode: the text encoder; every sentence must come out as one chunk.
+            tokenize: its tokenizer.
+            pairs: source and target sentences, the same but for one phrase.
+            source: name of the source concept.
+            target: name of the target concept.
+            encoder: fingerprint of the text encoder.
+            batch_size: pairs encoded at once.
+            on_progress: called after every batch with the number of encoded sentences and their total.
+
+        Returns:
+            the direction, on the CPU.
+
+        Raises:
+            ValueError: no pairs, a batch size below 1, sentences of several chunks, or pairs that have no phrase in
+                common.
+        """
+        if not pairs:
+            raise ValueError("There are no pairs of sentences; give at least one.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be >= 1.")
+        sums: dict[tuple[tuple[int, ...], ...], PairSums] = {}
+        for start in range(0, len(pairs), batch_size):
+            for pair in _compare(encode, tokenize, pairs[start : start + batch_size]):
+                sums[pair.key] = sums[pair.key] + pair if pair.key in sums else pair
+            if on_progress is not None:
+                on_progress(2 * min(start + batch_size, len(pairs)), 2 * len(pairs))
+        frequent = sorted(sums.values(), key=lambda found: -found.sentences)
+        exchanges: dict[tuple[int, ...], Exchange] = {}
+        for found in frequent:
+            if found.sentences >= RARE * len(pairs):
+                exchanges.setdefault(found.key[0], found.mean())
+        if not exchanges:
+            some = ", ".join(f"{found.mean().source.text!r}" for found in frequent[:3]) or "nothing"
+            raise ValueError(
+                f"The {len(pairs)} pairs of sentences about {source} and {target} exchange no phrase often enough, but "
+                f"{some}. Give pairs that are the same but for the concept, or choose the form {EditDirection.form!r}."
+            )
+        count = sum(exchange.sentences for exchange in exchanges.values())
+        length = next(iter(sums.values())).length
+        return cls((WordEdit(tuple(exchanges.values())),), length, source, target, encoder, (count, count))
+
+    @staticmethod
+    def combine(weighted: Sequence[tuple[AlignedDirection, float]]) -> AlignedDirection:
+        """Add directions: each is placed where a caption has its own phrase.
+
+        Args:
+            weighted: directions of one encoder with their weights; a negative weight reverses an edit.
+
+        Returns:
+            the sum; its names join those of the parts (a reversed edit's are exchanged), its counts add up.
+
+        Raises:
+            ValueError: no directions, a weight that is not finite, or different encoders.
+        """
+        names = combined_names(weighted)
+        return AlignedDirection(
+            edits=tuple(WordEdit(e.exchanges, weight * e.weight) for d, weight in weighted for e in d.edits),
+            length=weighted[0][0].length,
+            source=names.source,
+            target=names.target,
+            encoder=weighted[0][0].encoder,
+            sentences=names.sentences,
+        )
+
+    def place(self, embedding: Tensor, tokens: Sequence[Token] | None = None, *, strength: float = 1.0) -> Placed:
+        """Lay the direction onto one caption.
+
+        The phrase is looked for in the caption's tokens. Without them, or where it is not among them, the direction
+        goes where the embedding is nearest to the phrase's; where none is near, the target phrase is put into the
+        padding, as if it had been added to the caption's end. A negative strength looks for the target first, since it
+        leads back from there.
+
+        Args:
+            embedding: of the caption, (k*L, D).
+            tokens: of the caption, as the tokenizer of its text encoder gives them; None where nobody knows.
+            strength: at which it will be applied; only the sign counts.
+
+        Returns:
+            the direction for this embedding alone, and remarks for people: empty where the caption has the phrases.
+
+        Raises:
+            ValueError: an embedding of another shape, or tokens of another text.
+        """
+        width = self.edits[0].exchanges[0].source.rows.shape[1]
+        if embedding.ndim != 2 or len(embedding) == 0 or len(embedding) % self.length or embedding.shape[1] != width:
+            raise ValueError(
+                f"The prompt's embedding has shape {tuple(embedding.shape)}; direction {self.name} fits (a multiple of "
+                f"{self.length} tokens, {width}). Build the direction with this prompt's text encoder."
+            )
+        vector, remarks, pooled = torch.zeros(embedding.shape), list[str](), list[Tensor]()
+        for edit in self.edits:
+            chunks = split_chunks(embedding.detach().float().cpu(), tokens, self.length, edit.exchanges[0].source)
+            ways: list[tuple[Sequence[Exchange], int]] = [(edit.exchanges, 1)]
+            if strength * edit.weight < 0:
+                ways.insert(0, ([exchange.reversed() for exchange in edit.exchanges], -1))
+            place = find_place(chunks, ways)
+            for first, moved in shift(place, self.length):
+                vector[first : first + self.length] += edit.weight * place.sign * moved
+            before, after = place.exchange.source.pooled, place.exchange.target.pooled
+            if before is not None and after is not None:
+                pooled.append(edit.weight * place.sign * (after - before))
+            remarks += [remark for remark in (place.remark, crowding(place, self.length)) if remark]
+        total = torch.stack(pooled).sum(0) if pooled else None
+        direction = EditDirection(vector, total, self.source, self.target, self.encoder, self.sentences)
+        return Placed(direction, tuple(remarks))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a file; see :meth:`Direction.save`."""
+        tensors, described = dict[str, Tensor](), list[Any]()
+        for i, edit in enumerate(self.edits):
+            described.append({"weight": edit.weight, "exchanges": []})
+            for j, exchange in enumerate(edit.exchanges):
+                entry: dict[str, Any] = {"sentences": exchange.sentences}
+                for side, phrase in (("source", exchange.source), ("target", exchange.target)):
+                    entry[side] = {"text": phrase.text, "ids": phrase.ids}
+                    tensors[f"{i}.{j}.{side}"] = phrase.rows
+                    if phrase.pooled is not None:
+                        tensors[f"{i}.{j}.{side}.pooled"] = phrase.pooled
+                described[-1]["exchanges"].append(entry)
+        more = {"edits": json.dumps(described), "length": str(self.length)}
+        write_direction(path, self.file(tensors, more), overwrite=overwrite)
+
+    @classmethod
+    def from_file(cls, file: DirectionFile) -> AlignedDirection:
+        """Make the direction of what a file holds.
+
+        Raises:
+            ValueError: something is missing, of a wrong shape or not finite.
+        """
+
+        def phrase(entry: Any, name: str) -> Phrase:
+            ids = tuple(int(i) for i in entry["ids"])
+            return Phrase(str(entry["text"]), ids, file.tensors[name], file.tensors.get(f"{name}.pooled"))
+
+        def exchange(entry: Any, name: str) -> Exchange:
+            source, target = (phrase(entry[side], f"{name}.{side}") for side in ("source", "target"))
+            return Exchange(source, target, int(entry["sentences"]))
+
+        try:
+            described: list[Any] = json.loads(file.more["edits"])
+            edits = tuple(
+                WordEdit(tuple(exchange(e, f"{i}.{j}") for j, e in enumerate(edit["exchanges"])), float(edit["weight"]))
+                for i, edit in enumerate(described)
+            )
+            length = int(file.more["length"])
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"Direction {file.source} -> {file.target}: its phrases cannot be read ({type(error).__name__}: "
+                f"{error}). Build the direction again."
+            ) from error
+        return cls(edits, length, file.source, file.target, file.encoder, file.sentences)
+
+
+def _compare(encode: Encode, tokenize: Tokenize, pairs: Sequence[tuple[str, str]]) -> list[PairSums]:
+    """Encode pairs of sentences, and lay the two of each side by side."""
+    sides = [encode([pair[side] for pair in pairs]) for side in (0, 1)]
+    compared = list[PairSums]()
+    for row, pair in enumerate(pairs):
+        tokens = tokenize(pair[0]), tokenize(pair[1])
+        if [token.id for token in tokens[0]] == [token.id for token in tokens[1]]:
+            raise ValueError(f"The sentences {pair[0]!r} and {pair[1]!r} read the same to the text encoder.")
+        before, after = (side[row].detach().double().cpu() for side, _ in sides)
+        for sentence, text, embedding in zip(pair, tokens, (before, after), strict=True):
+            require_one_chunk(sentence, text, embedding, len(before))
+        pooled = None
+        if sides[0][1] is not None and sides[1][1] is not None:
+            pooled = sides[0][1][row].detach().double().cpu(), sides[1][1][row].detach().double().cpu()
+        compared.append(compare_pair(tokens, (before, after), pooled))
+    return compared

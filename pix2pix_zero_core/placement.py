@@ -1,0 +1,216 @@
+"""Where a caption has a phrase, and what exchanging it there does to each of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .phrases import Exchange, Phrase
+from .tokens import Token, occurrences, written
+
+NEAR = 0.4
+"""Likeness from which tokens pass for the phrase: cosine of embeddings less the mean token. In Tiny Zoo's captions the
+phrase itself has .40 to 1, .8 in the mean, and a word that has nothing to do with it at most .4."""
+
+UNLIKE = 0.5
+"""What each token of a phrase must exceed in likeness to speak for the phrase: without it "sketch" would be nearer than
+"pencil sketch" wherever a pencil sketch is named."""
+
+Ways = Sequence[tuple[Sequence[Exchange], int]]
+"""Exchanges to look for, the first first, and the factor of their shifts: -1 where they lead back."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a caption's embedding that the text encoder made alone.
+
+    Attributes:
+        first: position of its first token in the whole embedding.
+        embedding: of its tokens, (L, D), float32.
+        text: positions in it of what was written: start, end and padding are left out.
+        tokens: what was written, as many as `text`; None where nobody knows.
+    """
+
+    first: int
+    embedding: Tensor
+    text: range
+    tokens: Sequence[Token] | None
+
+    def name(self, start: int, count: int) -> str:
+        """Name some tokens of the text to people."""
+        if self.tokens is None:
+            return f"token {self.first + start}"
+        return repr(written(self.tokens[start - self.text.start :][:count]))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an edit goes.
+
+    Attributes:
+        exchange: what is exchanged.
+        sign: factor of the shift.
+        starts: chunks, and the positions in each where the phrase begins; none where it is added to the end.
+        remark: for people, empty where the caption has the phrase.
+    """
+
+    exchange: Exchange
+    sign: int
+    starts: list[tuple[Chunk, list[int]]]
+    remark: str = ""
+
+
+def split_chunks(embedding: Tensor, tokens: Sequence[Token] | None, length: int, known: Phrase) -> list[Chunk]:
+    """Part a caption at the length of a chunk, and find what was written in each.
+
+    Args:
+        embedding: (k*L, D), float32.
+        tokens: of the caption, or None: then text is what is more like words than like padding.
+        length: L.
+        known: some phrase, for the embeddings of words and padding round it.
+
+    Raises:
+        ValueError: tokens behind the end of the embedding.
+    """
+    if tokens and tokens[-1].position >= len(embedding):
+        raise ValueError(
+            f"The caption's last token is number {tokens[-1].position}, but the prompt's embedding has only "
+            f"{len(embedding)} of them. The caption must be the text that the prompt was made of."
+        )
+    chunks = list[Chunk]()
+    for first in range(0, len(embedding), length):
+        part = embedding[first : first + length]
+        if tokens is None:
+            chunks.append(Chunk(first, part, _written_part(part, known), None))
+        else:
+            inside = [token for token in tokens if first <= token.position < first + length]
+            start = inside[0].position - first if inside else 1
+            chunks.append(Chunk(first, part, range(start, start + len(inside)), inside))
+    return chunks
+
+
+def _written_part(embedding: Tensor, known: Phrase) -> range:
+    """The positions of a chunk that are more like words than like padding, up to the last such one."""
+    words, padding = known.common, known.around[3]
+    is_text = (embedding - (padding + words) / 2) @ (words - padding) > 0
+    end = max((i for i in range(1, len(embedding) - 1) if bool(is_text[i])), default=0)
+    return range(1, end + 1)
+
+
+def find_place(chunks: Sequence[Chunk], ways: Ways) -> Place:
+    """Find where an edit goes: where the caption names its phrase, else where it is nearest, else at the end."""
+    return _find_named(chunks, ways) or _find_nearest(chunks, ways) or _at_the_end(chunks, ways)
+
+
+def _find_named(chunks: Sequence[Chunk], ways: Ways) -> Place | None:
+    """Every mention of a phrase; of those that a caption has the one that most sentences had."""
+    for exchanges, sign in ways:
+        found = [
+            (chunk, exchange, start)
+            for chunk in chunks
+            for exchange in exchanges
+            for start in occurrences(chunk.tokens or (), exchange.source.ids)
+        ]
+        whole = [hit for hit in found if not any(_holds(other, hit) for other in found)]
+        if whole:
+            named = max((exchange for _, exchange, _ in whole), key=lambda exchange: exchange.sentences)
+            starts = [
+                (chunk, [chunk.text[i] for there, exchange, i in whole if there is chunk and exchange is named])
+                for chunk in chunks
+            ]
+            return Place(named, sign, [(chunk, positions) for chunk, positions in starts if positions])
+    return None
+
+
+def _holds(one: tuple[Chunk, Exchange, int], other: tuple[Chunk, Exchange, int]) -> bool:
+    """Whether a mention has another, shorter one inside: "pencil sketch" has "sketch"."""
+    (chunk, exchange, start), (other_chunk, other_exchange, other_start) = one, other
+    count, other_count = len(exchange.source.ids), len(other_exchange.source.ids)
+    inside = start <= other_start and other_start + other_count <= start + count
+    return chunk is other_chunk and inside and count > other_count
+
+
+def _find_nearest(chunks: Sequence[Chunk], ways: Ways) -> Place | None:
+    """The tokens whose embeddings are most like a phrase's, if they are like enough."""
+    near = [
+        (float((likeness - UNLIKE).sum()), exchange, sign, chunk, start)
+        for exchanges, sign in ways
+        for exchange in exchanges
+        for chunk in chunks
+        for start, likeness in _likeness(chunk, exchange.source)
+        if float(likeness.mean()) >= NEAR
+    ]
+    if not near:
+        return None
+    _, exchange, sign, chunk, start = max(near, key=lambda found: found[0])
+    there = chunk.name(start, len(exchange.source.ids))
+    remark = f"The edit goes to {there}, the nearest to {exchange.source.text!r}"
+    remark += "; with the caption it would be exact." if chunk.tokens is None else " in the caption."
+    return Place(exchange, sign, [(chunk, [start])], remark)
+
+
+def _likeness(chunk: Chunk, phrase: Phrase) -> Iterable[tuple[int, Tensor]]:
+    """Every position where a phrase could begin, and how like each of its tokens (m,) the text there is."""
+    count, words = len(phrase.ids), phrase.words - phrase.common
+    if count:
+        for start in chunk.text[: max(0, len(chunk.text) - count + 1)]:
+            there = chunk.embedding[start : start + count] - phrase.common
+            yield start, F.cosine_similarity(there, words, dim=-1)
+
+
+def _at_the_end(chunks: Sequence[Chunk], ways: Ways) -> Place:
+    """Behind the caption's last word, as if the target had been added there."""
+    exchanges, sign = ways[0]
+    exchange = exchanges[0]
+    remark = f"The caption has nothing like {exchange.source.text!r}; {exchange.target.text!r} is added to its end."
+    return Place(exchange, sign, [(chunks[-1], [])], remark)
+
+
+def shift(place: Place, length: int) -> list[tuple[int, Tensor]]:
+    """What the exchange does to every token.
+
+    Args:
+        place: where.
+        length: tokens of a chunk, L.
+
+    Returns:
+        for every chunk that is changed the position of its first token and the shift of its tokens, (L, D).
+    """
+    return [(chunk.first, _shift_chunk(place.exchange, chunk, starts, length)) for chunk, starts in place.starts]
+
+
+def _shift_chunk(exchange: Exchange, chunk: Chunk, starts: Sequence[int], length: int) -> Tensor:
+    source, target = exchange.source, exchange.target
+    before, after, end, padding = target.around - source.around
+    kept = min(len(source.ids), len(target.ids)) if starts else 0
+    result = torch.zeros(length, len(end))
+    result[chunk.text.stop : chunk.text.stop + 1] = end
+    result[chunk.text.stop + 1 :] = padding
+    if starts:
+        result[chunk.text.start : starts[0]] = before
+        result[starts[0] : chunk.text.stop] = after
+    for start in starts:
+        result[start : start + kept] = target.words[:kept] - source.words[:kept]
+        result[start + kept : start + len(source.ids)] = target.around[3] - source.words[kept:]
+    surplus = target.words[kept:] - source.around[3]
+    room = result[chunk.text.stop + 1 :]
+    room[: len(surplus)] = surplus[: len(room)]
+    return result
+
+
+def crowding(place: Place, length: int) -> str:
+    """Say which part of the target found no room in the padding; empty if all of it did."""
+    words = place.exchange.target.ids
+    for chunk, starts in place.starts:
+        surplus = len(words) - (len(place.exchange.source.ids) if starts else 0)
+        room = length - 1 - chunk.text.stop
+        if surplus > room:
+            return (
+                f"The caption leaves room for {room} of the {surplus} tokens by which "
+                f"{place.exchange.target.text!r} is longer. Shorten the caption."
+            )
+    return ""

@@ -1,0 +1,76 @@
+"""Tokens of texts: which ones two sentences differ in, and where a text has a phrase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class Token(NamedTuple):
+    """A piece of a text as the text encoder reads it.
+
+    Attributes:
+        position: of its embedding among those of the whole text, from 0.
+        id: its number in the vocabulary.
+        text: how it is written; it ends in a space where a word ends.
+    """
+
+    position: int
+    id: int
+    text: str
+
+
+Tokenize = Callable[[str], Sequence[Token]]
+"""A text -> its tokens, in order. What starts, ends and fills up the text is left out."""
+
+
+def exchanged(before: Sequence[Token], after: Sequence[Token]) -> tuple[slice, slice]:
+    """Find the phrase of a sentence that another sentence has exchanged for a phrase of its own.
+
+    Args:
+        before: tokens of the sentence.
+        after: tokens of the other one.
+
+    Returns:
+        the tokens of each that the other lacks, in whole words. Where something was only put in, the word in front of
+        it (or behind it, at the start) belongs to both phrases, so that the first says where.
+    """
+    shortest = min(len(before), len(after))
+    first = next((i for i in range(shortest) if before[i].id != after[i].id), shortest)
+    last = next((i for i in range(shortest - first) if before[-1 - i].id != after[-1 - i].id), shortest - first)
+    while first > 0 and (first + last == len(before) or not before[first - 1].text.endswith(" ")):
+        first -= 1
+    while last > 0 and (first + last == len(before) or not _end_in_words(before, after, last)):
+        last -= 1
+    return slice(first, len(before) - last), slice(first, len(after) - last)
+
+
+def _end_in_words(before: Sequence[Token], after: Sequence[Token], last: int) -> bool:
+    """Whether two texts without their last tokens end where words end."""
+    return all(text[-1 - last].text.endswith(" ") for text in (before, after) if len(text) > last)
+
+
+def occurrences(tokens: Sequence[Token], phrase: Sequence[int]) -> list[int]:
+    """Find where a text has a phrase, in whole words.
+
+    Args:
+        tokens: of the text.
+        phrase: the ids of its tokens.
+
+    Returns:
+        the index in `tokens` of every beginning; none for an empty phrase.
+    """
+    wanted = tuple(phrase)
+    if not wanted:
+        return []
+    return [
+        start
+        for start in range(len(tokens) - len(wanted) + 1)
+        if tuple(token.id for token in tokens[start : start + len(wanted)]) == wanted
+        and (start == 0 or tokens[start - 1].text.endswith(" "))
+    ]
+
+
+def written(tokens: Sequence[Token]) -> str:
+    """How tokens are written together."""
+    return "".join(token.text for token in tokens).strip()
