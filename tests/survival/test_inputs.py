@@ -227,7 +227,7 @@ SETTINGS = st.fixed_dictionaries(
     {
         "guidance": st.sampled_from([0.0, 0.1, 5.0, 1000.0, 1e30, -1.0, torch.nan, torch.inf]),
         "cfg": st.sampled_from([0.0, 1.0, 5.0, 100.0, 1e30]),
-        "unit": st.sampled_from(["normalized", "paper", "none such"]),
+        "unit": st.sampled_from(["normalized", "paper", "share", "none such"]),
         "guidance_start": st.sampled_from([0.0, 0.5, 1.0, torch.nan, -1.0]),
         "guidance_end": st.sampled_from([1.0, 0.5, 0.0, 2.0, torch.nan]),
         "checkpointing": st.sampled_from(["on demand", "always", "never", "none such"]),
