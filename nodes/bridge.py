@@ -9,8 +9,8 @@ and "negative".
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import comfy.model_base
@@ -21,17 +21,19 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, Prediction, StepInfo
-from ..pix2pix_zero_core.attention import attention_probabilities
+from .attention import PACK, Obstacle, Place, Text, TextAttention, Watch, modules_of, text_layers
 
 SOURCE, TARGET, NEGATIVE = "source", "positive", "negative"
 
-GUIDANCE = "pix2pix_zero"
-"""Key of our wrappers on a ModelPatcher."""
+CACHES = (
+    (WrappersMP.DIFFUSION_MODEL, "easycache", "EasyCache"),
+    (WrappersMP.PREDICT_NOISE, "lazycache", "LazyCache"),
+)
+"""Wrappers of stock nodes that put a remembered prediction in the place of a pass: kind, key, node."""
 
 Conditioning = list[list[Any]]
 
@@ -44,13 +46,19 @@ def require_cross_attention_model(model: Any) -> None:
 
     Raises:
         ValueError: a flow model, one without a table of noise levels, one without cross-attention to the text, the
-            refiner of SDXL, or a model that carries our guidance already.
+            refiner of SDXL, one that carries our guidance already, or one with a cache that skips steps.
     """
-    if model.get_wrappers(WrappersMP.SAMPLER_SAMPLE, GUIDANCE):
+    if model.get_wrappers(WrappersMP.SAMPLER_SAMPLE, PACK):
         raise ValueError(
             "The model is guided already. Connect the model from before Cross-Attention Guidance: to invert with, and "
             "to every other node that guides."
         )
+    for kind, key, node in CACHES:
+        if model.get_wrappers(kind, key):
+            raise ValueError(
+                f"The model carries {node}, which leaves out passes of the model; inversion and guidance need every "
+                f"one. Connect the model from before {node}."
+            )
     if isinstance(model.model, comfy.model_base.SDXLRefiner):
         raise ValueError(
             "The model is the refiner of SDXL, which knows only the last fifth of the noise levels; inversion needs "
@@ -68,7 +76,7 @@ def require_cross_attention_model(model: Any) -> None:
             f"The model ({name}) has no discrete noise schedule ({type(sampling).__name__}). Load a Stable Diffusion "
             "1.x, 2.x or XL checkpoint."
         )
-    if not cross_attention_layers(model.model.diffusion_model):
+    if not text_layers(modules_of(model)):
         raise ValueError(
             f"The model ({name}) has no cross-attention to the text, which pix2pix-zero guides. Load a Stable "
             "Diffusion 1.x, 2.x or XL checkpoint."
@@ -93,17 +101,6 @@ def require_inversion_of(model: Any, inversion: Inversion) -> None:
         )
 
 
-def cross_attention_layers(unet: nn.Module) -> dict[tuple[str, int, int], Any]:
-    """Find the cross-attention of a UNetModel: (block, number, index in the block), as patches see it, to module."""
-    pattern = re.compile(r"(input|middle|output)_blocks?\.(\d+)\..*transformer_blocks\.(\d+)\.attn2")
-    layers: dict[tuple[str, int, int], Any] = {}
-    for name, module in unet.named_modules():
-        if found := pattern.fullmatch(name):
-            block, number, index = found.groups()
-            layers[block, 0 if block == "middle" else int(number), int(index)] = module
-    return layers
-
-
 class GuiderDenoiser:
     """A core `Denoiser` on a running guider: one row a sample, no classifier-free guidance, maps and gradients."""
 
@@ -118,37 +115,52 @@ class GuiderDenoiser:
         self.guider = guider
         self.model_options: dict[str, Any] = extra_args["model_options"]
         self.seed: int | None = extra_args["seed"]
-        self.layers = cross_attention_layers(guider.inner_model.diffusion_model)
+        self.attention = TextAttention(guider)
         self.finest_layer = finest_layer
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: str, *, maps: bool = False) -> Prediction:
-        """Predict as a core `Denoiser`; `cond` names one of the guider's conditionings."""
+        """Predict as a core `Denoiser`; `cond` names one of the guider's conditionings.
+
+        Raises:
+            ValueError: a layer, a sample or a piece of the latent was left out, or its attention could not be seen; or
+                source and target have no text in common at this level.
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
-        recorder = _MapRecorder(self.layers, self._tokens(cond), self.finest_layer) if maps else None
-        options = comfy.model_patcher.create_model_options_clone(self.model_options)
-        transformer_options = options.setdefault("transformer_options", {})
-        if recorder is not None:
-            patches = transformer_options.setdefault("patches", {})
-            patches["attn2_patch"] = [*patches.get("attn2_patch", []), recorder]
-        if torch.is_grad_enabled():
-            transformer_options["optimized_attention_override"] = _differentiable_attention
-        denoised = self.predict(x, sigma, cond, options)
-        if recorder is not None and not recorder.maps and self.finest_layer > 1:
+        options, level = comfy.model_patcher.create_model_options_clone(self.model_options), float(sigma[0])
+        texts = self._texts(cond, x, level) if maps else {}
+        watch = Watch(self.attention, x, texts, options, self.finest_layer)
+        try:
+            with self.attention.hooked():
+                denoised = self.predict(x, sigma, cond, options)
+            watch.require_whole(level)
+            found = watch.maps()
+        except Obstacle as obstacle:
+            raise watch.error(obstacle, level) from obstacle
+        if maps and not found:
             raise ValueError(
                 f"The model has no cross-attention at 1/{self.finest_layer} of the latent's resolution or coarser. "
                 "Lower finest_layer; 1 guides every layer."
             )
-        return Prediction(denoised, {} if recorder is None else recorder.maps)
+        return Prediction(denoised, found)
 
-    def _tokens(self, cond: str) -> dict[Any, tuple[PartKey, int]]:
-        """Find the parts of a conditioning that source and target have in common: uuid -> key, tokens in common."""
-        source, target = (_parts(self.guider.conds[name]) for name in (SOURCE, TARGET))
-        own = source if cond == SOURCE else target
-        return {
-            part["uuid"]: (key, min(_token_count(source[key]), _token_count(target[key])))
-            for key, part in own.items()
-            if key in source and key in target
-        }
+    def _texts(self, cond: str, x: Tensor, sigma: float) -> dict[Any, Text]:
+        """Describe the parts of a conditioning that are active at a level: uuid -> part.
+
+        To be seen are those that source and target have in common. Of a text with more chunks of tokens than the other
+        the tokens count that both have: their probabilities are the softmax over these alone.
+        """
+        source, target = (_active_parts(self.guider.conds[name], sigma, name) for name in (SOURCE, TARGET))
+        if not source.keys() & target.keys():
+            raise ValueError(
+                f"At noise level {sigma:.4g} source and target text have no area in common, so that their attention "
+                "cannot be compared. Give both a text for the whole picture, or both the same areas."
+            )
+        texts: dict[Any, Text] = {}
+        for key, part in (source if cond == SOURCE else target).items():
+            both = [_tokens(parts[key]).shape[1] for parts in (source, target) if key in parts]
+            common = min(both) if len(both) == 2 else None
+            texts[part["uuid"]] = Text(key, _place(part, x), _tokens(part), common, "default" not in part)
+        return texts
 
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
         """Ask the model for x0, (B, C, H, W)."""
@@ -159,32 +171,56 @@ class GuiderDenoiser:
 class GuidedDenoiser(GuiderDenoiser):
     """The guider's own prediction: classifier-free guidance and every patch that acts on it."""
 
+    def __init__(
+        self,
+        guider: Any,
+        extra_args: dict[str, Any],
+        finest_layer: int = 1,
+        kept: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Bind a guider as `GuiderDenoiser` does.
+
+        Args:
+            guider: a CFGGuider.
+            extra_args: of its sampler: model_options and seed.
+            finest_layer: see `GuiderDenoiser`.
+            kept: a mask, 1 where the picture may change, of the latent's height and width, and the latent that is
+                predicted where it is 0.
+        """
+        super().__init__(guider, extra_args, finest_layer)
+        self.kept = kept
+
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
         """Ask the guider for x0 with `cond` as its positive conditioning, (B, C, H, W).
 
         Where gradients are enabled, only the maps of that conditioning carry them; the prediction does not.
         """
         if torch.is_grad_enabled():
-            _differentiate_positive(options, x)
+            _evaluate_apart(options)
             with torch.no_grad():
                 return self.predict(x.detach(), sigma, cond, options)
         positive = self.guider.conds[TARGET]
         self.guider.conds[TARGET] = self.guider.conds[cond]
         try:
-            return self.guider(x, sigma, model_options=options, seed=self.seed)
+            denoised = self.guider(x, sigma, model_options=options, seed=self.seed)
         finally:
             self.guider.conds[TARGET] = positive
+        if self.kept is None:
+            return denoised
+        mask, picture = self.kept  # as ComfyUI's own samplers apply a noise mask
+        if change := options.get("denoise_mask_function"):
+            sigmas = options["transformer_options"]["sample_sigmas"]
+            mask = change(sigma, mask, extra_options={"model": self.guider, "sigmas": sigmas})
+        return denoised * mask + picture * (1 - mask)
 
 
-def _differentiate_positive(options: dict[str, Any], leaf: Tensor) -> None:
-    """Evaluate the positive row with gradients back to `leaf`, and all else that a guider evaluates without."""
+def _evaluate_apart(options: dict[str, Any]) -> None:
+    """Evaluate positive and negative in passes of their own: only the former's is to carry gradients."""
     evaluate_before = options.get("sampler_calc_cond_batch_function", _evaluate)
 
     def evaluate(args: dict[str, Any]) -> list[Tensor]:
         positive, negative = args["conds"]
-        with torch.enable_grad():
-            predictions = evaluate_before({**args, "input": leaf, "conds": [positive, None]})
-        predictions = [prediction.detach() for prediction in predictions]
+        predictions = evaluate_before({**args, "conds": [positive, None]})
         if negative is not None:
             predictions[1] = evaluate_before({**args, "conds": [None, negative]})[1]
         return predictions
@@ -202,13 +238,23 @@ def replay_negative(model: Any, inversion: Inversion) -> None:
         inversion: of the picture, with its trajectory.
 
     Raises:
-        ValueError: the inversion has no trajectory.
+        ValueError: the inversion has no trajectory; while sampling, the guider does not ask for a negative.
     """
     if inversion.trajectory is None:
         raise ValueError("The inversion has no trajectory to take the negative from. Set negative_from to text.")
-    evaluate_before = model.model_options.get("sampler_calc_cond_batch_function", _evaluate)
+    replayed = partial(_predict_with_replay, inversion)
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, replayed)
+
+
+def _predict_with_replay(
+    inversion: Inversion, executor: Any, x: Tensor, sigma: Tensor, model_options: dict[str, Any], seed: int | None
+) -> Tensor:
+    """Let a guider predict with the recorded noise for its negative, and refuse one that does not ask for it."""
+    evaluate_before = model_options.get("sampler_calc_cond_batch_function", _evaluate)
+    asked: list[bool] = []
 
     def evaluate(args: dict[str, Any]) -> list[Tensor]:
+        asked.append(True)
         positive, negative = args["conds"]
         if negative is None:
             return evaluate_before(args)
@@ -217,7 +263,13 @@ def replay_negative(model: Any, inversion: Inversion) -> None:
         predictions = evaluate_before(args if watched else {**args, "conds": [positive, None]})
         return [predictions[0], x - sigma * inversion.noise_at(sigma).to(x)]
 
-    model.set_model_sampler_calc_cond_batch_function(evaluate)
+    prediction = executor(x, sigma, {**model_options, "sampler_calc_cond_batch_function": evaluate}, seed)
+    if not asked:
+        raise ValueError(
+            f"negative_from is inversion, but the guider ({type(executor.class_obj).__name__}) evaluates its texts "
+            "itself and does not ask for the noise that the inversion recorded. Set negative_from to text."
+        )
+    return prediction
 
 
 def _evaluate(args: dict[str, Any]) -> list[Tensor]:
@@ -228,59 +280,38 @@ def _evaluate(args: dict[str, Any]) -> list[Tensor]:
 
 
 PartKey = tuple[Any, int]
-"""A part of a conditioning: its area, None for the whole picture, and its number among those of that area."""
+"""A part of a conditioning: its area, None for the whole picture, and its number among the active ones of that area."""
 
 
-def _parts(cond: list[dict[str, Any]]) -> dict[PartKey, dict[str, Any]]:
+def _active_parts(cond: list[dict[str, Any]], sigma: float, name: str) -> dict[PartKey, dict[str, Any]]:
+    """Find the parts of a conditioning that ComfyUI evaluates at a level.
+
+    Raises:
+        ValueError: none.
+    """
     parts: dict[PartKey, dict[str, Any]] = {}
     for part in cond:
-        area = part.get("area")
-        parts[area, sum(known == area for known, _ in parts)] = part
+        if part.get("timestep_end", 0.0) <= sigma <= part.get("timestep_start", math.inf):
+            area = part.get("area")
+            parts[area, sum(known == area for known, _ in parts)] = part
+    if not parts:
+        text = "target" if name == TARGET else name
+        raise ValueError(
+            f"The {text} has no text at noise level {sigma:.4g}, where the edit is guided. Let the ranges of "
+            "Conditioning Set Timestep Range cover all levels that are guided."
+        )
     return parts
 
 
-def _token_count(part: dict[str, Any]) -> int:
-    return part["model_conds"]["c_crossattn"].cond.shape[1]
+def _tokens(part: dict[str, Any]) -> Tensor:
+    return part["model_conds"]["c_crossattn"].cond
 
 
-class _MapRecorder:
-    """An `attn2_patch` that changes nothing: it computes the probabilities that the attention is about to use.
-
-    Maps are keyed by layer and by the part of the prompt (ConditioningCombine and areas make several). Of a text with
-    more chunks of tokens than the other they hold the probabilities among the tokens that both have: the softmax over
-    these alone. The first call counts: PAG and SAG run the model again, and so does checkpointing, which wants the
-    same operations each time.
-    """
-
-    def __init__(
-        self, layers: dict[tuple[str, int, int], Any], tokens: dict[Any, tuple[PartKey, int]], finest_layer: int
-    ) -> None:
-        self.layers, self.tokens, self.finest_layer = layers, tokens, finest_layer
-        self.maps: dict[Hashable, Tensor] = {}
-
-    def __call__(
-        self, n: Tensor, context: Tensor, value: Tensor, extra_options: dict[str, Any]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        height, width = (math.ceil(side / self.finest_layer) for side in extra_options["original_shape"][2:])
-        if n.shape[1] > height * width:
-            return n, context, value
-        layer = (*extra_options["block"], extra_options["block_index"])
-        attention, heads = self.layers[layer], extra_options["n_heads"]
-        q, k = (
-            projected.unflatten(-1, (heads, -1)).transpose(1, 2)
-            for projected in (attention.to_q(n), attention.to_k(context))
-        )
-        chunks = len(extra_options["uuids"])
-        for uuid, q_rows, k_rows in zip(extra_options["uuids"], q.chunk(chunks), k.chunk(chunks), strict=True):
-            if uuid in self.tokens:
-                part, tokens = self.tokens[uuid]
-                self.maps.setdefault((*layer, part), attention_probabilities(q_rows, k_rows[:, :, :tokens]))
-        return n, context, value
-
-
-def _differentiable_attention(_: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Attention by torch's own kernel: not every optimised one has a backward pass."""
-    return attention_pytorch(*args, **kwargs)
+def _place(part: dict[str, Any], x: Tensor) -> Place:
+    """The area of a part in a latent, cut off at its edges, as ComfyUI does."""
+    below, right = x.shape[2:]
+    height, width, top, left = part.get("area") or (below, right, 0, 0)
+    return Place(top, left, min(height, below - top), min(width, right - left))
 
 
 def progress(model: Any, total: int) -> Callable[[StepInfo], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections import defaultdict
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import WeakSet
 
-import comfy.ldm.modules.attention
 import comfy.model_management
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
 
 from ..pix2pix_zero_core.edit import map_guidance_step
+from .attention import PACK
 
 CHECKPOINTING = ("on demand", "always", "never")
 """Whether the activations of a block are computed again for the backward pass instead of being kept."""
@@ -39,11 +39,10 @@ class GradientStep:
         """Choose one of `CHECKPOINTING`.
 
         Raises:
-            ValueError: anything else, or an attention through which no gradient can be taken.
+            ValueError: anything else.
         """
         if checkpointing not in CHECKPOINTING:
             raise ValueError(f"checkpointing is {checkpointing!r}; it must be one of {', '.join(CHECKPOINTING)}.")
-        require_differentiable_attention()
         self.checkpointing = checkpointing
 
     def __call__(self, denoise: Any, *step: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,8 +52,9 @@ class GradientStep:
             OOM_EXCEPTION: out of memory, with the setting to change.
         """
         unet = denoise.guider.inner_model.diffusion_model
+        blocks = checkpointed(unet) if self.checkpointing == "always" else contextlib.nullcontext()
         try:
-            with differentiable(), checkpointed(unet) if self.checkpointing == "always" else contextlib.nullcontext():
+            with denoise.attention.hooked(), differentiable(), blocks:
                 return map_guidance_step(denoise, *step)
         except comfy.model_management.OOM_EXCEPTION as error:
             if self.checkpointing != "on demand":
@@ -73,21 +73,6 @@ class GradientStep:
                 "It is checkpointed already: raise finest_layer to 2 or 4, or edit a smaller picture or fewer at once."
             )
         return f"Out of memory in the gradient of the cross-attention guidance. {remedy}"
-
-
-def require_differentiable_attention() -> None:
-    """Refuse attention without a backward pass where no other can be asked for: in ComfyUI before 0.3.60.
-
-    Raises:
-        ValueError: ComfyUI was started with one, and is that old.
-    """
-    management = comfy.model_management
-    without = management.sage_attention_enabled() or management.flash_attention_enabled()
-    if without and not hasattr(comfy.ldm.modules.attention, "wrap_attn"):
-        raise ValueError(
-            "No gradient can be taken through sage and flash attention, and this ComfyUI has no way to ask for another "
-            "attention. Start it without --use-sage-attention and --use-flash-attention, or update it to 0.3.60."
-        )
 
 
 def make_room(guider: Any) -> None:
@@ -117,33 +102,75 @@ def checkpointed(unet: nn.Module) -> Iterator[None]:
     Chen et al. (2016), Training deep nets with sublinear memory cost, arXiv:1604.06174.
     """
     blocks: list[Any] = [module for module in unet.modules() if isinstance(module, ResBlock | SpatialTransformer)]
-    for block in blocks:
-        block.forward = _checkpointed_forward(block.forward)
-    try:
-        yield
-    finally:
+    with contextlib.ExitStack() as after:
         for block in blocks:
-            del block.forward  # the attribute of the instance; the method of its class remains
+            # A pack may have given the instance a forward of its own; else that of its class comes to light again.
+            own = {"forward": block.forward} if "forward" in vars(block) else {}
+            block.forward = _checkpointed_forward(block.forward)
+            after.callback(vars(block).update, own)
+            after.callback(vars(block).pop, "forward")
+        yield
 
 
 def _checkpointed_forward(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def run(*args: Any, **kwargs: Any) -> Tensor:
-        # The backward pass may run this in a thread of its own, where none of the caller's modes holds.
-        with torch.inference_mode(False), _InferenceTensorsAsConstants():
+    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        # transformer_options tells patches which block they are in; by the backward pass it tells of the last one.
+        arguments = [dict(a) if isinstance(a, dict) else a for a in (*args, *kwargs.values())]
+        leaves = [n for n, a in enumerate(arguments) if isinstance(a, Tensor) and a.requires_grad]
+        if not (torch.is_grad_enabled() and leaves):
             return forward(*args, **kwargs)
 
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        # transformer_options tells patches which block they are in; by the backward pass it tells of the last one.
-        args, kwargs = tuple(_copied(a) for a in args), {name: _copied(a) for name, a in kwargs.items()}
-        return checkpoint(run, *args, use_reentrant=False, **kwargs)
+        def run(*tensors: Tensor) -> tuple[Tensor, dict[Any, Any]]:
+            """Compute the block's output, and the maps that are seen in it."""
+            given, seen = dict(zip(leaves, tensors, strict=True)), {}
+            again = [given.get(n, a) for n, a in enumerate(arguments)]
+            again = [_watched_apart(a, seen) if isinstance(a, dict) else a for a in again]
+            return forward(*again[: len(args)], **dict(zip(kwargs, again[len(args) :], strict=True))), seen
+
+        seen: dict[Any, Any] = {}
+        out, *maps = _Recomputed.apply(run, seen, *(arguments[n] for n in leaves))
+        for current in (a[PACK] for a in arguments if isinstance(a, dict) and PACK in a):
+            for (key, (grid, rows, _)), probabilities in zip(seen.items(), maps, strict=True):
+                current.seen.setdefault(key, (grid, rows, probabilities))
+        return out
 
     return wrapped
 
 
-def _copied(argument: Any) -> Any:
-    return dict(argument) if isinstance(argument, dict) else argument
+def _watched_apart(options: dict[str, Any], seen: dict[Any, Any]) -> dict[str, Any]:
+    """Options of a block of which the maps go elsewhere."""
+    if PACK not in options:
+        return dict(options)
+    return {**options, PACK: dataclasses.replace(options[PACK], seen=seen)}
+
+
+class _Recomputed(torch.autograd.Function):
+    """A block whose activations are computed again for the backward pass: its output, then its maps.
+
+    Not `torch.utils.checkpoint`: without reentry it saves what it computes again by hooks of its own, and a patch that
+    writes in place overwrites that unseen; with reentry it gives no gradients to `torch.autograd.grad`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, run: Any, seen: dict[Any, Any], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.run = run
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        with torch.enable_grad():  # the operations of the backward pass; of tensors that need no gradient none is kept
+            out, maps = run(*(tensor.detach() for tensor in tensors))
+        seen.update(maps)
+        return out, *(probabilities for _, _, probabilities in maps.values())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        # This may run in a thread of its own, where none of the caller's modes holds.
+        with torch.inference_mode(False), torch.enable_grad(), differentiable():
+            inputs = [tensor.detach().clone().requires_grad_() for tensor in ctx.saved_tensors]
+            out, maps = ctx.run(*inputs)
+            outputs = [out, *(probabilities for _, _, probabilities in maps.values())]
+            wanted = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
+            found = torch.autograd.grad([o for o, _ in wanted], inputs, [g for _, g in wanted], allow_unused=True)
+        return None, None, *found
 
 
 class _Saved:

@@ -23,8 +23,8 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, MapGuidance, carried, guidance_move, guided_steps, unguided_distance
+from .attention import PACK
 from .bridge import (
-    GUIDANCE,
     NEGATIVE,
     SOURCE,
     TARGET,
@@ -269,9 +269,9 @@ class GuidedSampling:
         require_cross_attention_model(model)
         require_inversion_of(model, self.inversion)
         patched = model.clone()
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, GUIDANCE, self.sampler_sample)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, PACK, self.sampler_sample)
         if self.guidance.strength > 0:
-            patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, GUIDANCE, self.outer_sample)
+            patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PACK, self.outer_sample)
         if self.negative_from == "inversion":
             replay_negative(patched, self.inversion)
         return patched
@@ -319,6 +319,7 @@ class GuidedSampling:
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
+        require_target(guider)
         denoise = GuiderDenoiser(guider, extra_args, self.finest_layer)
         x, begin, unguided = latent_image + noise * unit_noise(sigmas), 0, None
         while begin < total:
@@ -363,6 +364,20 @@ class GuidedSampling:
                 f"The sampler starts at noise level {sigma:.4g}, the inversion ends at {highest:.4g}. Set scheduler "
                 "and steps of Regularized DDIM Invert to those of the sampler, or connect the same SIGMAS to both."
             )
+
+
+def require_target(guider: Any) -> None:
+    """Refuse guiders whose target text is not known.
+
+    Raises:
+        ValueError: none of the guider's conditionings is called positive.
+    """
+    if TARGET not in guider.conds:
+        known = ", ".join(name for name in guider.conds if name != SOURCE) or "none"
+        raise ValueError(
+            f"The guider ({type(guider).__name__}) has no text called {TARGET}, to compare with the source, but "
+            f"{known}. Use Cross-Attention Guider, CFGGuider, BasicGuider or a KSampler."
+        )
 
 
 def _numbered(callback: Any, begin: int, total: int) -> Any:

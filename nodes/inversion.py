@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import comfy.sample
 import comfy.samplers
 import torch
-from comfy_api.v0_0_2 import io
+from comfy_api.v0_0_2 import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
@@ -19,7 +20,10 @@ from ..pix2pix_zero_core import Inversion, NoiseRegularizer, invert, reconstruct
 from ..pix2pix_zero_core.schedule import check_sigmas, ddim_sigmas
 from ..pix2pix_zero_core.types import check_latent
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, progress, require_cross_attention_model
-from .types import CATEGORY, InversionType, search_aliases
+from .types import CATEGORY, InversionType, MaskedInversion, search_aliases
+
+POOR = 15.0
+"""Reconstructions below this many decibels differ from the picture visibly."""
 
 DDIM = "ddim"
 """The paper's own grid, beside ComfyUI's schedulers."""
@@ -36,7 +40,9 @@ class RegularizedDDIMInvert(io.ComfyNode):
             display_name="Regularized DDIM Invert",
             category=CATEGORY,
             **search_aliases("image to noise", "inversion", "reverse sampling", "unsampler"),
-            description="Find the noise from which the model samples this picture, kept close to white noise.",
+            description="Find the noise from which the model samples this picture, kept close to white noise. A batch "
+            "with a list of captions, one a picture, is inverted one by one, each picture with its own.",
+            is_input_list=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model that edits the picture later."),
                 io.Latent.Input("latent", tooltip="The picture, encoded with the checkpoint's VAE."),
@@ -110,25 +116,50 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 InversionType.Output(
                     "inversion",
                     display_name="inversion",
+                    is_output_list=True,
                     tooltip="Noise, schedule and trajectory, for the guided sampler.",
                 ),
                 io.Latent.Output(
-                    "noise", display_name="noise", tooltip="The noise, for stock samplers (with add_noise off)."
+                    "noise",
+                    display_name="noise",
+                    is_output_list=True,
+                    tooltip="The noise, for stock samplers (with add_noise off).",
                 ),
                 io.Latent.Output(
-                    "reconstruction", display_name="reconstruction", tooltip="The picture sampled back from the noise."
+                    "reconstruction",
+                    display_name="reconstruction",
+                    is_output_list=True,
+                    tooltip="The picture sampled back from the noise.",
                 ),
                 io.Float.Output(
                     "reconstruction_db",
                     display_name="reconstruction_db",
+                    is_output_list=True,
                     tooltip="Signal-to-noise ratio of the reconstructed latent in dB.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(  # noqa: D102
-        cls,
+    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:  # noqa: D102
+        inputs["latent"] = latents_of(inputs["latent"], len(inputs["source"]))
+        count = max(map(len, inputs.values()))
+        # As ComfyUI maps a node over lists: where one is shorter its last value counts.
+        runs = [cls.invert(**{name: v[min(run, len(v) - 1)] for name, v in inputs.items()}) for run in range(count)]
+        inversions, noises, reconstructions, decibels = map(list, zip(*runs, strict=True))
+        poor = [db for db in decibels if isinstance(db, float) and db < POOR]
+        warning = (
+            f"The reconstruction has only {min(poor):.0f} dB: what it lost is lost to the edit. Check the caption, "
+            "raise steps or fixed_point, or lower regularization and kl."
+            if poor
+            else ""
+        )
+        if warning:
+            logging.warning("Regularized DDIM Invert: %s", warning)
+        return io.NodeOutput(inversions, noises, reconstructions, decibels, ui=ui.PreviewText(warning))
+
+    @staticmethod
+    def invert(
         model: Any,
         latent: dict[str, Any],
         source: Conditioning,
@@ -141,7 +172,11 @@ class RegularizedDDIMInvert(io.ComfyNode):
         scheduler: str = DDIM,
         start_at_step: int = 0,
         end_at_step: int = 10000,
-    ) -> io.NodeOutput:
+    ) -> tuple[Inversion, dict[str, Tensor], Any, Any]:
+        """Invert one latent, or a batch with one text for all: the values of the four outputs.
+
+        The last two are blocked where nothing is reconstructed.
+        """
         require_cross_attention_model(model)
         x0: Tensor = latent["samples"]
         check_latent(x0, "The latent")
@@ -152,17 +187,79 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 "of the checkpoint that the model comes from."
             )
         if sigmas is None:
-            sigmas = schedule(model, scheduler, steps)[start_at_step : end_at_step + 1]
+            sigmas = part_of(schedule(model, scheduler, steps), start_at_step, end_at_step)
         check_sigmas(sigmas)  # the stock guider returns at once where there are none
+        highest = float(model.get_model_object("model_sampling").sigma_max)
+        if float(sigmas[0]) > highest * (1 + 1e-3):
+            raise ValueError(
+                f"sigmas begins at {float(sigmas[0]):.4g}; the model's noise levels end at {highest:.4g}. Connect a "
+                "schedule that was made for this model, or none."
+            )
         sampler = _Inverter(model, NoiseRegularizer(regularization, kl), fixed_point, reconstruct)
         guider = comfy.samplers.CFGGuider(model.clone())
         guider.inner_set_conds({TARGET: source, SOURCE: source})
         noise = guider.sample(torch.zeros_like(x0), x0, sampler, sigmas, disable_pbar=True)
-        rest: list[Any] = [ExecutionBlocker(None), ExecutionBlocker(None)]
-        if reconstruct:
-            error = (sampler.reconstruction - x0.to(sampler.reconstruction)).square().mean()
-            rest = [{"samples": sampler.reconstruction}, float(10 * (x0.float().var() / error).log10())]
-        return io.NodeOutput(sampler.inversion, {"samples": noise}, *rest)
+        inversion = sampler.inversion
+        if latent.get("noise_mask") is not None:
+            fields = {field.name: getattr(inversion, field.name) for field in dataclasses.fields(inversion)}
+            inversion = MaskedInversion(**fields, mask=latent["noise_mask"])
+        if not reconstruct:
+            return inversion, {"samples": noise}, ExecutionBlocker(None), ExecutionBlocker(None)
+        error = (sampler.reconstruction - x0.to(sampler.reconstruction)).square().mean()
+        decibels = float(10 * (x0.float().var() / error).log10())
+        return inversion, {"samples": noise}, {"samples": sampler.reconstruction}, decibels
+
+
+def latents_of(latents: list[dict[str, Any]], texts: int) -> list[dict[str, Any]]:
+    """Take the pictures of batches apart where each has a text of its own.
+
+    Args:
+        latents: as ComfyUI passes them, each perhaps a batch.
+        texts: how many source texts there are.
+
+    Returns:
+        the latents as they are, or one a picture.
+
+    Raises:
+        ValueError: there are several texts, and neither one a picture nor one a batch.
+    """
+    sizes = [len(latent["samples"]) for latent in latents]
+    if texts in (1, len(latents)) or max(sizes) == 1:
+        return latents
+    if sum(sizes) != texts:
+        raise ValueError(
+            f"source has {texts} texts, latent {sum(sizes)} pictures in {len(latents)} batches. Give every picture a "
+            "text of its own, or all the same one."
+        )
+    return [
+        {"samples": latent["samples"][n : n + 1]} | _mask_of(latent, n)
+        for latent in latents
+        for n in range(len(latent["samples"]))
+    ]
+
+
+def _mask_of(latent: dict[str, Any], number: int) -> dict[str, Tensor]:
+    """The noise mask of a picture of a batch, which may have one for all."""
+    mask = latent.get("noise_mask")
+    if mask is None:
+        return {}
+    shared = mask.ndim < 3 or len(mask) == 1
+    return {"noise_mask": mask if shared else mask[number % len(mask)][None]}
+
+
+def part_of(sigmas: Tensor, start_at_step: int, end_at_step: int) -> Tensor:
+    """Cut the steps out of a schedule that KSampler (Advanced) would take.
+
+    Raises:
+        ValueError: none are left.
+    """
+    steps = len(sigmas) - 1
+    if start_at_step >= min(end_at_step, steps):
+        raise ValueError(
+            f"start_at_step is {start_at_step} and end_at_step {end_at_step}, which leaves none of {steps} steps. "
+            f"start_at_step must be from 0 to {steps - 1}, and end_at_step greater."
+        )
+    return sigmas[start_at_step : end_at_step + 1]
 
 
 def schedule(model: Any, scheduler: str, steps: int) -> Tensor:

@@ -28,7 +28,7 @@ from .bridge import (
 )
 from .gradient import CHECKPOINTING, GradientStep
 from .guidance import NEGATIVES, edit_inputs, map_guidance
-from .types import CATEGORY, InversionType, search_aliases
+from .types import CATEGORY, InversionType, MaskedInversion, search_aliases
 
 
 class CrossAttnGuidedSampler(io.ComfyNode):
@@ -83,8 +83,11 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         guider = comfy.samplers.CFGGuider(guided)
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative, SOURCE: source})
         guider.set_cfg(cfg)
-        empty = torch.zeros_like(inversion.noise)
-        edited = guider.sample(empty, empty, sampler, inversion.sigmas, disable_pbar=True)
+        empty = picture = torch.zeros_like(inversion.noise)
+        mask = inversion.mask if isinstance(inversion, MaskedInversion) else None
+        if mask is not None and inversion.trajectory is not None:  # what stays is the picture
+            picture = guided.get_model_object("latent_format").process_out(inversion.trajectory[-1])
+        edited = guider.sample(empty, picture, sampler, inversion.sigmas, denoise_mask=mask, disable_pbar=True)
         return io.NodeOutput({"samples": edited}, {"samples": sampler.reference}, sampler.path)
 
 
@@ -122,14 +125,20 @@ class _Editor(comfy.samplers.Sampler):
             path.append(step.x.cpu())
             report(step)
 
+        kept = None if denoise_mask is None or latent_image is None else (denoise_mask, latent_image)
+
+        def guide(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+            move, loss, denoised = self.step(*arguments)
+            return move if denoise_mask is None else move * denoise_mask, loss, denoised
+
         result = edit(
             GuiderDenoiser(guider, extra_args, self.finest_layer),
             start,
             SOURCE,
             TARGET,
-            guided=GuidedDenoiser(guider, extra_args, self.finest_layer),
+            guided=GuidedDenoiser(guider, extra_args, self.finest_layer, kept),
             guidance=self.guidance,
-            guide=self.step,
+            guide=guide,
             on_step=on_step,
         )
         self.path = Inversion(path[0], sigmas.cpu(), torch.stack([*path, result.edited.cpu()]))

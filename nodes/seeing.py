@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,8 @@ import comfy.samplers
 import comfy.utils
 import numpy as np
 import torch
-from comfy_api.v0_0_2 import io
+from comfy.sd1_clip import escape_important, token_weights, unescape_important
+from comfy_api.v0_0_2 import io, ui
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -103,7 +104,8 @@ class AttentionMaps(io.ComfyNode):
             rows.append(watch(model, edited, target, moments, picture))
         require_places(places, rows[0][0])
         under = image[min(picture, len(image) - 1)]
-        heat = torch.stack([torch.stack([_heat(maps, places, under.shape[:2]) for maps in row]) for row in rows])
+        latent, pixels = inversion.noise.shape[-2:], under.shape[:2]
+        heat = torch.stack([torch.stack([_heat(maps, places, pixels, latent) for maps in row]) for row in rows])
         if not bool(torch.isfinite(heat).all()):
             raise ValueError("The maps hold NaN or Inf. Check source and target, or run model and CLIP in float32.")
         # (rows, moments, words, H, W), one scale a word; of a word that nothing looks at, all 0
@@ -113,7 +115,9 @@ class AttentionMaps(io.ComfyNode):
             for index, word in enumerate(places)
         ]
         masks = heat.mean(1)
-        return io.NodeOutput(torch.stack(sheets), masks[0], masks[-1])
+        if warning := form_warning(under.shape[:2], inversion.noise.shape[-2:]):
+            logging.warning("Attention Maps: %s", warning)
+        return io.NodeOutput(torch.stack(sheets), masks[0], masks[-1], ui=ui.PreviewText(warning))
 
 
 class Compare(io.ComfyNode):
@@ -154,6 +158,20 @@ class Compare(io.ComfyNode):
             column = comfy.utils.repeat_to_batch_size(column.movedim(1, -1)[..., :3], count)
             columns.append(torch.stack([captioned(one, title) for one in column]) if titles else column)
         return io.NodeOutput(torch.cat(columns, 2))
+
+
+def form_warning(picture: Sequence[int], latent: Sequence[int]) -> str:
+    """Say so where a picture, (height, width), is of another form than the latent whose maps are laid over it.
+
+    A picture's size need not be a multiple of the latent's pixels: up to one of these on each side is no other form.
+    """
+    factor = (picture[0] * picture[1] / (latent[0] * latent[1])) ** 0.5
+    if all(abs(pixels / factor - side) < 1 for pixels, side in zip(picture, latent, strict=True)):
+        return ""
+    return (
+        f"The picture is {picture[1]} x {picture[0]}, the inverted latent {latent[1]} x {latent[0]}: the maps are "
+        "stretched over it. Connect the picture as it was encoded, cropped and scaled."
+    )
 
 
 class _Watcher(comfy.samplers.Sampler):
@@ -213,11 +231,12 @@ def word_places(clip: Any, text: str, words: Sequence[str]) -> dict[str, list[in
     Raises:
         ValueError: the text is empty, or a word is not in it.
     """
-    words = words or list(dict.fromkeys(re.findall(r"\w+", text)))
+    words = words or words_of(text)
     if not words:
         raise ValueError("The text is empty; enter the caption from which the source was encoded.")
-    sentence = [token for token, number in _numbered_tokens(clip, text) if number]
-    position = [index for index, (_, number) in enumerate(_numbered_tokens(clip, text)) if number]
+    numbered = _numbered_tokens(clip, text)
+    sentence = [token for token, number in numbered if number]
+    position = [index for index, (_, number) in enumerate(numbered) if number]
     places: dict[str, list[int]] = {}
     for word in words:
         tokens = [token for token, number in _numbered_tokens(clip, word) if number]
@@ -226,6 +245,13 @@ def word_places(clip: Any, text: str, words: Sequence[str]) -> dict[str, list[in
             raise ValueError(f"The text {text!r} has no word {word!r}; choose words as they are written there.")
         places[word] = [position[start + offset] for start in starts for offset in range(len(tokens))]
     return places
+
+
+def words_of(text: str) -> list[str]:
+    """Split a prompt into its different words: without weights, brackets of emphasis, embeddings and punctuation."""
+    plain = " ".join(unescape_important(part) for part, _ in token_weights(escape_important(text), 1.0))
+    parts = (part for part in plain.split() if not part.startswith("embedding:"))
+    return list(dict.fromkeys(word for part in parts if (word := re.sub(r"^\W+|\W+$", "", part))))
 
 
 def require_places(places: Mapping[str, list[int]], maps: Maps) -> None:
@@ -243,32 +269,44 @@ def require_places(places: Mapping[str, list[int]], maps: Maps) -> None:
             )
 
 
-def _numbered_tokens(clip: Any, text: str) -> list[tuple[int, int]]:
-    """Tokens of every chunk with the number of their word, 0 for the start, the end and the padding."""
+def _numbered_tokens(clip: Any, text: str) -> list[tuple[Any, int]]:
+    """Tokens of every chunk with the number that the tokenizer gives them, 0 for the start, the end and the padding.
+
+    Embeddings come as tensors, and each equals only itself.
+    """
     chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
-    return [(token, number) for chunk in chunks for token, _, number in chunk]
+    return [(token if isinstance(token, int) else object(), number) for chunk in chunks for token, _, number in chunk]
 
 
-def _heat(maps: Maps, places: Mapping[str, list[int]], size: Sequence[int]) -> Tensor:
-    """Mean over layers and heads of the probability of each word's tokens, (words, H, W) in pixels."""
-    heat: list[Tensor] = []
-    for probabilities in maps.values():
-        height, width = _grid(probabilities.shape[1], size)
+def _heat(
+    maps: Mapping[Any, Tensor], places: Mapping[str, list[int]], size: Sequence[int], latent: Sequence[int]
+) -> Tensor:
+    """Mean over layers and heads of the probability of each word's tokens.
+
+    Args:
+        maps: of one sample, `MapKey` -> (h, N, L). Those of its first text count: the words are of that one.
+        places: word -> its tokens.
+        size: height and width in pixels.
+        latent: height and width of the latent; a map may be of a piece of it.
+
+    Returns:
+        (words, height, width).
+    """
+    scale = [pixels / side for pixels, side in zip(size, latent, strict=True)]
+    total, count = torch.zeros(len(places), *size), torch.zeros(*size)
+    first = next(iter(maps)).text
+    for key, probabilities in maps.items():
+        if key.text != first or key.copy:
+            continue
+        top, left = (round(at * factor) for at, factor in zip(key.place[:2], scale, strict=True))
+        height, width = (round(side * factor) for side, factor in zip(key.place[2:], scale, strict=True))
         mean = probabilities.mean(0)  # (N, L)
         words = torch.stack([mean[:, tokens].sum(1) for tokens in places.values()])
-        heat.append(
-            torch.nn.functional.interpolate(
-                words.unflatten(1, (height, width))[None], size=tuple(size), mode="bilinear", align_corners=False
-            )[0]
-        )
-    return torch.stack(heat).mean(0)
-
-
-def _grid(queries: int, size: Sequence[int]) -> tuple[int, int]:
-    """Height and width of a layer from its number of queries and the size of the picture."""
-    factor = math.sqrt(size[0] * size[1] / queries)
-    height = min((h for h in range(1, queries + 1) if queries % h == 0), key=lambda h: abs(h - size[0] / factor))
-    return height, queries // height
+        total[:, top : top + height, left : left + width] += torch.nn.functional.interpolate(
+            words.unflatten(1, key.grid)[None], size=(height, width), mode="bilinear", align_corners=False
+        )[0]
+        count[top : top + height, left : left + width] += 1
+    return total / count.clamp(min=1)
 
 
 def _overlay(picture: Tensor, heat: Tensor) -> Tensor:

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..pix2pix_zero_core import Inversion
 
 CATEGORY = "pix2pix-zero"
 
 InversionType = io.Custom("PIX2PIX_ZERO_INVERSION")
-"""A `pix2pix_zero_core.Inversion`, in the model's own latent space, on the CPU."""
+"""A `pix2pix_zero_core.Inversion`, in the model's own latent space, on the CPU; perhaps a `MaskedInversion`."""
 
 DirectionType = io.Custom("PIX2PIX_ZERO_DIRECTION")
 """A `pix2pix_zero_core.Direction`."""
+
+
+@dataclass(frozen=True)
+class MaskedInversion(Inversion):
+    """An inversion of a latent with a noise mask, for the sampler that is given no latent.
+
+    Attributes:
+        mask: 1 where the picture may change, 0 where not, as Set Latent Noise Mask leaves it.
+    """
+
+    mask: Tensor | None = None
 
 
 def search_aliases(*words: str) -> dict[str, Any]:

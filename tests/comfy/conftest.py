@@ -243,9 +243,7 @@ class InProcess:
         inputs = {"model": self.model, "latent": self.latent, "source": self.source}
         settings = {"regularization": 2.0, "kl": 20.0, "fixed_point": 1, "reconstruct": False}
         with torch.inference_mode():
-            return self.nodes.RegularizedDDIMInvert.execute(
-                **inputs | settings | changed, steps=steps, sigmas=sigmas
-            ).result
+            return self.nodes.RegularizedDDIMInvert.invert(**inputs | settings | changed, steps=steps, sigmas=sigmas)
 
     def sample(self, inversion: Any, guidance: float = 0.1, **changed: Any) -> tuple[Any, ...]:
         """Call CrossAttnGuidedSampler."""
@@ -269,3 +267,36 @@ def in_process(
         )
         samples = 3 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     return InProcess(pack.nodes, model, source, target, {"samples": samples})
+
+
+@pytest.fixture(scope="session")
+def load_family(pack: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Family -> MODEL and CLIP, as the stock loader loads them, once."""
+    import comfy.sd
+
+    from tests.comfy import families
+
+    families.register()
+    folder, loaded = tmp_path_factory.mktemp("families"), dict[str, Any]()
+
+    def load(family: str) -> Any:
+        if family not in loaded:
+            path = families.write_checkpoint(folder, family)
+            with torch.inference_mode():
+                loaded[family] = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)[:2]
+        return loaded[family]
+
+    return load
+
+
+@pytest.fixture
+def load_case(load_family: Callable[[str], Any]) -> Callable[[str], Any]:
+    from tests.comfy.neighbours import Case, encode
+
+    def load(family: str) -> Case:
+        model, clip = load_family(family)
+        source, target = encode(clip, "a drawing of a cat"), encode(clip, "a painting of two dogs")
+        samples = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        return Case(family, model, clip, source, target, source, {"samples": samples})
+
+    return load

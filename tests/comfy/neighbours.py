@@ -14,8 +14,18 @@ import node_helpers
 import torch
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.attention import optimized_attention
-from comfy_extras import nodes_freelunch, nodes_hypertile, nodes_pag, nodes_sag
-from torch import Tensor
+from comfy_extras import (
+    nodes_context_windows,
+    nodes_freelunch,
+    nodes_fresca,
+    nodes_hypertile,
+    nodes_model_advanced,
+    nodes_model_downscale,
+    nodes_pag,
+    nodes_sag,
+    nodes_tomesd,
+)
+from torch import Tensor, nn
 
 import nodes as stock
 from tests.comfy import families
@@ -173,6 +183,169 @@ def size_conditioning(case: Case) -> Case:
     return conditioned(case, sizes)
 
 
+def rescale_cfg(case: Case) -> Case:
+    return patched(case, nodes_model_advanced.RescaleCFG, 0.7)
+
+
+def fresca(case: Case) -> Case:
+    return patched(case, nodes_fresca.FreSca, 1.0, 1.25, 4)
+
+
+def merged_tokens(case: Case) -> Case:
+    return patched(case, nodes_tomesd.TomePatchModel, 0.3)
+
+
+def deep_shrink(case: Case) -> Case:
+    return patched(case, nodes_model_downscale.PatchModelAddDownscale, 3, 2.0, 0.0, 1.0, True, "bicubic", "bicubic")
+
+
+def context_windows(case: Case) -> Case:
+    """Along the picture's width."""
+    return patched(
+        case, nodes_context_windows.ContextWindowsManualNode, 8, 4, "standard_static", 1, False, "pyramid", 3
+    )
+
+
+def cut(args: dict[str, Any], starts: tuple[int, ...], width: int) -> tuple[Tensor, dict[str, Any]]:
+    """Input and conditioning of pieces of the picture, in one batch."""
+    conditioning = {key: torch.cat([c] * len(starts)) for key, c in args["c"].items() if isinstance(c, Tensor)}
+    cut_out = {"input": args["input"], **args["c"]}
+    for name in {"input", "c_concat"} & cut_out.keys():
+        conditioning[name] = torch.cat([cut_out[name][..., start : start + width] for start in starts])
+    return conditioning.pop("input"), args["c"] | conditioning
+
+
+def pieces(evaluate: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+    """The left and the right half, one after the other."""
+    width = args["input"].shape[-1] // 2
+    halves = [cut(args, (start,), width) for start in (0, width)]
+    return torch.cat([evaluate(half, args["timestep"], **conditioning) for half, conditioning in halves], 3)
+
+
+def pieces_at_once(evaluate: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+    """As ComfyUI-TiledDiffusion does: overlapping pieces in one batch, blended, and no gradients."""
+    with torch.inference_mode():
+        starts = (0, 5, 8)
+        tiles, conditioning = cut(args, starts, 8)
+        parts = evaluate(tiles, torch.cat([args["timestep"]] * len(starts)), **conditioning).chunk(len(starts))
+        total, count = torch.zeros_like(args["input"]), torch.zeros_like(args["input"])
+        for start, part in zip(starts, parts, strict=True):
+            total[..., start : start + 8] += part
+            count[..., start : start + 8] += 1
+        return total / count
+
+
+def wrapped_model(case: Case, wrapper: Callable[..., Tensor]) -> Case:
+    model = case.model.clone()
+    model.set_model_unet_function_wrapper(wrapper)
+    return dataclasses.replace(case, model=model)
+
+
+def tiles(case: Case) -> Case:
+    return wrapped_model(case, pieces)
+
+
+def tiles_at_once(case: Case) -> Case:
+    return wrapped_model(case, pieces_at_once)
+
+
+def inference_mode(case: Case) -> Case:
+    return wrapped_model(
+        case, torch.inference_mode()(lambda evaluate, args: evaluate(args["input"], args["timestep"], **args["c"]))
+    )
+
+
+class Wrapped(nn.Module):
+    """A module in a module, as packs put it there to look at its calls."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+def wrapped_modules(case: Case, kind: str = "BasicTransformerBlock") -> Case:
+    model = case.model.clone()
+    for name, module in case.model.model.diffusion_model.named_modules():
+        if type(module).__name__ == kind:
+            model.add_object_patch(f"diffusion_model.{name}", Wrapped(module))
+    return dataclasses.replace(case, model=model)
+
+
+def attention_couple(case: Case) -> Case:
+    """Another text for the right half: rows are repeated before the attention to the text, and blended after it."""
+    other = encode(case.clip, "a red house")[0][0]
+
+    def before(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> tuple[Tensor, ...]:
+        kinds, repeated = options["cond_or_uncond"], ([], [], [])
+        for kind, *chunk in zip(kinds, *(t.chunk(len(kinds)) for t in (q, k, v)), strict=True):
+            text = other.expand(len(chunk[0]), -1, -1).to(chunk[1])
+            for rows, own, added in zip(repeated, chunk, (chunk[0], text, text), strict=True):
+                rows += [own] if kind else [own, added]
+        return tuple(map(torch.cat, repeated))
+
+    def after(out: Tensor, options: dict[str, Any]) -> Tensor:
+        kinds, (_, _, height, width) = options["cond_or_uncond"], options["activations_shape"]
+        left = (torch.arange(width) < width / 2).to(out).repeat(height)[None, :, None]
+        size, blended = len(out) // sum(1 if kind else 2 for kind in kinds), []
+        rows = list(out.split(size))
+        for kind in kinds:
+            own = rows.pop(0)
+            blended.append(own if kind else own * left + rows.pop(0) * (1 - left))
+        return torch.cat(blended)
+
+    model = case.model.clone()
+    model.set_model_attn2_patch(before)
+    model.set_model_attn2_output_patch(after)
+    return dataclasses.replace(case, model=model)
+
+
+def keys_and_values_apart(case: Case) -> Case:
+    """As NegPip does: keys and values by turns in the text, twice as many tokens, which attn2 takes apart again."""
+
+    def doubled(conditioning: Any) -> Any:
+        return [[torch.stack([t, 1.1 * t], 2).flatten(1, 2), values] for t, values in conditioning]
+
+    model = case.model.clone()
+    model.set_model_attn2_patch(lambda q, k, v, _: (q, k[:, 0::2], v[:, 1::2]))
+    texts = {name: doubled(getattr(case, name)) for name in ("source", "target", "negative")}
+    return dataclasses.replace(case, model=model, **texts)
+
+
+def other_attention(case: Case) -> Case:
+    """An override of another pack, which sharpens all attention."""
+
+    def sharper(function: Callable[..., Tensor], q: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return function(1.2 * q, *args, **kwargs)
+
+    model = case.model.clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = sharper
+    return dataclasses.replace(case, model=model)
+
+
+def attention_without_gradient(case: Case) -> Case:
+    """An override that brings its own kernel, as those for sage attention do."""
+
+    def kernel(_: Any, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.no_grad():
+            return optimized_attention(*args, **kwargs | {"_inside_attn_wrapper": True})
+
+    model = case.model.clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = kernel
+    return dataclasses.replace(case, model=model)
+
+
+def scheduled_target(case: Case) -> Case:
+    """Another text from the middle on."""
+    begin, end = (
+        node_helpers.conditioning_set_values(text, {"start_percent": start, "end_percent": stop})
+        for text, start, stop in ((case.target, 0.0, 0.6), (encode(case.clip, "a red house"), 0.6, 1.0))
+    )
+    return dataclasses.replace(case, target=[*begin, *end])
+
+
 def conditioned(case: Case, values: dict[str, Any]) -> Case:
     source, target, negative = (
         node_helpers.conditioning_set_values(c, values) for c in (case.source, case.target, case.negative)
@@ -198,5 +371,19 @@ NEIGHBOURS: dict[str, Callable[[Case], Case]] = {
     "noise mask": noise_mask,
     "inpainting conditioning": inpainting_conditioning,
     "size conditioning": size_conditioning,
+    "RescaleCFG": rescale_cfg,
+    "FreSca": fresca,
+    "ToMe": merged_tokens,
+    "DeepShrink": deep_shrink,
+    "context windows": context_windows,
+    "tiles": tiles,
+    "tiles in one batch (TiledDiffusion)": tiles_at_once,
+    "inference mode": inference_mode,
+    "wrapped modules": wrapped_modules,
+    "attention couple": attention_couple,
+    "keys and values apart (NegPip)": keys_and_values_apart,
+    "attention override": other_attention,
+    "attention override without gradient": attention_without_gradient,
+    "scheduled target": scheduled_target,
 }
 """Name -> what it makes of a case."""

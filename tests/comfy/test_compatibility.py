@@ -33,8 +33,26 @@ NEIGHBOURS = (
     "noise mask",
     "inpainting conditioning",
     "size conditioning",
+    "RescaleCFG",
+    "FreSca",
+    "ToMe",
+    "DeepShrink",
+    "context windows",
+    "tiles",
+    "tiles in one batch (TiledDiffusion)",
+    "inference mode",
+    "wrapped modules",
+    "attention couple",
+    "keys and values apart (NegPip)",
+    "attention override",
+    "attention override without gradient",
+    "scheduled target",
 )
-OF_ONE_FAMILY = {"inpainting conditioning": "SD 1 inpainting", "size conditioning": "SDXL"}
+OF_ONE_FAMILY = {
+    "inpainting conditioning": "SD 1 inpainting",
+    "size conditioning": "SDXL",
+    "context windows": "SD 1",  # they do not cut what an inpainting model is shown
+}
 CELLS = [
     (family, form, neighbour)
     for family in FAMILIES
@@ -47,39 +65,6 @@ CELLS = [
 ]
 STEPS, CFG = 2, 3.0
 SETTINGS = {"unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.5}
-
-
-@pytest.fixture(scope="module")
-def load_family(pack: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """Family -> MODEL and CLIP, as the stock loader loads them, once."""
-    import comfy.sd
-
-    from tests.comfy import families
-
-    families.register()
-    folder, loaded = tmp_path_factory.mktemp("families"), dict[str, Any]()
-
-    def load(family: str) -> Any:
-        if family not in loaded:
-            path = families.write_checkpoint(folder, family)
-            with torch.inference_mode():
-                loaded[family] = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False)[:2]
-        return loaded[family]
-
-    return load
-
-
-@pytest.fixture
-def load_case(load_family: Callable[[str], Any]) -> Callable[[str], Any]:
-    from tests.comfy.neighbours import Case, encode
-
-    def load(family: str) -> Case:
-        model, clip = load_family(family)
-        source, target = encode(clip, "a drawing of a cat"), encode(clip, "a painting of two dogs")
-        samples = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-        return Case(family, model, clip, source, target, source, {"samples": samples})
-
-    return load
 
 
 @pytest.fixture
@@ -103,8 +88,8 @@ def distances(pack: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, f
 
 
 def invert(pack: Any, case: Any) -> Any:
-    node = pack.nodes.RegularizedDDIMInvert
-    return node.execute(case.model, case.latent, case.source, STEPS, 0.0, 0.0, 0, False, scheduler="simple").result[:2]
+    invert = pack.nodes.RegularizedDDIMInvert.invert
+    return invert(case.model, case.latent, case.source, STEPS, 0.0, 0.0, 0, False, scheduler="simple")[:2]
 
 
 def sample(guider: Any, latent: dict[str, Tensor], sigmas: Tensor) -> Tensor:
@@ -174,7 +159,12 @@ def test_every_neighbour_is_in_the_table(pack: Any):
 
 
 @pytest.mark.parametrize(
-    "neighbour", ["LoRA", "LoRA as a hook", "ControlNet", "FreeU", "PAG", "SAG", "HyperTile", *OF_ONE_FAMILY]
+    "neighbour",
+    [
+        *("LoRA", "LoRA as a hook", "ControlNet", "FreeU", "PAG", "SAG", "HyperTile", "RescaleCFG", "FreSca", "ToMe"),
+        *("DeepShrink", "tiles", "tiles in one batch (TiledDiffusion)", "attention couple"),
+        *("attention override", "scheduled target", *OF_ONE_FAMILY),
+    ],
 )
 def test_neighbours_make_a_difference(pack: Any, load_case: Callable[[str], Any], neighbour: str):
     """A neighbour that does nothing would be compatible with anything."""

@@ -86,6 +86,60 @@ def test_connected_sigmas_win(in_process: Any):
     assert torch.equal(inversion.sigmas, sigmas)
 
 
-def test_a_start_after_the_last_step(in_process: Any):
-    with pytest.raises(ValueError, match="zero steps"):
-        in_process.invert(3, scheduler="normal", start_at_step=3)
+@pytest.mark.parametrize(("start", "end"), [(3, 10000), (20, 20), (2, 1)])
+def test_a_part_without_steps(in_process: Any, start: int, end: int):
+    message = rf"start_at_step is {start} and end_at_step {end}, which leaves none of 3 steps.* from 0 to 2, and"
+    with pytest.raises(ValueError, match=message):
+        in_process.invert(3, scheduler="normal", start_at_step=start, end_at_step=end)
+
+
+def test_sigmas_above_the_models(in_process: Any):
+    with pytest.raises(ValueError, match=r"sigmas begins at 80; the model's noise levels end at 14\.61"):
+        in_process.invert(sigmas=torch.tensor([80.0, 1.0, 0.0]))
+
+
+def mapped(in_process: Any, **changed: list[Any]) -> tuple[list[Any], ...]:
+    """The node as ComfyUI calls it, with a list for every input."""
+    inputs: dict[str, Any] = {
+        "model": [in_process.model],
+        "latent": [in_process.latent],
+        "source": [in_process.source],
+        "steps": [2],
+        "regularization": [0.0],
+        "kl": [0.0],
+        "fixed_point": [0],
+        "reconstruct": [False],
+    }
+    with torch.inference_mode():
+        return in_process.nodes.RegularizedDDIMInvert.execute(**inputs | changed).result
+
+
+def test_a_batch_with_a_caption_a_picture(in_process: Any):
+    """Each picture with its own; with one caption for all the batch stays one."""
+    samples = 3 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    texts = [in_process.source, in_process.target]
+    batch = {"samples": samples, "noise_mask": torch.ones(2, 1, 64, 64)}
+    found = mapped(in_process, latent=[batch], source=texts)[0]
+    assert [inversion.noise.shape for inversion in found] == 2 * [(1, 4, 8, 8)]
+    assert [inversion.mask.shape for inversion in found] == 2 * [(1, 1, 64, 64)]
+    for number, inversion in enumerate(found):
+        alone = {"latent": {"samples": samples[number : number + 1]}, "source": texts[number]}
+        expected = in_process.invert(2, regularization=0.0, kl=0.0, fixed_point=0, **alone)[0]
+        assert torch.equal(inversion.noise, expected.noise)
+    (together,) = mapped(in_process, latent=[{"samples": samples}])[0]
+    assert together.noise.shape == (2, 4, 8, 8)
+    pictures = [{"samples": one} for one in samples.split(1)]
+    listed = mapped(in_process, latent=pictures, source=texts)[0]
+    assert all(torch.equal(a.noise, b.noise) for a, b in zip(found, listed, strict=True))
+
+
+def test_batches_and_captions_that_do_not_fit(in_process: Any):
+    two = {"samples": torch.randn(2, 4, 8, 8)}
+    with pytest.raises(ValueError, match=r"source has 3 texts, latent 2 pictures in 1 batches"):
+        mapped(in_process, latent=[two], source=3 * [in_process.source])
+
+
+def test_a_poor_reconstruction_is_told(in_process: Any, caplog: pytest.LogCaptureFixture):
+    mapped(in_process, reconstruct=[True], steps=[2], regularization=[1000.0], kl=[1000.0])
+    told = [record.getMessage() for record in caplog.records if "Regularized DDIM Invert" in record.getMessage()]
+    assert len(told) == 1 and "The reconstruction has only" in told[0]

@@ -140,20 +140,6 @@ def test_an_unknown_checkpointing(in_process: Any, inversion: Any):
         in_process.sample(inversion, checkpointing="sometimes")
 
 
-def test_attention_without_a_gradient_in_an_old_comfyui(
-    in_process: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch
-):
-    import comfy.ldm.modules.attention as attention
-    import comfy.model_management as management
-
-    monkeypatch.setattr(management, "sage_attention_enabled", lambda: True)
-    monkeypatch.setattr(attention, "wrap_attn", None, raising=False)
-    in_process.sample(inversion)  # new enough
-    monkeypatch.delattr(attention, "wrap_attn")
-    with pytest.raises(ValueError, match=r"without --use-sage-attention .* or update it to 0\.3\.60"):
-        in_process.sample(inversion)
-
-
 def test_coarse_layers_alone_guide_otherwise(in_process: Any, inversion: Any, expected: Tensor):
     coarse = in_process.sample(inversion, finest_layer=2)[0]["samples"]
     assert torch.isfinite(coarse).all()

@@ -72,12 +72,66 @@ def test_the_path_of_an_edit_starts_at_its_noise_and_ends_at_its_picture(in_proc
     torch.testing.assert_close(picture, edited["samples"], rtol=1e-5, atol=1e-5)
 
 
-def test_a_mask_is_the_mean_probability_of_its_word(in_process: Any, clip: Any, latent: dict[str, Tensor]):
-    """By hand, on one layer of 2 x 3 queries and a picture of that size."""
-    maps = {"layer": torch.rand(2, 6, 77, generator=torch.Generator().manual_seed(0))}
-    places = in_process.nodes.seeing.word_places(clip, TEXT, ["cat"])
-    heat = in_process.nodes.seeing._heat(maps, places, (2, 3))
-    torch.testing.assert_close(heat[0], maps["layer"].mean(0)[:, places["cat"][0]].reshape(2, 3))
+def test_a_mask_is_the_mean_probability_of_its_word(in_process: Any, clip: Any):
+    """By hand: a layer of 2 x 3 queries and one of which a patch has shown two pieces, of 2 x 1 and 2 x 2."""
+    attention, seeing = in_process.nodes.attention, in_process.nodes.seeing
+    whole, left, right = (attention.Place(0, *place) for place in ((0, 2, 3), (0, 2, 1), (1, 2, 2)))
+    pieces = {("first", whole): (2, 3), ("second", left): (2, 1), ("second", right): (2, 2)}
+    generator = torch.Generator().manual_seed(0)
+    maps = {
+        attention.MapKey(layer, (None, 0), 0, place, grid): torch.rand(2, grid[0] * grid[1], 77, generator=generator)
+        for (layer, place), grid in pieces.items()
+    }
+    others = {key._replace(copy=1): torch.zeros_like(m) for key, m in maps.items()}
+    places = seeing.word_places(clip, TEXT, ["cat"])
+    heat = seeing._heat(maps | others, places, (2, 3), (2, 3))
+    one, *halves = (m.mean(0)[:, places["cat"][0]].reshape(key.grid) for key, m in maps.items())
+    torch.testing.assert_close(heat[0], (one + torch.cat(halves, 1)) / 2)
+
+
+def test_the_grid_is_the_latent_s(in_process: Any, clip: Any, latent: dict[str, Tensor]):
+    """A picture of another form is told of, and its maps are those of the right picture, stretched."""
+    inversion = in_process.invert(steps=1, latent=latent)[0]
+    generator = torch.Generator().manual_seed(0)
+    right, wide = (torch.rand(1, 64, width, 3, generator=generator) for width in (96, 192))
+    masks = [show(in_process, inversion, clip, image)[1] for image in (right, wide)]
+    torch.testing.assert_close(masks[1][..., ::2], masks[0], atol=0.1, rtol=0)
+    warning = in_process.nodes.seeing.form_warning
+    assert not warning((64, 96), (8, 12)) and not warning((67, 99), (8, 12))
+    assert "192 x 64, the inverted latent 12 x 8" in warning((64, 192), (8, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a man's hat, it's red.", ["a", "man's", "hat", "it's", "red"]),
+        ("a (cat:1.3) on ((a sofa)) \\(left\\)", ["a", "cat", "on", "sofa", "left"]),
+        ("embedding:mycat, a cat", ["a", "cat"]),
+        ("\u732b \u043a\u043e\u0442", ["\u732b", "\u043a\u043e\u0442"]),
+        (" ,. ", []),
+    ],
+)
+def test_words_of_a_text(in_process: Any, text: str, words: list[str]):
+    assert in_process.nodes.seeing.words_of(text) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["a man's hat, it's red", "a (cat:1.3) on a sofa", "embedding:mycat, a \u043a\u043e\u0442"]
+)
+def test_words_are_found_by_stable_diffusion_s_tokenizer(pack: Any, in_process: Any, text: str):
+    """Apostrophes, weights, an embedding of two tokens, and a script that is tokenized by bytes."""
+    from types import SimpleNamespace
+
+    from comfy.sd1_clip import SD1Tokenizer
+
+    tokenizer = SD1Tokenizer(embedding_directory="somewhere")
+    embedding = torch.zeros(2, 768)
+    tokenizer.clip_l._try_get_embedding = lambda name: (embedding, name.partition(" ")[2])
+    clip = SimpleNamespace(tokenize=tokenizer.tokenize_with_weights)
+    places = in_process.nodes.seeing.word_places(clip, text, [])
+    assert list(places) == in_process.nodes.seeing.words_of(text)
+    found = sorted(position for positions in places.values() for position in positions)
+    assert len(found) == len(set(found)) and found[0] == (3 if "embedding" in text else 1)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +144,6 @@ def test_a_mask_is_the_mean_probability_of_its_word(in_process: Any, clip: Any, 
 )
 def test_places_of_words(in_process: Any, clip: Any, words: list[str], places: dict[str, list[int]]):
     assert in_process.nodes.seeing.word_places(clip, TEXT, words) == places
-
-
-@pytest.mark.parametrize(
-    ("queries", "size", "grid"), [(24, (64, 96), (4, 6)), (40, (64, 160), (4, 10)), (9, (40, 40), (3, 3))]
-)
-def test_the_grid_of_a_layer(in_process: Any, queries: int, size: tuple[int, int], grid: tuple[int, int]):
-    assert in_process.nodes.seeing._grid(queries, size) == grid
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -167,7 +168,7 @@ def test_regularized_ddim_invert(
     fixed_point: int,
 ):
     result = run(
-        in_process.nodes.RegularizedDDIMInvert.execute,
+        lambda *inputs: SimpleNamespace(result=in_process.nodes.RegularizedDDIMInvert.invert(*inputs)),
         in_process.model,
         {"samples": latent},
         in_process.source,
