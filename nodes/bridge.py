@@ -21,10 +21,11 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, Prediction, StepInfo
+from ..pix2pix_zero_core.schedule import step_at
 from .attention import PACK, Obstacle, Place, Text, TextAttention, Watch, modules_of, text_layers
 
 SOURCE, TARGET, NEGATIVE = "source", "positive", "negative"
@@ -270,6 +271,82 @@ def _predict_with_replay(
             "itself and does not ask for the noise that the inversion recorded. Set negative_from to text."
         )
     return prediction
+
+
+def begin_text_guidance(model: Any, inversion: Inversion, start: float) -> None:
+    """Let guiders follow their positive text plainly before a fraction of the inversion's steps.
+
+    The negative is not evaluated there, unless the model carries patches that look at its pass (SAG does).
+
+    Args:
+        model: a cloned ModelPatcher.
+        inversion: whose steps count.
+        start: fraction of its steps, above 0.
+
+    Raises:
+        ValueError: while sampling, the guider does not ask for a negative.
+    """
+    begun = partial(_predict_plainly_before, inversion, start)
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, begun)
+
+
+def _predict_plainly_before(
+    inversion: Inversion,
+    start: float,
+    executor: Any,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: dict[str, Any],
+    seed: int | None,
+) -> Tensor:
+    """Let a guider find its positive prediction in the negative's place, and refuse one that does not look there."""
+    steps = len(inversion.sigmas) - 1
+    if step_at(inversion.sigmas, float(sigma[0])) >= start * steps:
+        return executor(x, sigma, model_options, seed)
+    evaluate_before = model_options.get("sampler_calc_cond_batch_function", _evaluate)
+    asked: list[bool] = []
+
+    def evaluate(args: dict[str, Any]) -> list[Tensor]:
+        asked.append(True)
+        positive, _ = args["conds"]
+        watched = args["model_options"].get("sampler_post_cfg_function")
+        prediction = evaluate_before(args if watched else {**args, "conds": [positive, None]})[0]
+        return [prediction, prediction]
+
+    prediction = executor(x, sigma, {**model_options, "sampler_calc_cond_batch_function": evaluate}, seed)
+    if not asked:
+        raise ValueError(
+            f"cfg_start is {start}, but the guider ({type(executor.class_obj).__name__}) evaluates its texts itself "
+            "and cannot be told to begin later. Set cfg_start to 0."
+        )
+    return prediction
+
+
+def edit_in_region(guider: Any, inversion: Inversion, region: Tensor) -> None:
+    """Let a guider predict what the inversion recorded outside a region, as the core's `RegionalDenoiser`.
+
+    Args:
+        guider: a CFGGuider that is sampling: its options are this run's own.
+        inversion: of the picture, with its trajectory.
+        region: weights of the edit, (B, 1, H, W).
+    """
+    predict = partial(_predict_in_region, inversion, region)
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, predict, guider.model_options, is_model_options=True)
+
+
+def _predict_in_region(
+    inversion: Inversion,
+    region: Tensor,
+    executor: Any,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: dict[str, Any],
+    seed: int | None,
+) -> Tensor:
+    prediction = executor(x, sigma, model_options, seed)
+    level = float(sigma[0])
+    recorded = x - level * inversion.noise_at(level).to(x)
+    return torch.lerp(recorded, prediction, region.to(x))
 
 
 def _evaluate(args: dict[str, Any]) -> list[Tensor]:

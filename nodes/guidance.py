@@ -22,7 +22,16 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..pix2pix_zero_core import Inversion, MapGuidance, carried, guidance_move, guided_steps, unguided_distance
+from ..pix2pix_zero_core import (
+    Inversion,
+    MapGuidance,
+    carried,
+    edit_region,
+    guidance_move,
+    guided_steps,
+    unguided_distance,
+    within,
+)
 from .attention import PACK
 from .bridge import (
     NEGATIVE,
@@ -31,6 +40,8 @@ from .bridge import (
     Conditioning,
     GuidedDenoiser,
     GuiderDenoiser,
+    begin_text_guidance,
+    edit_in_region,
     replay_negative,
     require_cross_attention_model,
     require_inversion_of,
@@ -146,12 +157,86 @@ def guidance_inputs() -> list[Any]:
             "picture was inverted, which keeps its colours and background and saves the negative's part of every "
             "step. text: the negative text, as published.",
         ),
+        io.Float.Input(
+            "cfg_start",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="Fraction of the inversion's steps after which classifier-free guidance begins; before, the target "
+            "text is followed plainly. Early steps decide where things are: later begins leave more in place, and save "
+            "the negative's part of every step. 0 guides from the first step on.",
+        ),
+        io.Float.Input(
+            "region",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Edit only where source and target text disagree about the picture, and leave the rest as it was. "
+            "0 edits everywhere; 0.4 leaves out what the texts hardly disagree about; 1 edits only where they disagree "
+            "most.",
+        ),
     ]
 
 
-def map_guidance(strength: float, unit: str, start: float, end: float) -> MapGuidance:
-    """Read the widgets of :func:`guidance_inputs`. The move follows the step, the faster of the two orders."""
-    return MapGuidance(strength, unit, start, end, "after")  # pyright: ignore[reportArgumentType]
+@dataclass(frozen=True)
+class Settings:
+    """The widgets of :func:`guidance_inputs`; those that a graph lacks mean what they meant before they were there.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    guidance: float
+    unit: str
+    guidance_start: float
+    guidance_end: float
+    checkpointing: str = CHECKPOINTING[0]
+    finest_layer: int = 1
+    negative_from: str = NEGATIVES[0]
+    cfg_start: float = 0.0
+    region: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate what the core does not see before sampling; a graph from a file may hold anything."""
+        for name in ("cfg_start", "region"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
+
+    @property
+    def map_guidance(self) -> MapGuidance:
+        """Strength, unit and time. The move follows the step, the faster of the two orders."""
+        start, end = self.guidance_start, self.guidance_end
+        return MapGuidance(self.guidance, self.unit, start, end, "after")  # pyright: ignore[reportArgumentType]
+
+    @property
+    def gradient_step(self) -> GradientStep:
+        """What computes a move."""
+        return GradientStep(self.checkpointing)
+
+    def patch(self, model: Any, inversion: Inversion) -> Any:
+        """Clone a ModelPatcher, and let guiders predict on the clone as the settings say.
+
+        Raises:
+            ValueError: the model does not fit the method or the inversion, or is guided already; or the inversion has
+                no trajectory, and a setting needs one.
+        """
+        require_cross_attention_model(model)
+        require_inversion_of(model, inversion)
+        if self.region > 0 and inversion.trajectory is None:
+            raise ValueError(
+                f"region is {self.region}, but the inversion has no trajectory to leave the rest of the picture on. "
+                "Invert a picture, which records one, or set region to 0."
+            )
+        patched = model.clone()
+        if self.negative_from == "inversion":
+            replay_negative(patched, inversion)
+        if self.cfg_start > 0:
+            begin_text_guidance(patched, inversion, self.cfg_start)
+        return patched
 
 
 class CrossAttnGuidance(io.ComfyNode):
@@ -182,17 +267,9 @@ class CrossAttnGuidance(io.ComfyNode):
         model: Any,
         inversion: Inversion,
         source: Conditioning,
-        guidance: float,
-        unit: str,
-        guidance_start: float,
-        guidance_end: float,
-        checkpointing: str = CHECKPOINTING[0],
-        finest_layer: int = 1,
-        negative_from: str = NEGATIVES[0],
+        **settings: Any,
     ) -> io.NodeOutput:
-        settings = map_guidance(guidance, unit, guidance_start, guidance_end)
-        sampling = GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer, negative_from)
-        return io.NodeOutput(sampling.patch(model))
+        return io.NodeOutput(GuidedSampling(inversion, source, Settings(**settings)).patch(model))
 
 
 class CrossAttnGuider(io.ComfyNode):
@@ -222,19 +299,12 @@ class CrossAttnGuider(io.ComfyNode):
         target: Conditioning,
         negative: Conditioning,
         cfg: float,
-        guidance: float,
-        unit: str,
-        guidance_start: float,
-        guidance_end: float,
-        checkpointing: str = CHECKPOINTING[0],
-        finest_layer: int = 1,
-        negative_from: str = NEGATIVES[0],
+        **settings: Any,
     ) -> io.NodeOutput:
-        settings = map_guidance(guidance, unit, guidance_start, guidance_end)
-        sampling = GuidedSampling(inversion, source, settings, GradientStep(checkpointing), finest_layer, negative_from)
+        sampling = GuidedSampling(inversion, source, Settings(**settings))
         guider = comfy.samplers.CFGGuider(sampling.patch(model))
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative})
-        if guidance > 0:
+        if sampling.compares:
             guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
         guider.set_cfg(cfg)
         return io.NodeOutput(guider)
@@ -247,33 +317,28 @@ class GuidedSampling:
     Attributes:
         inversion: of the picture, with its trajectory.
         source: text of the picture.
-        guidance: strength, unit and time; strength 0 only starts the sampler from the inversion.
-        step: computes the move of a step.
-        finest_layer: see `GuiderDenoiser`.
-        negative_from: one of `NEGATIVES`.
+        settings: with a guidance of 0 and no region they only start the sampler from the inversion.
     """
 
     inversion: Inversion
     source: Conditioning
-    guidance: MapGuidance
-    step: GradientStep
-    finest_layer: int
-    negative_from: str
+    settings: Settings
+
+    @property
+    def compares(self) -> bool:
+        """Whether the source text is needed beside the target's."""
+        return self.settings.guidance > 0 or self.settings.region > 0
 
     def patch(self, model: Any) -> Any:
         """Clone a ModelPatcher and put the wrappers on the clone.
 
         Raises:
-            ValueError: the model does not fit the method or the inversion, or is guided already.
+            ValueError: as `Settings.patch`.
         """
-        require_cross_attention_model(model)
-        require_inversion_of(model, self.inversion)
-        patched = model.clone()
+        patched = self.settings.patch(model, self.inversion)
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, PACK, self.sampler_sample)
-        if self.guidance.strength > 0:
+        if self.compares:
             patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PACK, self.outer_sample)
-        if self.negative_from == "inversion":
-            replay_negative(patched, self.inversion)
         return patched
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -315,23 +380,34 @@ class GuidedSampling:
 
         if noise.any():
             noise = (self.inversion.latent_at(float(sigmas[0])).to(noise) - latent_image) / unit_noise(sigmas)
-        active = guided_steps(sigmas, self.inversion, self.guidance)
+        guidance, step, finest_layer = (
+            self.settings.map_guidance,
+            self.settings.gradient_step,
+            self.settings.finest_layer,
+        )
+        if self.compares:
+            require_target(guider)
+        if self.settings.region > 0:
+            denoise, start = GuiderDenoiser(guider, extra_args), self.inversion.to(noise)
+            region = edit_region(denoise, start, SOURCE, TARGET, self.settings.region)
+            step = within(step, region)
+            edit_in_region(guider, self.inversion, region)
+        active = guided_steps(sigmas, self.inversion, guidance)
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
-        require_target(guider)
-        denoise = GuiderDenoiser(guider, extra_args, self.finest_layer)
+        denoise = GuiderDenoiser(guider, extra_args, finest_layer)
         x, begin, unguided = latent_image + noise * unit_noise(sigmas), 0, None
         while begin < total:
             move = torch.zeros_like(x)
             if active[begin]:
                 end = begin + 1
-                if self.guidance.unit == "share" and unguided is None:
-                    guided = GuidedDenoiser(guider, extra_args, self.finest_layer)
+                if guidance.unit == "share" and unguided is None:
+                    guided = GuidedDenoiser(guider, extra_args, finest_layer)
                     levels = sigmas[:-1][torch.tensor(active, device=sigmas.device)]
                     unguided = unguided_distance(denoise, x, levels, SOURCE, TARGET, self.inversion, guided)
                 move = guidance_move(
-                    denoise, x, sigmas[begin], SOURCE, TARGET, self.inversion, self.guidance, self.step, unguided
+                    denoise, x, sigmas[begin], SOURCE, TARGET, self.inversion, guidance, step, unguided
                 )
                 move = carried(move, sigmas[begin], sigmas[end])
             else:

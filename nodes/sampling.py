@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import comfy.samplers
@@ -13,7 +12,7 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..pix2pix_zero_core import Inversion, MapGuidance, StepInfo, edit
+from ..pix2pix_zero_core import Inversion, StepInfo, edit, edit_region, within
 from .bridge import (
     NEGATIVE,
     SOURCE,
@@ -21,13 +20,10 @@ from .bridge import (
     Conditioning,
     GuidedDenoiser,
     GuiderDenoiser,
+    edit_in_region,
     progress,
-    replay_negative,
-    require_cross_attention_model,
-    require_inversion_of,
 )
-from .gradient import CHECKPOINTING, GradientStep
-from .guidance import NEGATIVES, edit_inputs, map_guidance
+from .guidance import Settings, edit_inputs
 from .types import CATEGORY, InversionType, MaskedInversion, search_aliases
 
 
@@ -65,21 +61,11 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         target: Conditioning,
         negative: Conditioning,
         cfg: float,
-        guidance: float,
-        unit: str,
-        guidance_start: float,
-        guidance_end: float,
-        checkpointing: str = CHECKPOINTING[0],
-        finest_layer: int = 1,
-        negative_from: str = NEGATIVES[0],
+        **settings: Any,
     ) -> io.NodeOutput:
-        require_cross_attention_model(model)
-        require_inversion_of(model, inversion)
-        settings = map_guidance(guidance, unit, guidance_start, guidance_end)
-        sampler = _Editor(model, inversion, settings, GradientStep(checkpointing), finest_layer)
-        guided = model.clone()
-        if negative_from == "inversion":
-            replay_negative(guided, inversion)
+        chosen = Settings(**settings)
+        guided = chosen.patch(model, inversion)
+        sampler = _Editor(model, inversion, chosen)
         guider = comfy.samplers.CFGGuider(guided)
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative, SOURCE: source})
         guider.set_cfg(cfg)
@@ -97,11 +83,8 @@ class _Editor(comfy.samplers.Sampler):
     reference: Tensor
     path: Inversion
 
-    def __init__(
-        self, model: Any, inversion: Inversion, guidance: MapGuidance, step: GradientStep, finest_layer: int
-    ) -> None:
-        self.model, self.inversion, self.guidance = model, inversion, guidance
-        self.step, self.finest_layer = step, finest_layer
+    def __init__(self, model: Any, inversion: Inversion, settings: Settings) -> None:
+        self.model, self.inversion, self.settings = model, inversion, settings
 
     def sample(
         self,
@@ -114,11 +97,7 @@ class _Editor(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        start = dataclasses.replace(
-            self.inversion,
-            noise=self.inversion.noise.to(noise.device),
-            trajectory=None if self.inversion.trajectory is None else self.inversion.trajectory.to(noise.device),
-        )
+        start = self.inversion.to(noise)
         report, path = progress(self.model, len(sigmas) - 1), list[Tensor]()
 
         def on_step(step: StepInfo) -> None:
@@ -126,18 +105,22 @@ class _Editor(comfy.samplers.Sampler):
             report(step)
 
         kept = None if denoise_mask is None or latent_image is None else (denoise_mask, latent_image)
-
-        def guide(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-            move, loss, denoised = self.step(*arguments)
-            return move if denoise_mask is None else move * denoise_mask, loss, denoised
+        denoise = GuiderDenoiser(guider, extra_args, self.settings.finest_layer)
+        guide = self.settings.gradient_step
+        if denoise_mask is not None:
+            guide = within(guide, denoise_mask)
+        if self.settings.region > 0:
+            region = edit_region(denoise, start, SOURCE, TARGET, self.settings.region)
+            guide = within(guide, region)
+            edit_in_region(guider, start, region)
 
         result = edit(
-            GuiderDenoiser(guider, extra_args, self.finest_layer),
+            denoise,
             start,
             SOURCE,
             TARGET,
-            guided=GuidedDenoiser(guider, extra_args, self.finest_layer, kept),
-            guidance=self.guidance,
+            guided=GuidedDenoiser(guider, extra_args, self.settings.finest_layer, kept),
+            guidance=self.settings.map_guidance,
             guide=guide,
             on_step=on_step,
         )

@@ -13,7 +13,7 @@ from .edit import ClassifierFreeGuidance, ReplayedGuidance, carried, edit, recon
 from .forms import apply_direction, combine_directions, load_direction
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
-from .region import RegionalDenoiser, RegionSettings, edit_region
+from .region import RegionalDenoiser, edit_region, within
 from .types import (
     AttentionMaps,
     Denoiser,
@@ -39,7 +39,6 @@ __all__ = [
     "NoiseRegularizer",
     "OnStep",
     "Prediction",
-    "RegionSettings",
     "RegionalDenoiser",
     "ReplayedGuidance",
     "StepInfo",
@@ -54,4 +53,5 @@ __all__ = [
     "load_direction",
     "reconstruct",
     "unguided_distance",
+    "within",
 ]

@@ -1,7 +1,7 @@
 """Where an edit happens: the places at which the two texts disagree about the picture; the rest stays as it was.
 
     d(sigma) = |eps(x_ref, target) - eps(x_ref, source)|,  mean over channels, on the inversion's trajectory x_ref,
-    W        = clamp((d / top - low) / (high - low), 0, 1),  d averaged over some levels, top its quantile,
+    W        = clamp((d / top - low) / (threshold - low), 0, 1),  d averaged over some levels, top its quantile,
     eps      = eps_ref + W (eps_edited - eps_ref).
 
 With W = 0 a place follows the recorded trajectory back to the picture, exactly; with W = 1 it is edited freely. The
@@ -20,86 +20,65 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .edit import GuidanceStep
 from .types import Denoiser, Inversion, Prediction, predict
 
+TOP = 0.98
+"""Quantile of the disagreement in a picture that counts as its largest."""
 
-@dataclass(frozen=True)
-class RegionSettings:
-    """How a region is drawn.
+SOFT = 0.25
+"""Where the edge of a region begins, as a fraction of where it ends."""
 
-    Attributes:
-        low: disagreement at which the edit begins, as a fraction of the picture's largest.
-        high: disagreement from which a place is edited freely, as such a fraction. 0 edits everywhere.
-        levels: noise levels at which the texts are compared; two rows each.
-
-    Raises:
-        ValueError: a setting is out of range.
-    """
-
-    low: float = 0.1
-    high: float = 0.4
-    levels: int = 5
-
-    TOP = 0.98
-    """Quantile of the disagreement that counts as the largest."""
-    SIGMAS = (1.0, 6.0)
-    """Range of the levels: below it the texts disagree about details alone, above it about everything."""
-
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        if not 0 <= self.low < self.high <= 1:
-            raise ValueError(
-                f"RegionSettings: low is {self.low} and high is {self.high}; they are fractions with "
-                "0 <= low < high <= 1."
-            )
-        if self.levels < 1:
-            raise ValueError(f"RegionSettings: levels is {self.levels}; it must be >= 1.")
+SIGMAS = (1.0, 6.0)
+"""Noise levels at which texts are compared: below, they disagree about details alone; above, about everything."""
 
 
 @torch.no_grad()
 def edit_region(
-    denoise: Denoiser,
-    inversion: Inversion,
-    source: Any,
-    target: Any,
-    settings: RegionSettings = RegionSettings(),
+    denoise: Denoiser, inversion: Inversion, source: Any, target: Any, threshold: float = 0.4, levels: int = 5
 ) -> Tensor:
-    """Find where an edit happens.
+    """Find where an edit happens. A level costs two rows a picture.
 
     Args:
         denoise: the model, one row a sample.
         inversion: of the picture, with its trajectory.
         source: conditioning of the picture.
         target: conditioning of the edited picture.
-        settings: how the region is drawn.
+        threshold: disagreement from which a place is edited freely, as a fraction of the picture's largest, above 0 and
+            at most 1. The edit fades out below it, down to a quarter of it.
+        levels: how many noise levels the texts are compared at, at least 1.
 
     Returns:
         weights W of the edit, (B, 1, H, W), 0 where the picture stays and 1 where it is edited freely.
 
     Raises:
-        ValueError: the inversion has no trajectory, or a prediction holds NaN or Inf.
+        ValueError: a setting is out of range, the inversion has no trajectory, or a prediction holds NaN or Inf.
     """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"The region's threshold is {threshold}; it must be above 0 and at most 1.")
+    if levels < 1:
+        raise ValueError(f"The region's levels are {levels}; it must be >= 1.")
     if inversion.trajectory is None:
         raise ValueError("edit_region: the inversion has no trajectory. Invert a picture, which records one.")
     disagreement = torch.zeros_like(inversion.noise[:, :1])
-    for sigma in _levels(inversion.sigmas, settings).to(inversion.noise):
+    for sigma in _levels(inversion.sigmas, levels).to(inversion.noise):
         x = inversion.latent_at(float(sigma))
         difference = predict(denoise, x, sigma, target).denoised - predict(denoise, x, sigma, source).denoised
         disagreement += (difference / sigma).abs().mean(1, keepdim=True)
     smooth = F.avg_pool2d(F.pad(disagreement, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    top = smooth.flatten(1).quantile(settings.TOP, dim=1)[:, None, None, None]
+    top = smooth.flatten(1).quantile(TOP, dim=1)[:, None, None, None]
     share = torch.where(top > 0, smooth / top, 1.0)  # texts that agree everywhere draw no region
-    return ((share - settings.low) / (settings.high - settings.low)).clamp(0, 1)
+    return ((share / threshold - SOFT) / (1 - SOFT)).clamp(0, 1)
 
 
-def _levels(sigmas: Tensor, settings: RegionSettings) -> Tensor:
+def _levels(sigmas: Tensor, count: int) -> Tensor:
     """Some of a grid's levels within the range, evenly chosen; the one nearest to it where none is."""
-    low, high = settings.SIGMAS
+    low, high = SIGMAS
     inside = sigmas[(sigmas >= low) & (sigmas <= high)]
     if len(inside) == 0:
         begins = sigmas[:-1]
         return begins[(begins.log() - (low * high) ** 0.5).abs().argmin()][None]
-    chosen = torch.linspace(0, len(inside) - 1, min(settings.levels, len(inside))).round().long()
+    chosen = torch.linspace(0, len(inside) - 1, min(count, len(inside))).round().long()
     return inside[chosen.to(inside.device)]
 
 
@@ -122,3 +101,18 @@ class RegionalDenoiser:
         prediction = self.denoise(x, sigma, cond, maps=maps)
         recorded = x - sigma[0] * self.inversion.noise_at(float(sigma[0])).to(x)
         return Prediction(torch.lerp(recorded, prediction.denoised, self.region.to(x)), prediction.maps)
+
+
+def within(guide: GuidanceStep, region: Tensor) -> GuidanceStep:
+    """Let guidance move the latent in a region alone.
+
+    Args:
+        guide: computes the move of each guided step.
+        region: weights of the edit, (B, 1, H, W).
+    """
+
+    def step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        move, loss, denoised = guide(*arguments)
+        return move * region.to(move), loss, denoised
+
+    return step

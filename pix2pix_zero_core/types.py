@@ -283,6 +283,11 @@ class Inversion:
                 "batch)."
             )
 
+    def to(self, other: Tensor) -> Inversion:
+        """Move the latents to the device of a tensor."""
+        trajectory = None if self.trajectory is None else self.trajectory.to(other.device)
+        return replace(self, noise=self.noise.to(other.device), trajectory=trajectory)
+
     def latent_at(self, sigma: float) -> Tensor:
         """Find the latent of the recorded trajectory at any noise level.
 

@@ -112,12 +112,23 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize(("unit", "negative_from"), [("normalized", "inversion"), ("paper", "text")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"negative_from": "inversion"},
+        {"negative_from": "text", "unit": "paper"},
+        {"negative_from": "text", "unit": "share", "guidance": 0.5},
+        {"negative_from": "text", "cfg_start": 0.5},
+        {"negative_from": "inversion", "region": 0.9},
+        {"negative_from": "text", "region": 0.9, "cfg_start": 0.5, "guidance": 0.0},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
 def test_all_forms_give_the_same_picture(
-    server: run.Server, latent: Latent, edit_graph: EditGraph, unit: str, negative_from: str
+    server: run.Server, latent: Latent, edit_graph: EditGraph, settings: dict[str, Any]
 ):
     graph = edit_graph("tiny_zoo.safetensors", text="a drawing of an orange cat")
-    forms = Forms(graph, unit=unit, negative_from=negative_from)
+    forms = Forms(graph, **settings)
     patch, guider = forms.patch(), forms.guider()
     nodes = {
         "all in one": graph.sampler,

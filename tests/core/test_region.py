@@ -10,14 +10,16 @@ import torch
 from pix2pix_zero_core import (
     ClassifierFreeGuidance,
     Inversion,
+    MapGuidance,
     NoiseRegularizer,
     Prediction,
     RegionalDenoiser,
-    RegionSettings,
     edit_region,
     invert,
     reconstruct,
+    within,
 )
+from pix2pix_zero_core.edit import map_guidance_step
 
 PLAIN = NoiseRegularizer(strength=0, kl_strength=0)
 
@@ -80,7 +82,7 @@ def test_two_pictures_together_are_each_alone(model, x0, source, target, sigmas)
 def test_a_level_costs_two_rows(model, x0, source, target, sigmas, levels):
     inversion = invert(model, x0, source, sigmas, PLAIN)
     model.calls.clear()
-    edit_region(model, inversion, source, target, RegionSettings(levels=levels))
+    edit_region(model, inversion, source, target, levels=levels)
     assert sorted({sigma for sigma, _, _ in model.calls}) == {1: [4.0], 2: [1.0, 4.0], 9: [1.0, 2.0, 4.0]}[levels]
     assert len(model.calls) == 2 * min(levels, 3)
 
@@ -98,11 +100,32 @@ def test_random_noise_has_no_region(inversion):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"low": 0.5, "high": 0.4}, "low is 0.5"), ({"levels": 0}, "levels is 0")]
+    ("settings", "message"),
+    [({"threshold": 0.0}, "threshold is 0.0"), ({"threshold": 1.5}, "at most 1"), ({"levels": 0}, "levels are 0")],
 )
-def test_settings_out_of_range_are_refused(settings, message):
+def test_settings_out_of_range_are_refused(inversion, settings, message):
     with pytest.raises(ValueError, match=message):
-        RegionSettings(**settings)
+        edit_region(LeftHalf(), inversion, 0.0, 1.0, **settings)
+
+
+def test_a_higher_threshold_frees_less(model, x0, source, target, sigmas):
+    inversion = invert(model, x0, source, sigmas, PLAIN)
+    loose, tight = (edit_region(model, inversion, source, target, threshold) for threshold in (0.2, 0.9))
+    assert (tight <= loose).all() and tight.mean() < loose.mean()
+
+
+def test_guidance_moves_the_region_alone(model, x0, source, target, sigmas):
+    inversion = invert(model, x0, source, sigmas, PLAIN)
+    half = torch.zeros(2, 1, 8, 12)
+    half[..., :6] = 1
+    assert inversion.trajectory is not None
+    reference = model(inversion.trajectory[1], sigmas[1].repeat(2), source, maps=True).maps
+    step = model, inversion.trajectory[1], sigmas[1], target, reference, MapGuidance(1.0)
+    move, loss, denoised = within(map_guidance_step, half)(*step)
+    plain, plain_loss, plain_denoised = map_guidance_step(*step)
+    torch.testing.assert_close(move, plain * half)
+    assert plain[..., 6:].abs().max() > 0
+    torch.testing.assert_close((loss, denoised), (plain_loss, plain_denoised))
 
 
 def test_guidance_by_text_can_begin_below_a_noise_level(model, x0, source, target, sigmas):
