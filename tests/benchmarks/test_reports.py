@@ -118,7 +118,7 @@ def test_results_hold_every_row_and_the_means_over_tasks() -> None:
 
 
 def test_the_papers_tasks_have_the_most_scenes() -> None:
-    assert SCENES == dict.fromkeys(TASKS, 40) | dict.fromkeys(PAPER_TASKS, 100)
+    assert dict(SCENES) == {task: 100 if task in PAPER_TASKS else 40 for task in TASKS}
 
 
 def test_without_all_tasks_there_is_no_mean_over_them() -> None:
