@@ -10,7 +10,7 @@ import torch
 from benchmarks.cells import Cell
 from benchmarks.methods import TUNED, adjust
 from benchmarks.metrics import COLUMNS
-from benchmarks.quality import collect, describe
+from benchmarks.quality import SCENES, collect, describe
 from benchmarks.report import contact_sheet, contrast, summarise
 from benchmarks.sweep import SWEEPS
 from benchmarks.tasks import PAPER_TASKS, TASKS
@@ -115,6 +115,10 @@ def test_results_hold_every_row_and_the_means_over_tasks() -> None:
     assert all(f"## {task}\n" in text for task in TASKS)
     assert "tune again" not in text and "tune again" in describe(results, about | {"weights": "b"})
     assert json.loads(json.dumps(results)) == results
+
+
+def test_the_papers_tasks_have_the_most_scenes() -> None:
+    assert dict(SCENES) == {task: 100 if task in PAPER_TASKS else 40 for task in TASKS}
 
 
 def test_without_all_tasks_there_is_no_mean_over_them() -> None:
