@@ -223,6 +223,6 @@ def _shift_chunk(exchange: Exchange, chunk: Chunk, starts: Sequence[int], taken:
 def _free_padding(chunk: Chunk, known: Phrase) -> list[int]:
     """The padding of a chunk that still is like padding: an edit before this one may have put words there."""
     start = chunk.text.stop + (1 if chunk.tokens is not None else 2)  # a guessed end may be one too early
-    distance = (chunk.embedding - chunk.embedding[-1]).norm(dim=-1)
-    near = distance < (known.common - chunk.embedding[-1]).norm() / 2
+    padding = chunk.embedding[-1]
+    near = (chunk.embedding - padding).square().sum(-1) < (known.common - padding).square().sum() / 4  # half as far
     return [position for position in range(start, len(near)) if bool(near[position])]
