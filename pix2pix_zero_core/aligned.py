@@ -31,7 +31,7 @@ from .phrases import Exchange, PairSums, Phrase, compare_pair, require_one_chunk
 from .placement import find_place, shift, split_chunks
 from .tokens import Token, Tokenize
 
-RARE = 0.05
+RARE = 0.08
 """A phrase that a smaller share of the pairs exchanges is an accident, and left out."""
 
 
