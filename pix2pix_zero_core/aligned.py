@@ -28,10 +28,10 @@ from torch import Tensor
 from .direction_files import ALIGNED, DirectionFile, write_direction
 from .directions import Direction, EditDirection, Encode, OnProgress, Placed, combined_names
 from .phrases import Exchange, PairSums, Phrase, compare_pair, require_one_chunk
-from .placement import crowding, find_place, shift, split_chunks
+from .placement import find_place, shift, split_chunks
 from .tokens import Token, Tokenize
 
-RARE = 0.05
+RARE = 0.08
 """A phrase that a smaller share of the pairs exchanges is an accident, and left out."""
 
 
@@ -210,18 +210,26 @@ class AlignedDirection(Direction):
                 f"{self.length} tokens, {width}). Build the direction with this prompt's text encoder."
             )
         vector, remarks, pooled = torch.zeros(embedding.shape), list[str](), list[Tensor]()
+        taken = set[int]()
         for edit in self.edits:
             chunks = split_chunks(embedding.detach().float().cpu(), tokens, self.length, edit.exchanges[0].source)
             ways: list[tuple[Sequence[Exchange], int]] = [(edit.exchanges, 1)]
             if strength * edit.weight < 0:
                 ways.insert(0, ([exchange.reversed() for exchange in edit.exchanges], -1))
             place = find_place(chunks, ways)
-            for first, moved in shift(place, self.length):
-                vector[first : first + self.length] += edit.weight * place.sign * moved
+            for found in shift(place, taken):
+                vector[found.first : found.first + self.length] += edit.weight * place.sign * found.vector
+                taken.update(found.taken)
+                if found.lost:
+                    remarks.append(
+                        f"The caption leaves no room for {found.lost} of the tokens by which "
+                        f"{place.exchange.target.text!r} is longer. Shorten the caption."
+                    )
             before, after = place.exchange.source.pooled, place.exchange.target.pooled
             if before is not None and after is not None:
                 pooled.append(edit.weight * place.sign * (after - before))
-            remarks += [remark for remark in (place.remark, crowding(place, self.length)) if remark]
+            if place.remark:
+                remarks.append(place.remark)
         total = torch.stack(pooled).sum(0) if pooled else None
         direction = EditDirection(vector, total, self.source, self.target, self.encoder, self.sentences)
         return Placed(direction, tuple(remarks))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,9 @@ from .phrases import Exchange, Phrase
 from .tokens import Token, occurrences, written
 
 NEAR = 0.4
-"""Likeness from which tokens pass for the phrase: cosine of embeddings less the mean token. In Tiny Zoo's captions the
-phrase itself has .40 to 1, .8 in the mean, and a word that has nothing to do with it at most .4."""
+"""Likeness from which tokens pass for the phrase, all together and the last alone, in English the noun ("a sketch"). It
+is the cosine of embeddings less the mean token: in Tiny Zoo's captions .40 to 1 for the phrase itself, .8 in the mean,
+and at most .4 for a word that has nothing to do with it."""
 
 UNLIKE = 0.5
 """What each token of a phrase must exceed in likeness to speak for the phrase: without it "sketch" would be nearer than
@@ -71,7 +73,7 @@ def split_chunks(embedding: Tensor, tokens: Sequence[Token] | None, length: int,
         embedding: (k*L, D), float32.
         tokens: of the caption, or None: then text is what is more like words than like padding.
         length: L.
-        known: some phrase, for the embeddings of words and padding round it.
+        known: some phrase, for the embeddings of words round it.
 
     Raises:
         ValueError: tokens behind the end of the embedding.
@@ -94,8 +96,8 @@ def split_chunks(embedding: Tensor, tokens: Sequence[Token] | None, length: int,
 
 
 def _written_part(embedding: Tensor, known: Phrase) -> range:
-    """The positions of a chunk that are more like words than like padding, up to the last such one."""
-    words, padding = known.common, known.around[3]
+    """The positions of a chunk up to the last that is more like a word than like its last token, which is padding."""
+    words, padding = known.common, embedding[-1]
     is_text = (embedding - (padding + words) / 2) @ (words - padding) > 0
     end = max((i for i in range(1, len(embedding) - 1) if bool(is_text[i])), default=0)
     return range(1, end + 1)
@@ -142,7 +144,7 @@ def _find_nearest(chunks: Sequence[Chunk], ways: Ways) -> Place | None:
         for exchange in exchanges
         for chunk in chunks
         for start, likeness in _likeness(chunk, exchange.source)
-        if float(likeness.mean()) >= NEAR
+        if min(float(likeness.mean()), float(likeness[-1])) >= NEAR
     ]
     if not near:
         return None
@@ -156,8 +158,9 @@ def _find_nearest(chunks: Sequence[Chunk], ways: Ways) -> Place | None:
 def _likeness(chunk: Chunk, phrase: Phrase) -> Iterable[tuple[int, Tensor]]:
     """Every position where a phrase could begin, and how like each of its tokens (m,) the text there is."""
     count, words = len(phrase.ids), phrase.words - phrase.common
+    end = chunk.text.stop + (chunk.tokens is None)  # a guessed end may be one too early
     if count:
-        for start in chunk.text[: max(0, len(chunk.text) - count + 1)]:
+        for start in range(chunk.text.start, min(end, len(chunk.embedding) - 1) - count + 1):
             there = chunk.embedding[start : start + count] - phrase.common
             yield start, F.cosine_similarity(there, words, dim=-1)
 
@@ -170,47 +173,58 @@ def _at_the_end(chunks: Sequence[Chunk], ways: Ways) -> Place:
     return Place(exchange, sign, [(chunks[-1], [])], remark)
 
 
-def shift(place: Place, length: int) -> list[tuple[int, Tensor]]:
-    """What the exchange does to every token.
+class Shift(NamedTuple):
+    """What an exchange does to a chunk.
+
+    Attributes:
+        first: position of the chunk's first token in the whole embedding.
+        vector: shift of its tokens, (L, D).
+        taken: positions in the whole embedding of the padding that surplus words stand in.
+        lost: how many of them found no padding.
+    """
+
+    first: int
+    vector: Tensor
+    taken: list[int]
+    lost: int
+
+
+def shift(place: Place, taken: Collection[int] = ()) -> list[Shift]:
+    """What an exchange does to every token.
 
     Args:
         place: where.
-        length: tokens of a chunk, L.
+        taken: positions in the whole embedding of padding that is needed for something else.
 
     Returns:
-        for every chunk that is changed the position of its first token and the shift of its tokens, (L, D).
+        the shift of every chunk that is changed.
     """
-    return [(chunk.first, _shift_chunk(place.exchange, chunk, starts, length)) for chunk, starts in place.starts]
+    return [_shift_chunk(place.exchange, chunk, starts, taken) for chunk, starts in place.starts]
 
 
-def _shift_chunk(exchange: Exchange, chunk: Chunk, starts: Sequence[int], length: int) -> Tensor:
-    source, target = exchange.source, exchange.target
+def _shift_chunk(exchange: Exchange, chunk: Chunk, starts: Sequence[int], taken: Collection[int]) -> Shift:
+    source, target, text = exchange.source, exchange.target, chunk.text
     before, after, end, padding = target.around - source.around
     kept = min(len(source.ids), len(target.ids)) if starts else 0
-    result = torch.zeros(length, len(end))
-    result[chunk.text.stop : chunk.text.stop + 1] = end
-    result[chunk.text.stop + 1 :] = padding
+    vector = torch.zeros_like(chunk.embedding)
+    vector[text.stop : text.stop + 1] = end
+    vector[text.stop + 1 :] = padding
     if starts:
-        result[chunk.text.start : starts[0]] = before
-        result[starts[0] : chunk.text.stop] = after
+        vector[text.start : starts[0]] = before
+        vector[starts[0] : text.stop] = after
     for start in starts:
-        result[start : start + kept] = target.words[:kept] - source.words[:kept]
-        result[start + kept : start + len(source.ids)] = target.around[3] - source.words[kept:]
+        vector[start : start + kept] = target.words[:kept] - source.words[:kept]
+        vector[start + kept : start + len(source.ids)] = target.around[3] - source.words[kept:]
     surplus = target.words[kept:] - source.around[3]
-    room = result[chunk.text.stop + 1 :]
-    room[: len(surplus)] = surplus[: len(room)]
-    return result
+    free = [position for position in _free_padding(chunk, source) if chunk.first + position not in taken]
+    used = free[: len(surplus)]
+    vector[used] = surplus[: len(used)]
+    return Shift(chunk.first, vector, [chunk.first + position for position in used], len(surplus) - len(used))
 
 
-def crowding(place: Place, length: int) -> str:
-    """Say which part of the target found no room in the padding; empty if all of it did."""
-    words = place.exchange.target.ids
-    for chunk, starts in place.starts:
-        surplus = len(words) - (len(place.exchange.source.ids) if starts else 0)
-        room = length - 1 - chunk.text.stop
-        if surplus > room:
-            return (
-                f"The caption leaves room for {room} of the {surplus} tokens by which "
-                f"{place.exchange.target.text!r} is longer. Shorten the caption."
-            )
-    return ""
+def _free_padding(chunk: Chunk, known: Phrase) -> list[int]:
+    """The padding of a chunk that still is like padding: an edit before this one may have put words there."""
+    start = chunk.text.stop + (1 if chunk.tokens is not None else 2)  # a guessed end may be one too early
+    padding = chunk.embedding[-1]
+    near = (chunk.embedding - padding).square().sum(-1) < (known.common - padding).square().sum() / 4  # half as far
+    return [position for position in range(start, len(near)) if bool(near[position])]

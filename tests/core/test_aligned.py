@@ -283,7 +283,7 @@ def test_where_nothing_is_near_the_target_is_added_to_the_end():
 def test_a_caption_without_room_says_so():
     caption = "a b c d e f g h sketch j k l"
     placed = build("sketch", "large oil painting").place(encode_one(caption)[0], tokenize(caption))
-    assert "leaves room for 0 of the 2 tokens by which 'large oil painting' is longer" in placed.remarks[0]
+    assert "leaves no room for 2 of the tokens by which 'large oil painting' is longer" in placed.remarks[0]
 
 
 def test_an_empty_caption():
@@ -326,6 +326,19 @@ def test_two_edits_in_one_caption():
     torch.testing.assert_close(
         after, shifted(build("grass", "snow"), "on grass a cat") + once - encode_one("on grass a cat")
     )
+
+
+def test_surplus_words_of_two_edits_do_not_meet():
+    caption, edits = "a cat on grass", (build("cat", "cat wearing glasses"), build("grass", "very deep snow"))
+    both = combine_directions([(edit, 1.0) for edit in edits])
+    before, together = encode_one(caption)[0], shifted(both, caption)[0]
+    surplus = [edit.edits[0].exchanges[0].target.words[1:] for edit in edits]
+    added = together[6:10] - before[6:10]
+    for k, words in enumerate(surplus):
+        source = edits[k].edits[0].exchanges[0].source
+        other = edits[1 - k].edits[0].exchanges[0]
+        expected = words - source.around[3] + (other.target.around - other.source.around)[3]
+        torch.testing.assert_close(added[2 * k : 2 * k + 2], expected, rtol=0, atol=1e-5)
 
 
 def test_a_negative_weight_leads_back():

@@ -107,13 +107,13 @@ def test_an_aligned_direction_goes_to_the_word_of_each_caption(editor: PipelineE
     direction = editor.build_direction(TEXTS, form="aligned to words")
     inverted = editor.invert(picture.repeat(2, 1, 1, 1), captions, EditSettings(steps=1))
     shifted = editor.shift(inverted, direction)
-    places = [4, 6]  # of the start token and each word
+    places = [5, 6]  # behind the start token
     for row, before, place in zip(shifted.embedding, inverted.embedding, places, strict=True):
         moved = (row - before).abs().amax(1) > 1e-4
         assert moved[place:].all() and not moved[:place].any()
     assert shifted.remarks == ()
     unknown = editor.shift(dataclasses.replace(inverted, tokens=None), direction)
-    torch.testing.assert_close(unknown.embedding[0, 4], shifted.embedding[0, 4])
+    torch.testing.assert_close(unknown.embedding[0, 5], shifted.embedding[0, 5])
     assert len(unknown.remarks) == 2
     (token,) = editor.tokenize("Zebra!")
     assert (token.position, token.text) == (1, "zebra ")
