@@ -267,9 +267,14 @@ class CrossAttnGuidance(io.ComfyNode):
         model: Any,
         inversion: Inversion,
         source: Conditioning,
-        **settings: Any,
+        guidance: float,
+        unit: str,
+        guidance_start: float,
+        guidance_end: float,
+        **more: Any,
     ) -> io.NodeOutput:
-        return io.NodeOutput(GuidedSampling(inversion, source, Settings(**settings)).patch(model))
+        settings = Settings(guidance, unit, guidance_start, guidance_end, **more)
+        return io.NodeOutput(GuidedSampling(inversion, source, settings).patch(model))
 
 
 class CrossAttnGuider(io.ComfyNode):
@@ -299,9 +304,14 @@ class CrossAttnGuider(io.ComfyNode):
         target: Conditioning,
         negative: Conditioning,
         cfg: float,
-        **settings: Any,
+        guidance: float,
+        unit: str,
+        guidance_start: float,
+        guidance_end: float,
+        **more: Any,
     ) -> io.NodeOutput:
-        sampling = GuidedSampling(inversion, source, Settings(**settings))
+        settings = Settings(guidance, unit, guidance_start, guidance_end, **more)
+        sampling = GuidedSampling(inversion, source, settings)
         guider = comfy.samplers.CFGGuider(sampling.patch(model))
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative})
         if sampling.compares:

@@ -61,11 +61,15 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         target: Conditioning,
         negative: Conditioning,
         cfg: float,
-        **settings: Any,
+        guidance: float,
+        unit: str,
+        guidance_start: float,
+        guidance_end: float,
+        **more: Any,
     ) -> io.NodeOutput:
-        chosen = Settings(**settings)
-        guided = chosen.patch(model, inversion)
-        sampler = _Editor(model, inversion, chosen)
+        settings = Settings(guidance, unit, guidance_start, guidance_end, **more)
+        guided = settings.patch(model, inversion)
+        sampler = _Editor(model, inversion, settings)
         guider = comfy.samplers.CFGGuider(guided)
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative, SOURCE: source})
         guider.set_cfg(cfg)
