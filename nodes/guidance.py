@@ -109,10 +109,10 @@ def guidance_inputs() -> list[Any]:
             "unit",
             options=["normalized", "paper", "share"],
             default="normalized",
-            tooltip="Of guidance. normalized carries over from one model and size to another; paper is the "
-            "published step size (0.1 for real, 0.15 for generated pictures on SD 1.4). share, 0 to 1, is how much of "
-            "what the edit would change in the attention is taken away: 0 none, 0.5 half, 1 as much as can be. It "
-            "means the same with every model, and costs eight steps without gradient beforehand.",
+            tooltip="Of guidance. normalized carries over from one size of picture to another; paper is the published "
+            "step size (0.1 for real, 0.15 for generated pictures on SD 1.4). share, 0 to 1, is how much of what an "
+            "unguided edit would change of the attention is to be taken away: measured on each picture, by a short "
+            "unguided run beforehand.",
         ),
         io.Float.Input(
             "guidance_start",

@@ -105,6 +105,8 @@ GUIDED_EDIT: Mapping[str, Input] = {
     "checkpointing": Widget("COMBO", "on demand", optional=True),
     "finest_layer": Widget("INT", 1, optional=True),
     "negative_from": Widget("COMBO", "inversion", optional=True),
+    "cfg_start": Widget("FLOAT", 0.0, optional=True),
+    "region": Widget("FLOAT", 0.0, optional=True),
 }
 """Of Cross-Attention Guided Sampler and of Cross-Attention Guider."""
 
