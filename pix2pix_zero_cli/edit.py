@@ -28,7 +28,7 @@ from .cluster import choose_runner
 from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import DirectionOptions, Model, ModelOptions
-from .pictures import find_pictures, read_text, require_own_names, write_picture
+from .pictures import find_pictures, note_on, read_text, require_own_names, write_picture
 from .report import process
 
 
@@ -187,6 +187,7 @@ class EditTask(InvertingTask):
                 settings = replace(self.settings, guidance=self.guidance(guidance))
                 edited = model.editor.edit(inverted, direction, strength, settings, lambda _: tick())
                 write_picture(edited[0], output, {SETTINGS: self.record(variant), "caption": caption})
-        warning = source_warning(caption, direction.source, direction.target)
+        warnings = (source_warning(caption, direction.source, direction.target), note_on(path))
+        warning = "\n  ".join(filter(None, warnings))
         outputs = [str(output) for output in self.outputs(path)]
         return {"outputs": outputs, "caption": caption, **({"warning": warning} if warning else {})}

@@ -47,6 +47,20 @@ def test_a_batch_gives_one_caption_a_picture(pack: Any, folders: Path, pictures:
     assert [[caption] for caption in captions[:2]] == alone
 
 
+def test_an_alpha_channel_is_left_out(pack: Any, folders: Path, pictures: Tensor):
+    """As VAE Encode and Compare Edits do."""
+    with_alpha = torch.cat([pictures[:1], torch.rand(1, 64, 80, 1)], -1)
+    with torch.inference_mode():
+        found, expected = (pack.nodes.BLIPCaption.execute(p, **SETTINGS).result for p in (with_alpha, pictures[:1]))
+    assert found == expected
+
+
+def test_a_model_in_the_layout_of_hugging_face_s_cache_is_found(pack: Any, folders: Path):
+    snapshot = folders / "blip" / "models--Salesforce--blip-image-captioning-base" / "snapshots" / "0a1b"
+    shutil.copytree(TINY_ZOO, snapshot)
+    assert pack.nodes.files.model_folders("blip")["Salesforce/blip-image-captioning-base"] == snapshot
+
+
 def test_the_progress_bar_counts_pictures(pack: Any, folders: Path, pictures: Tensor, progress: list[tuple[int, int]]):
     with torch.inference_mode():
         pack.nodes.BLIPCaption.execute(pictures, **SETTINGS)
