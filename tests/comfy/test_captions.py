@@ -77,6 +77,46 @@ def test_a_list_of_captions_runs_what_follows_for_each(server: run.Server, edit_
     assert len(captions) == 2 and all(captions)
 
 
+def test_a_batch_is_edited_with_a_caption_a_picture_in_all_forms(server: run.Server, edit_graph: EditGraph):
+    """Two pictures and two captions are two edits, not four."""
+    graph = edit_graph(steps=2)
+    other = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x3366CC)
+    batch = graph.add("ImageBatch", image1=[graph.scaled, 0], image2=[other, 0])
+    captions = graph.add("Pix2PixZeroBLIPCaption", image=[batch, 0], **SETTINGS)
+    graph.set(graph.original, pixels=[batch, 0]).set(graph.source, text=[captions, 0])
+    graph.set(graph.inversion, scheduler="ddim_uniform")
+    inverted = {"model": [graph.checkpoint, 0], "inversion": [graph.inversion, 0], "source": [graph.source, 0]}
+    guidance = {"guidance": 0.1, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.5}
+    texts = {"target": [graph.target, 0], "negative": [graph.source, 0], "cfg": 5.0}
+    patch = graph.add("Pix2PixZeroCrossAttnGuidance", **inverted, **guidance)
+    guider = graph.add("Pix2PixZeroCrossAttnGuider", **inverted, **texts, **guidance)
+    sampled = [
+        graph.sampler,
+        graph.add(
+            "KSampler",
+            **{"model": [patch, 0], "seed": 7, "steps": 2, "cfg": 5.0, "sampler_name": "euler", "denoise": 1.0},
+            **{"scheduler": "ddim_uniform", "positive": [graph.target, 0], "negative": [graph.source, 0]},
+            latent_image=[graph.inversion, 1],
+        ),
+        graph.add(
+            "SamplerCustomAdvanced",
+            noise=[graph.add("DisableNoise"), 0],
+            guider=[guider, 0],
+            sampler=[graph.add("KSamplerSelect", sampler_name="euler"), 0],
+            sigmas=[
+                graph.add(
+                    "BasicScheduler", model=[graph.checkpoint, 0], scheduler="ddim_uniform", steps=2, denoise=1.0
+                ),
+                0,
+            ],
+            latent_image=[graph.inversion, 1],
+        ),
+    ]
+    saved = [graph.save(node) for node in sampled]
+    outputs = server.run(graph.workflow)
+    assert [len(outputs[number]["latents"]) for number in saved] == [2, 2, 2]
+
+
 def test_the_model_is_on_comfyuis_books_while_it_works_and_gone_afterwards(
     pack: Any, folders: Path, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
 ):
