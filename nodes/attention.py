@@ -174,9 +174,7 @@ class Pass:
     seen: dict[tuple[str, int, Any], tuple[tuple[int, int], list[int], Tensor]] = field(default_factory=dict)
 
     def record(self, layer: Layer, options: Options, q: Tensor, k: Tensor) -> None:
-        """Compute the probabilities of an attention call, and keep them unless the layer has some already.
-
-        Checkpointing runs a layer again for the backward pass, and wants the same operations of it.
+        """Compute the probabilities of an attention call, and keep them.
 
         Args:
             layer: where the call is made.
@@ -202,7 +200,13 @@ class Pass:
                 keys = _in_common(k.shape[2], shown, layer)
                 rows = [numbers[number] for number in of_text]
                 maps = attention_probabilities(_rows(q, rows), _rows(k, rows)[:, :, :keys])
-                self.seen.setdefault((layer.name, copy, shown.key), (grid, of_text, maps))
+                self.keep((layer.name, copy, shown.key), (grid, of_text, maps))
+
+    def keep(self, key: tuple[str, int, Any], found: tuple[tuple[int, int], list[int], Tensor]) -> None:
+        """Keep the maps of a layer, of which a pass has one of each kind."""
+        if key in self.seen:
+            raise Obstacle(f"it runs its layer {key[0]} twice in one pass")
+        self.seen[key] = found
 
     def _copies(self, q: Tensor, layer: Layer) -> list[list[int]]:
         """Find which rows of a call belong to the rows of the pass: a list a copy.
@@ -371,8 +375,8 @@ class Watch:
         if not (shown and self.x.requires_grad):
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         with torch.inference_mode(False), torch.enable_grad():
-            if not x.requires_grad:
-                x = self._from_the_latent(x, rows)
+            if not x.requires_grad:  # a patch runs the model without gradients
+                x = torch.stack([row.place.of(self.x[row.sample]) for row in rows])
             out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         return out if torch.is_grad_enabled() else out.detach()
 
@@ -382,13 +386,6 @@ class Watch:
 
     def _known(self) -> set[tuple[Any, int, Place]]:
         return {place for known in self.passes for place in self._places(known.rows)}
-
-    def _from_the_latent(self, x: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Make the input of a forward pass from the latent, where a patch made it without gradients."""
-        again = torch.stack([row.place.of(self.x[row.sample]) for row in rows])
-        if not torch.equal(again.detach(), x):
-            raise Obstacle("it is given another latent, without a gradient")
-        return again
 
     def _identify(self, x: Tensor, c_crossattn: Tensor | None, uuids: Sequence[Any]) -> list[Row]:
         """Find what the rows of a forward pass are.
@@ -417,7 +414,9 @@ class Watch:
         if x.shape == text.place.of(latent).shape[1:]:
             expected = text.place.of(latent)
             equal = [sample, *(other for other in range(len(latent)) if other != sample)]
-            found = next((s for s in equal if torch.equal(expected[s], x)), sample)
+            found = next((s for s in equal if torch.equal(expected[s], x)), None)
+            if found is None:
+                raise Obstacle("it runs on another latent than the sampler's")
             return Row(text, found, text.place)
         for other, top, left in _corners(x, latent, sample):
             place = Place(top, left, *x.shape[1:])

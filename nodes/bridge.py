@@ -191,6 +191,14 @@ class GuidedDenoiser(GuiderDenoiser):
         super().__init__(guider, extra_args, finest_layer)
         self.kept = kept
 
+    def __call__(self, x: Tensor, sigma: Tensor, cond: str, *, maps: bool = False) -> Prediction:
+        """Predict as a core `Denoiser`. Without maps this is a stock sampler's call, and nobody watches it."""
+        if maps:
+            return super().__call__(x, sigma, cond, maps=True)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        options = comfy.model_patcher.create_model_options_clone(self.model_options)
+        return Prediction(self.predict(x, sigma, cond, options), {})
+
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
         """Ask the guider for x0 with `cond` as its positive conditioning, (B, C, H, W).
 

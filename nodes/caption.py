@@ -82,7 +82,7 @@ class BLIPCaption(io.ComfyNode):
     def execute(  # noqa: D102
         cls, image: Tensor, model: str, prefix: str, max_tokens: int, beams: int, download: bool = False
     ) -> io.NodeOutput:
-        check_pictures(image, "image")
+        check_pictures(image, "image", channels=(3, 4))
         folder = _find_or_download(model, download)
         device = comfy.model_management.text_encoder_device()
         half = comfy.model_management.should_use_fp16(device, prioritize_performance=False)
@@ -90,7 +90,7 @@ class BLIPCaption(io.ComfyNode):
         bar = comfy.utils.ProgressBar(len(image))
         captions: list[str] = []
         with loaded(captioner.model):
-            for pictures in image.split(BATCH):
+            for pictures in image[..., :3].split(BATCH):  # as VAE Encode does with an alpha channel
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 captions += captioner(pictures, prefix=prefix, max_tokens=max_tokens, beams=beams)
                 bar.update_absolute(len(captions))

@@ -33,13 +33,22 @@ def roots(kind: str = KIND) -> list[Path]:
 
 
 def model_folders(kind: str) -> dict[str, Path]:
-    """Name -> folder of every transformers model in the folders for a kind, or one folder deeper."""
+    """Name -> folder of every transformers model in the folders for a kind, or one folder deeper.
+
+    A model in the layout of Hugging Face's cache (models--OWNER--NAME/snapshots/COMMIT) goes by OWNER/NAME.
+    """
     return {
-        config.parent.relative_to(root).as_posix(): config.parent
+        _model_name(config.parent.relative_to(root)): config.parent
         for root in reversed(roots(kind))  # where two have one name, the first root wins
-        for pattern in ("*/*/config.json", "*/config.json")
+        for pattern in ("models--*/snapshots/*/config.json", "*/*/config.json", "*/config.json")
         for config in sorted(root.glob(pattern))
     }
+
+
+def _model_name(folder: Path) -> str:
+    """The name under which a folder is offered, from its path below models/KIND."""
+    cached = folder.parts[0].startswith("models--")
+    return folder.parts[0].removeprefix("models--").replace("--", "/") if cached else folder.as_posix()
 
 
 def list_files(suffix: str) -> list[str]:

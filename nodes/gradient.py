@@ -131,7 +131,7 @@ def _checkpointed_forward(forward: Callable[..., Tensor]) -> Callable[..., Tenso
         out, *maps = _Recomputed.apply(run, seen, *(arguments[n] for n in leaves))
         for current in (a[PACK] for a in arguments if isinstance(a, dict) and PACK in a):
             for (key, (grid, rows, _)), probabilities in zip(seen.items(), maps, strict=True):
-                current.seen.setdefault(key, (grid, rows, probabilities))
+                current.keep(key, (grid, rows, probabilities))
         return out
 
     return wrapped

@@ -13,7 +13,7 @@ import torch
 from .arguments import UsageError, add_captioner, add_device, add_json, add_pictures
 from .jobs import Row, Tick, Work, run_here
 from .model import TINY_BLIP, load_captioner
-from .pictures import find_pictures, read_picture, require_own_names, write
+from .pictures import find_pictures, note_on, read_picture, require_own_names, write
 from .report import process
 
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 def in_words(row: Row) -> str:
     """What a finished picture's line says."""
     assert row.result is not None
-    return row.result["caption"]
+    return row.result["caption"] + (f"\n  {row.result['warning']}" if "warning" in row.result else "")
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,11 @@ class CaptionTask:
         def work(picture: Path, tick: Tick) -> dict[str, Any]:
             (caption,) = captioner(read_picture(picture, self.size), prefix=self.prefix)
             tick()
+            said = {"caption": caption, **({"warning": note} if (note := note_on(picture)) else {})}
             if self.output is None:
-                return {"caption": caption}
+                return said
             path = self.output / f"{picture.stem}.txt"
             write(path, f"{caption}\n".encode())
-            return {"caption": caption, "outputs": [str(path)]}
+            return {**said, "outputs": [str(path)]}
 
         return work

@@ -88,7 +88,7 @@ def read_workflow(path: Path) -> Workflow:
     if not path.is_file():
         raise UsageError(f"--workflow {path}: there is no such file")
     try:
-        workflow = json.loads(path.read_text(encoding="utf-8"))
+        workflow = json.loads(path.read_text(encoding="utf-8-sig"))
         if not all(
             isinstance(node["class_type"], str) and isinstance(node["inputs"], dict) for node in workflow.values()
         ):
@@ -108,8 +108,10 @@ def find_loader(workflow: Workflow, wanted: str | None) -> str:
         UsageError: there is none, or several and none of them is named.
     """
     loaders = [node for node in workflow if workflow[node]["class_type"] == "LoadImage"]
+    if not loaders:
+        raise UsageError("--workflow: it has no LoadImage node, which is given the pictures. Load them by one")
     if wanted is not None and wanted not in loaders:
-        raise UsageError(f"--node {wanted}: the LoadImage nodes of the workflow are {', '.join(loaders) or 'none'}")
+        raise UsageError(f"--node {wanted}: the LoadImage nodes of the workflow are {', '.join(loaders)}")
     if wanted is None and len(loaders) != 1:
         raise UsageError(f"--node: the workflow has {len(loaders)} LoadImage nodes ({', '.join(loaders)}); name one")
     return wanted or loaders[0]

@@ -28,7 +28,7 @@ from .cluster import choose_runner
 from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import DirectionOptions, Model, ModelOptions
-from .pictures import find_pictures, read_text, require_own_names, write_picture
+from .pictures import find_pictures, note_on, read_text, require_own_names, write_picture
 from .report import process
 
 
@@ -191,9 +191,9 @@ class EditTask(InvertingTask):
                 settings = replace(self.settings, guidance=self.guidance(guidance))
                 edited = model.editor.edit(inverted, direction, strength, settings, lambda _: tick())
                 write_picture(edited[0], output, {SETTINGS: self.record(variant), "caption": caption})
-        named = source_warning(caption, direction.source, direction.target)
+        named = (source_warning(caption, direction.source, direction.target), note_on(path))
         strengths = dict.fromkeys(strength for _, strength in self.variants)
         remarks = [r for strength in strengths for r in model.editor.shift(inverted, direction, strength).remarks]
-        warning = " ".join(dict.fromkeys([*([named] if named else []), *remarks]))
+        warning = "\n  ".join(dict.fromkeys(filter(None, [*named, *remarks])))
         outputs = [str(output) for output in self.outputs(path)]
         return {"outputs": outputs, "caption": caption, **({"warning": warning} if warning else {})}

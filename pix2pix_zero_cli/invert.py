@@ -24,7 +24,7 @@ from .cluster import choose_runner
 from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import Model, ModelOptions
-from .pictures import find_pictures, require_own_names, write, write_picture
+from .pictures import find_pictures, note_on, require_own_names, write, write_picture
 from .report import process
 
 
@@ -65,7 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 def in_words(row: Row) -> str:
     """What a finished picture's line says."""
     assert row.result is not None
-    return f"{row.result['caption']!r}, reconstructed at {row.result['reconstruction_db']:.1f} dB ({row.seconds:.1f} s)"
+    warning = f"\n  {row.result['warning']}" if "warning" in row.result else ""
+    decibels = row.result["reconstruction_db"]
+    return f"{row.result['caption']!r}, reconstructed at {decibels:.1f} dB ({row.seconds:.1f} s){warning}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ class InvertTask(InvertingTask):
         tensors = {"noise": inversion.noise, "sigmas": inversion.sigmas, "trajectory": inversion.trajectory}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         write(noise, safetensors.torch.save(tensors, {SETTINGS: self.record, "caption": caption}))
-        return {"outputs": [str(image), str(noise)], "caption": caption, "reconstruction_db": round(decibels, 2)}
+        said = {"caption": caption, "reconstruction_db": round(decibels, 2)}
+        note = note_on(path)
+        return {"outputs": [str(image), str(noise)], **said, **({"warning": note} if note else {})}
 
 
 def _read_record(path: Path) -> str | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from .arguments import UsageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a disk, or of a user's share of it, that is full."""
 
 Tick = Callable[[], Any]
 """Called after every step of a model."""
@@ -69,11 +75,19 @@ class Row:
 
 
 def attempt(work: Work, picture: Path, tick: Tick) -> Row:
-    """Do the work to a picture; whatever it raises becomes the row's error, so that the other pictures go on."""
+    """Do the work to a picture; whatever it raises becomes the row's error, so that the other pictures go on.
+
+    Raises:
+        UsageError: there is no room left on the disk, for this picture nor any other.
+    """
     started = time.monotonic()
     try:
         result = work(picture, tick)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise UsageError(
+                f"--output: {error.strerror}, at {picture}. The same command goes on from there"
+            ) from error
         return Row(str(picture), "failed", seconds_since(started), error=f"{type(error).__name__}: {error}")
     return Row(str(picture), "done", seconds_since(started), result)
 

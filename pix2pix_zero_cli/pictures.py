@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -16,11 +18,17 @@ from pix2pix_zero_core.files import write_whole
 
 from .arguments import UsageError
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+FORMATS = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+SUFFIXES = tuple(suffix for suffix in FORMATS if suffix in Image.registered_extensions())
+"""Of the files in a folder, those that are taken: what this Pillow reads of the formats that hold pictures."""
 
 
 def find_pictures(inputs: Sequence[str]) -> list[Path]:
     """List the pictures that are named, and those of the folders that are named, each once.
+
+    Files of a folder that are hidden (macOS leaves such beside pictures) or no pictures are left out, and counted on
+    stderr. A link goes by its own name.
 
     Raises:
         UsageError: nothing there, or a folder without a picture.
@@ -28,15 +36,24 @@ def find_pictures(inputs: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for given in map(Path, inputs):
         if given.is_dir():
-            pictures = sorted(path for path in given.iterdir() if path.suffix.lower() in SUFFIXES)
+            files = sorted(path for path in given.iterdir() if path.is_file())
+            pictures = [path for path in files if is_picture(path)]
+            if left_out := [path.name for path in files if not is_picture(path)]:
+                some = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+                print(f"{given}: {len(left_out)} files are left out ({some})", file=sys.stderr)
             if not pictures:
                 raise UsageError(f"PICTURE {given}: there is no picture in this folder ({', '.join(SUFFIXES)})")
         elif given.exists():
             pictures = [given]
         else:
             raise UsageError(f"PICTURE {given}: there is no such file or folder")
-        found |= dict.fromkeys(path.resolve() for path in pictures)
+        found |= dict.fromkeys(path.absolute() for path in pictures)
     return list(found)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file of a folder is taken, by its name."""
+    return not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
 
 
 def require_own_names(outputs: Sequence[Path]) -> None:
@@ -62,12 +79,58 @@ def read_picture(path: Path, size: tuple[int, int] | None) -> Tensor:
 
     Raises:
         OSError: no picture that can be read.
+        ValueError: its values have no known range.
     """
     with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        image = in_colour(ImageOps.exif_transpose(image))
     if size is not None:
         image = fit(image, size)
     return torch.from_numpy(np.array(image))[None].float() / 255
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """Convert a picture to RGB of 8 bits: 16 bits and floating point are scaled, alpha is laid over white.
+
+    Raises:
+        ValueError: integers beyond 16 bits, or floating point outside of 0..1.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.float64)
+        highest = 1.0 if image.mode == "F" else 65535.0
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= highest):
+            raise ValueError(
+                f"the picture has values from {values.min():g} to {values.max():g}; floating point must be from 0 to "
+                "1, integers from 0 to 65535. Save it with 8 bits a colour"
+            )
+        image = Image.fromarray((values * (255 / highest)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def note_on(path: Path) -> str | None:
+    """What there is to say of how a picture is read: that it is laid over white, or is the first of several."""
+    with Image.open(path) as image:
+        notes = [
+            *(["its transparent parts are laid over white"] if image.has_transparency_data else []),
+            *([f"it is the first of {frames} frames"] if (frames := getattr(image, "n_frames", 1)) > 1 else []),
+        ]
+    return f"{path.name}: {', and '.join(notes)}" if notes else None
+
+
+def require_folder(path: Path) -> None:
+    """Refuse an output that is no folder, or one that cannot be written; of one that is to be made, where it will lie.
+
+    Raises:
+        UsageError: why.
+    """
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"--output {path}: no folder that can be written ({error.strerror or error})") from error
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .cluster import Runner
 from .jobs import Results, Row
+from .pictures import require_folder
 
 DONE, SOME_FAILED = 0, 3
 """Exit statuses; see `main` for the others."""
@@ -45,8 +46,10 @@ def process(
         the exit status.
 
     Raises:
-        UsageError: there are results of other settings, or the work cannot be started.
+        UsageError: there are results of other settings, the output cannot be written, or the work cannot be started.
     """
+    if output is not None:
+        require_folder(output)
     finished = {picture: results.finished(picture) for picture in pictures}
     left = [picture for picture in pictures if not finished[picture]]
     skipped = [Row(str(picture), "skipped") for picture in pictures if finished[picture]]

@@ -137,9 +137,16 @@ class Captioner:
         for part in REQUIRED_FILES:
             _find(folder, part)
 
-        model_type = _read_json(folder / "config.json").get("model_type")
-        if model_type != "blip":
-            raise ValueError(f"{folder} holds a model of type {model_type!r}, not 'blip'. {_WHAT_TO_PUT_THERE}")
+        config = _read_json(folder / "config.json")
+        if config.get("model_type") != "blip":
+            raise ValueError(
+                f"{folder} holds a model of type {config.get('model_type')!r}, not 'blip'. {_WHAT_TO_PUT_THERE}"
+            )
+        architectures = config.get("architectures")
+        if architectures and BlipForConditionalGeneration.__name__ not in architectures:
+            raise ValueError(
+                f"{folder} holds {architectures}, a BLIP for another task than captions. {_WHAT_TO_PUT_THERE}"
+            )
         preprocess = ImagePreprocessing.from_folder(folder)
         with _blamed_on(folder):
             model, report = cast(Any, BlipForConditionalGeneration).from_pretrained(folder, **MODEL)

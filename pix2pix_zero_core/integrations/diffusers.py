@@ -30,7 +30,7 @@ from ..forms import ShiftedText, apply_direction
 from ..inversion import invert
 from ..schedule import ddim_sigmas, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
 from ..tokens import Token
-from ..types import RECOMMENDED, Inversion, MapGuidance, NoiseRegularizer, OnStep, Prediction
+from ..types import RECOMMENDED, Inversion, MapGuidance, NoiseRegularizer, OnStep, Prediction, check_pictures
 from .pairs import Form, build_direction
 from .sentences import EditSentences
 
@@ -171,6 +171,10 @@ class InvertedPictures:
     tokens: tuple[Sequence[Token], ...] | None = None
 
 
+SLACK = 0.1
+"""How far values of pictures may lie outside of 0..1: what sharpens and resizes overshoots a little."""
+
+
 class PipelineEditor:
     """A Stable Diffusion pipeline that edits pictures. Pictures are (B, H, W, 3) in 0..1, as in ComfyUI.
 
@@ -274,13 +278,22 @@ class PipelineEditor:
         """Turn pictures into the model's latents, (B, C, H/8, W/8), float32: the mean of the VAE's distribution.
 
         Raises:
-            ValueError: another shape than (B, H, W, 3), or sides that are no multiples of the VAE's factor.
+            TypeError: not floating point.
+            ValueError: another shape than (B, H, W, 3), sides that are no multiples of the VAE's factor, or values
+                outside of 0..1.
         """
         factor: int = self.pipeline.vae_scale_factor
         if pictures.ndim != 4 or pictures.shape[-1] != 3 or any(side % factor for side in pictures.shape[1:3]):
             raise ValueError(
                 f"pictures have shape {tuple(pictures.shape)}; they must be (batch, height, width, 3) with sides that "
                 f"are multiples of {factor}. Crop or resize them."
+            )
+        check_pictures(pictures, "pictures")
+        lowest, highest = float(pictures.min()), float(pictures.max())
+        if lowest < -SLACK or highest > 1 + SLACK:
+            raise ValueError(
+                f"pictures have values from {lowest:g} to {highest:g}; they must be from 0 to 1. Divide pictures of 8 "
+                "bits by 255, and map those from -1 to 1 onto it."
             )
         vae = self.pipeline.vae
         encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(vae.device, vae.dtype))

@@ -119,7 +119,7 @@ def parse_sentences(text: str) -> list[str]:
         ValueError: no sentence in it, or half of a character.
     """
     check_text(text, "The sentence list")
-    sentences = [line.strip() for line in text.split("\n") if line.strip()]
+    sentences = [line.strip() for line in text.splitlines() if line.strip()]
     if not sentences:
         raise ValueError("The sentence list is empty; write at least one sentence, one a line.")
     return sentences

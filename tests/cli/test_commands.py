@@ -15,7 +15,7 @@ from PIL import Image
 
 from pix2pix_zero_cli.main import COMMANDS, main
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
-from pix2pix_zero_cli.pictures import fit, read_picture, write
+from pix2pix_zero_cli.pictures import find_pictures, fit, note_on, read_picture, write
 from pix2pix_zero_core import EditDirection, load_direction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -366,3 +366,91 @@ def test_pictures_are_turned_upright(tmp_path: Path):
     picture = read_picture(tmp_path / "turned.jpg", None)
     assert picture.shape == (1, 16, 8, 3)
     assert picture[0, 4, 4, 2] > 0.8 and picture[0, 12, 4, 0] > 0.8
+
+
+def ramp(high: float, dtype: Any) -> np.ndarray[Any, Any]:
+    """Grey values from 0 to `high`, from left to right."""
+    return np.tile(np.linspace(0, high, 16), (16, 1)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("grey8.png", Image.fromarray(ramp(255, np.uint8))),
+        ("grey16.png", Image.fromarray(ramp(65535, np.uint16))),
+        ("grey32.tif", Image.fromarray(ramp(65535, np.int32))),
+        ("float.tif", Image.fromarray(ramp(1, np.float32))),
+        ("palette.png", Image.fromarray(ramp(255, np.uint8)).convert("P")),
+        ("cmyk.jpg", Image.fromarray(ramp(255, np.uint8)).convert("RGB").convert("CMYK")),
+    ],
+)
+def test_pictures_of_every_depth_are_read_alike(tmp_path: Path, name: str, image: Image.Image):
+    image.save(tmp_path / name)
+    picture = read_picture(tmp_path / name, None)
+    expected = torch.linspace(0, 1, 16).view(1, 1, 16, 1).expand(1, 16, 16, 3)
+    torch.testing.assert_close(picture, expected, atol=0.05 if name.endswith("jpg") else 0.005, rtol=0)
+    assert note_on(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("values", [ramp(255, np.float32), ramp(-1, np.float32), ramp(1e6, np.int32)])
+def test_values_without_a_known_range_are_refused(tmp_path: Path, values: np.ndarray[Any, Any]):
+    Image.fromarray(values).save(tmp_path / "odd.tif")
+    with pytest.raises(ValueError, match=r"values from .* to .*; floating point must be from 0 to 1.* with 8 bits"):
+        read_picture(tmp_path / "odd.tif", None)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_transparent_parts_are_laid_over_white_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str
+):
+    image = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 8, 16))
+    path = tmp_path / ("cutout.tif" if mode == "PA" else "cutout.png")
+    image.convert(mode).save(path) if mode != "PA" else image.save(path)
+    picture = read_picture(path, None)
+    assert float(picture[..., :8, :].max()) < 0.01 and float(picture[..., 8:, :].min()) > 0.99
+    assert note_on(path) == f"{path.name}: its transparent parts are laid over white"
+    if mode == "RGBA":
+        assert main(["edit", str(path), *EDIT, "--output", str(tmp_path / "out")]) == 0
+        assert "cutout.png: its transparent parts are laid over white" in capsys.readouterr().out
+
+
+def test_what_a_folder_holds_beside_pictures_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    image = Image.open(EXAMPLES / "cat.png")
+    for name in ("cat.png", "web.jfif", "scan.tif", "moving.gif"):
+        image.convert("RGB").save(tmp_path / name, "JPEG" if name == "web.jfif" else None)
+    for name in ("._cat.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"no picture")
+    (tmp_path / "link.png").symlink_to(EXAMPLES / "dog.png")
+    found = find_pictures([str(tmp_path)])
+    assert [path.name for path in found] == ["cat.png", "link.png", "moving.gif", "scan.tif", "web.jfif"]
+    assert "2 files are left out (._cat.png, notes.txt)" in capsys.readouterr().err
+    assert all(read_picture(path, (64, 64)).shape == (1, 64, 64, 3) for path in found)
+
+
+@pytest.mark.parametrize("command", ["edit", "invert", "caption"])
+def test_an_output_that_is_no_folder_is_found_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+):
+    def load(*_: Any) -> Any:
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(ModelOptions, "load", load)
+    (tmp_path / "a_file").touch()
+    more = {"edit": EDIT, "invert": QUICK, "caption": []}[command]
+    said = refusal(capsys, command, EXAMPLES / "cat.png", *more, "--output", tmp_path / "a_file")
+    assert f"--output {tmp_path / 'a_file'}: no folder that can be written" in said
+
+
+def test_a_full_disk_ends_the_job_at_once(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    import errno
+    import os
+
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pix2pix_zero_cli.edit.write_picture", full)
+    said = refusal(capsys, "edit", pictures, *EDIT, "--output", tmp_path / "out")
+    assert "--output: No space left on device, at" in said and "cat.png" in said

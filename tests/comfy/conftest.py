@@ -300,3 +300,23 @@ def load_case(load_family: Callable[[str], Any]) -> Callable[[str], Any]:
         return Case(family, model, clip, source, target, source, {"samples": samples})
 
     return load
+
+
+@pytest.fixture
+def distances(pack: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """The distance of the maps before and after every move of the guidance."""
+    from pix2pix_zero.pix2pix_zero_core.attention import map_distance
+
+    measured: list[tuple[float, float]] = []
+    step = pack.nodes.gradient.GradientStep.__call__
+
+    def measure(
+        self: Any, denoise: Any, x: Tensor, sigma: Tensor, target: Any, reference: Any, guidance: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        move, before, denoised = step(self, denoise, x, sigma, target, reference, guidance)
+        after = map_distance(denoise(x + move, sigma.expand(len(x)), target, maps=True).maps, reference)
+        measured.append((float(before.sum()), float(after.sum())))
+        return move, before, denoised
+
+    monkeypatch.setattr(pack.nodes.gradient.GradientStep, "__call__", measure)
+    return measured

@@ -338,10 +338,10 @@ def attention_without_gradient(case: Case) -> Case:
 
 
 def scheduled_target(case: Case) -> Case:
-    """Another text from the middle on."""
+    """Another text from the second step on."""
     begin, end = (
         node_helpers.conditioning_set_values(text, {"start_percent": start, "end_percent": stop})
-        for text, start, stop in ((case.target, 0.0, 0.6), (encode(case.clip, "a red house"), 0.6, 1.0))
+        for text, start, stop in ((case.target, 0.0, 0.3), (encode(case.clip, "a red house"), 0.3, 1.0))
     )
     return dataclasses.replace(case, target=[*begin, *end])
 

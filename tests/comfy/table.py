@@ -26,7 +26,8 @@ a CPU, and passes if
 
 A cell names the forms that passed, with **no** behind one that failed; an empty one was not run. The three forms are
 one implementation, so the model patch meets every neighbour in every family and the other two in one. The all-in-one
-sampler takes no latent, and so no noise mask. Of the last two neighbours each belongs to one family.
+sampler takes no latent; it has the noise mask of the latent that was inverted, which `tests/comfy/test_neighbours.py`
+compares with the other forms. There, too, is what is refused, and with which sentence.
 """
 
 

@@ -47,6 +47,20 @@ def test_a_batch_gives_one_caption_a_picture(pack: Any, folders: Path, pictures:
     assert [[caption] for caption in captions[:2]] == alone
 
 
+def test_an_alpha_channel_is_left_out(pack: Any, folders: Path, pictures: Tensor):
+    """As VAE Encode and Compare Edits do."""
+    with_alpha = torch.cat([pictures[:1], torch.rand(1, 64, 80, 1)], -1)
+    with torch.inference_mode():
+        found, expected = (pack.nodes.BLIPCaption.execute(p, **SETTINGS).result for p in (with_alpha, pictures[:1]))
+    assert found == expected
+
+
+def test_a_model_in_the_layout_of_hugging_face_s_cache_is_found(pack: Any, folders: Path):
+    snapshot = folders / "blip" / "models--Salesforce--blip-image-captioning-base" / "snapshots" / "0a1b"
+    shutil.copytree(TINY_ZOO, snapshot)
+    assert pack.nodes.files.model_folders("blip")["Salesforce/blip-image-captioning-base"] == snapshot
+
+
 def test_the_progress_bar_counts_pictures(pack: Any, folders: Path, pictures: Tensor, progress: list[tuple[int, int]]):
     with torch.inference_mode():
         pack.nodes.BLIPCaption.execute(pictures, **SETTINGS)
@@ -61,6 +75,46 @@ def test_a_list_of_captions_runs_what_follows_for_each(server: run.Server, edit_
     shown = graph.add("PreviewAny", source=[caption, 0])
     captions = server.run(graph.workflow)[shown]["text"]
     assert len(captions) == 2 and all(captions)
+
+
+def test_a_batch_is_edited_with_a_caption_a_picture_in_all_forms(server: run.Server, edit_graph: EditGraph):
+    """Two pictures and two captions are two edits, not four."""
+    graph = edit_graph(steps=2)
+    other = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x3366CC)
+    batch = graph.add("ImageBatch", image1=[graph.scaled, 0], image2=[other, 0])
+    captions = graph.add("Pix2PixZeroBLIPCaption", image=[batch, 0], **SETTINGS)
+    graph.set(graph.original, pixels=[batch, 0]).set(graph.source, text=[captions, 0])
+    graph.set(graph.inversion, scheduler="ddim_uniform")
+    inverted = {"model": [graph.checkpoint, 0], "inversion": [graph.inversion, 0], "source": [graph.source, 0]}
+    guidance = {"guidance": 0.1, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.5}
+    texts = {"target": [graph.target, 0], "negative": [graph.source, 0], "cfg": 5.0}
+    patch = graph.add("Pix2PixZeroCrossAttnGuidance", **inverted, **guidance)
+    guider = graph.add("Pix2PixZeroCrossAttnGuider", **inverted, **texts, **guidance)
+    sampled = [
+        graph.sampler,
+        graph.add(
+            "KSampler",
+            **{"model": [patch, 0], "seed": 7, "steps": 2, "cfg": 5.0, "sampler_name": "euler", "denoise": 1.0},
+            **{"scheduler": "ddim_uniform", "positive": [graph.target, 0], "negative": [graph.source, 0]},
+            latent_image=[graph.inversion, 1],
+        ),
+        graph.add(
+            "SamplerCustomAdvanced",
+            noise=[graph.add("DisableNoise"), 0],
+            guider=[guider, 0],
+            sampler=[graph.add("KSamplerSelect", sampler_name="euler"), 0],
+            sigmas=[
+                graph.add(
+                    "BasicScheduler", model=[graph.checkpoint, 0], scheduler="ddim_uniform", steps=2, denoise=1.0
+                ),
+                0,
+            ],
+            latent_image=[graph.inversion, 1],
+        ),
+    ]
+    saved = [graph.save(node) for node in sampled]
+    outputs = server.run(graph.workflow)
+    assert [len(outputs[number]["latents"]) for number in saved] == [2, 2, 2]
 
 
 def test_the_model_is_on_comfyuis_books_while_it_works_and_gone_afterwards(

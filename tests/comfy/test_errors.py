@@ -64,9 +64,14 @@ def test_a_model_without_cross_attention(pack: Any):
     import comfy.model_sampling
 
     sampling = comfy.model_sampling.ModelSamplingDiscrete()
-    inner = SimpleNamespace(diffusion_model=torch.nn.Linear(1, 1))
-    objects = {"model_sampling": sampling}
-    model = SimpleNamespace(model=inner, get_model_object=objects.__getitem__, get_wrappers=lambda *_: [])
+    objects = {"model_sampling": sampling, "diffusion_model": torch.nn.Linear(1, 1)}
+    model = SimpleNamespace(
+        model=SimpleNamespace(),
+        get_model_object=objects.__getitem__,
+        get_wrappers=lambda *_: [],
+        object_patches={},
+        object_patches_backup={},
+    )
     with pytest.raises(ValueError, match=r"no cross-attention .* Stable Diffusion 1\.x, 2\.x or XL"):
         pack.nodes.bridge.require_cross_attention_model(model)
 

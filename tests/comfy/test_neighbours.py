@@ -218,9 +218,15 @@ def half(evaluate: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
     return torch.cat([left, left], 3)
 
 
+def altered(evaluate: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+    """Another latent of the same form."""
+    return evaluate(1.1 * args["input"], args["timestep"], **args["c"])
+
+
 @pytest.mark.parametrize(
     ("wrapper", "words"),
     [
+        (altered, r"runs on another latent than the sampler's.*wrapper \(.*neighbours\.altered\)"),
         (rolled, r"pieces of 16 x 8 that are not cut out of the latent.*wrapper \(.*neighbours\.rolled\)"),
         (half, r"ran on 50% of the latent.*wrapper \(.*neighbours\.half\)"),
     ],
@@ -232,6 +238,23 @@ def test_pieces_that_cannot_be_placed(pack: Any, case: Any, wrapper: Any, words:
     inversion, noise = invert(pack, case)
     with pytest.raises(ValueError, match=words):
         edited(pack, form, wrapped_model(case, wrapper), inversion, noise)
+
+
+def test_a_network_that_is_run_twice_in_a_pass(pack: Any, case: Any):
+    """As by packs that first show it another picture: its maps are not to be taken for the latent's."""
+    from comfy.patcher_extension import WrappersMP
+
+    def reference_first(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        executor(torch.zeros_like(x), *args, **kwargs)
+        return executor(x, *args, **kwargs)
+
+    model = case.model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "reference", reference_first)
+    inversion, noise = invert(pack, case)
+    for checkpointing in ("never", "always"):
+        with pytest.raises(ValueError, match=r"runs its layer .* twice in one pass.*reference \("):
+            changed = dataclasses.replace(case, model=model)
+            edited(pack, "patch", changed, inversion, noise, checkpointing=checkpointing)
 
 
 def test_tokens_that_are_merged(pack: Any, case: Any):

@@ -32,7 +32,7 @@ FROZEN = {
         "model:MODEL latent:LATENT source:CONDITIONING steps:INT regularization:FLOAT kl:FLOAT fixed_point:INT "
         "reconstruct:BOOLEAN",
         "sigmas:SIGMAS scheduler:COMBO start_at_step:INT end_at_step:INT",
-        f"inversion:{INVERSION} noise:LATENT reconstruction:LATENT reconstruction_db:FLOAT",
+        f"inversion:{INVERSION}* noise:LATENT* reconstruction:LATENT* reconstruction_db:FLOAT*",
     ),
     "Pix2PixZeroEditDirection": (
         "Edit Direction",

@@ -115,7 +115,7 @@ def test_a_node_that_raises_fails_its_picture_and_the_rest_goes_on(
     ("content", "options", "said"),
     [
         ({"nodes": [], "links": []}, [], "no workflow in API format"),
-        ({"1": {"class_type": "EmptyImage", "inputs": {}}}, [], "the workflow has 0 LoadImage nodes"),
+        ({"1": {"class_type": "EmptyImage", "inputs": {}}}, [], "it has no LoadImage node"),
         ({"1": {"class_type": "LoadImage", "inputs": {}}}, ["--node", "7"], "--node 7: the LoadImage nodes of the"),
         ({"1": {"class_type": "LoadImage", "inputs": {}}}, ["--server", "here"], "--server here: it must begin with"),
     ],
@@ -124,7 +124,7 @@ def test_a_bad_workflow_or_server_is_refused(
     pictures: Path, tmp_path: Path, content: Any, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bad.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8-sig")  # as Notepad and PowerShell write it
     with pytest.raises(SystemExit) as exit:
         main(["comfyui", str(pictures), "--workflow", str(path), "--server", "http://127.0.0.1:1", *options])
     assert exit.value.code == 2

@@ -189,6 +189,15 @@ def test_another_kind_of_model_is_refused(own_folder: Path) -> None:
         Captioner.from_folder(own_folder)
 
 
+@pytest.mark.parametrize("architecture", ["BlipForQuestionAnswering", "BlipForImageTextRetrieval", "BlipModel"])
+def test_a_blip_for_another_task_is_refused(own_folder: Path, architecture: str) -> None:
+    """One for questions has all weights of a captioner, and would write nonsense."""
+    config = json.loads((own_folder / "config.json").read_text())
+    (own_folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+    with pytest.raises(ValueError, match=rf"{architecture}.*for another task than captions"):
+        Captioner.from_folder(own_folder)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -168,6 +168,12 @@ def test_bad_sentence_files_are_refused(tmp_path: Path) -> None:
         parse_sentences("")
 
 
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\u2028", "\u2029", "\x0b", "\x0c", "\x85"])
+def test_sentences_end_at_every_separator_of_lines(separator: str):
+    """As they come pasted from web pages and word processors."""
+    assert parse_sentences(f"a cat{separator} on the grass {separator}") == ["a cat", "on the grass"]
+
+
 def test_saved_sentences_come_back(tmp_path: Path) -> None:
     path = tmp_path / "cats.txt"
     save_sentences(["a café cat", "The cat sleeps."], path)

@@ -261,6 +261,11 @@ def test_other_pipelines_are_refused(folder: Path, tmp_path: Path):
 
 
 def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Tensor):
+    with pytest.raises(TypeError, match=r"pictures: dtype torch\.uint8"):
+        editor.encode((picture * 255).to(torch.uint8))
+    for wrong in (picture * 255, picture * 2 - 1):
+        with pytest.raises(ValueError, match=r"values from .* to .*; they must be from 0 to 1"):
+            editor.encode(wrong)
     with pytest.raises(ValueError, match="multiples of 8"):
         editor.encode(picture[:, :100])
     with pytest.raises(ValueError, match="2 captions for 1 pictures"):
