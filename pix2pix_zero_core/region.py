@@ -13,6 +13,7 @@ disagreement.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class RegionSettings:
     TOP = 0.98
     """Quantile of the disagreement that counts as the largest."""
     SIGMAS = (1.0, 6.0)
-    """Range of the levels: below it the texts disagree about details alone, above it about everything."""
+    """Range of the levels' noise to signal: below it the texts disagree about details alone, above it about all."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -82,23 +83,23 @@ def edit_region(
     if inversion.trajectory is None:
         raise ValueError("edit_region: the inversion has no trajectory. Invert a picture, which records one.")
     disagreement = torch.zeros_like(inversion.noise[:, :1])
-    for sigma in _levels(inversion.sigmas, settings).to(inversion.noise):
+    for sigma in _levels(inversion, settings).to(inversion.noise):
         x = inversion.latent_at(float(sigma))
         difference = predict(denoise, x, sigma, target).denoised - predict(denoise, x, sigma, source).denoised
-        disagreement += (difference / sigma).abs().mean(1, keepdim=True)
+        disagreement += (difference / inversion.coordinates.noise_to_signal(sigma)).abs().mean(1, keepdim=True)
     smooth = F.avg_pool2d(F.pad(disagreement, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     top = smooth.flatten(1).quantile(settings.TOP, dim=1)[:, None, None, None]
     share = torch.where(top > 0, smooth / top, 1.0)  # texts that agree everywhere draw no region
     return ((share - settings.low) / (settings.high - settings.low)).clamp(0, 1)
 
 
-def _levels(sigmas: Tensor, settings: RegionSettings) -> Tensor:
+def _levels(inversion: Inversion, settings: RegionSettings) -> Tensor:
     """Some of a grid's levels within the range, evenly chosen; the one nearest to it where none is."""
     low, high = settings.SIGMAS
-    inside = sigmas[(sigmas >= low) & (sigmas <= high)]
+    ratios = inversion.coordinates.noise_to_signal(inversion.sigmas)
+    inside = inversion.sigmas[(ratios >= low) & (ratios <= high)]
     if len(inside) == 0:
-        begins = sigmas[:-1]
-        return begins[(begins.log() - (low * high) ** 0.5).abs().argmin()][None]
+        return inversion.sigmas[(ratios[:-1].log() - math.log(low * high) / 2).abs().argmin()][None]
     chosen = torch.linspace(0, len(inside) - 1, min(settings.levels, len(inside))).round().long()
     return inside[chosen.to(inside.device)]
 
@@ -120,5 +121,5 @@ class RegionalDenoiser:
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
         prediction = self.denoise(x, sigma, cond, maps=maps)
-        recorded = x - sigma[0] * self.inversion.noise_at(float(sigma[0])).to(x)
+        recorded = self.inversion.replayed(x, float(sigma[0]))
         return Prediction(torch.lerp(recorded, prediction.denoised, self.region.to(x)), prediction.maps)
