@@ -18,6 +18,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from pix2pix_zero_core import (
     AttentionMaps,
+    Coordinates,
     Denoiser,
     Inversion,
     MapGuidance,
@@ -314,13 +315,19 @@ class Scheduled(Trial):
         total = len(inversion.sigmas) - 1
 
         def step(
-            denoise: Denoiser, x: Tensor, sigma: Tensor, target: Any, maps: AttentionMaps, guidance: MapGuidance
+            denoise: Denoiser,
+            x: Tensor,
+            sigma: Tensor,
+            target: Any,
+            maps: AttentionMaps,
+            guidance: MapGuidance,
+            coordinates: Coordinates,
         ) -> tuple[Tensor, Tensor, Tensor]:
             index = step_at(inversion.sigmas, float(sigma))
             if self.weights == "every second" and index % 2:
                 return torch.zeros_like(x), x.new_zeros(len(x)), predict(denoise, x, sigma, target).denoised
             weight = 2.0 if self.weights == "every second" else 2 * (1 - index / (guidance.end * total))
-            move, loss, denoised = map_guidance_step(denoise, x, sigma, target, maps, guidance)
+            move, loss, denoised = map_guidance_step(denoise, x, sigma, target, maps, guidance, coordinates)
             return weight * move, loss, denoised
 
         return step

@@ -270,7 +270,7 @@ def _predict_with_replay(
         watched = args["model_options"].get("sampler_post_cfg_function")
         x, sigma = args["input"], float(args["sigma"][0])
         predictions = evaluate_before(args if watched else {**args, "conds": [positive, None]})
-        return [predictions[0], x - sigma * inversion.noise_at(sigma).to(x)]
+        return [predictions[0], inversion.replayed(x, sigma)]
 
     prediction = executor(x, sigma, {**model_options, "sampler_calc_cond_batch_function": evaluate}, seed)
     if not asked:
@@ -352,9 +352,7 @@ def _predict_in_region(
     seed: int | None,
 ) -> Tensor:
     prediction = executor(x, sigma, model_options, seed)
-    level = float(sigma[0])
-    recorded = x - level * inversion.noise_at(level).to(x)
-    return torch.lerp(recorded, prediction, region.to(x))
+    return torch.lerp(inversion.replayed(x, float(sigma[0])), prediction, region.to(x))
 
 
 def _evaluate(args: dict[str, Any]) -> list[Tensor]:

@@ -317,6 +317,6 @@ class _Inverter(comfy.samplers.Sampler):
             self.reconstruction = guider.inner_model.process_latent_out(x0).cpu()
         self.inversion = dataclasses.replace(
             inversion,
-            **{f.name: v.cpu() for f in dataclasses.fields(inversion) if (v := getattr(inversion, f.name)) is not None},
+            **{name: value.cpu() for name, value in vars(inversion).items() if isinstance(value, Tensor)},
         )
         return inversion.noise

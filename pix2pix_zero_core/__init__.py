@@ -2,14 +2,16 @@
 
 Parmar et al., *Zero-shot Image-to-Image Translation*, SIGGRAPH 2023, arXiv:2302.03027.
 
-Everywhere in this package a latent ``x`` is in variance-exploding (k-diffusion, ComfyUI) coordinates,
-``x = x0 + sigma * eps``; DDIM with eta = 0 is then Euler's method in sigma. Letters in shapes: B batch, C channels,
-H and W latent height and width, h attention heads, N queries, L tokens, D embedding width, T steps.
+Everywhere in this package a latent is ``x = alpha * x0 + sigma * eps``, in the coordinates of its model: unless told
+otherwise, the variance-exploding ones of k-diffusion and ComfyUI, where alpha is 1 and DDIM with eta = 0 is Euler's
+method in sigma. Letters in shapes: B batch, C channels, H and W latent height and width, h attention heads, N queries,
+L tokens, D embedding width, T steps.
 """
 
 from .aligned import AlignedDirection
+from .coordinates import Coordinates, carried
 from .directions import Direction, EditDirection
-from .edit import ClassifierFreeGuidance, ReplayedGuidance, carried, edit, reconstruct, unguided_distance
+from .edit import ClassifierFreeGuidance, ReplayedGuidance, edit, reconstruct, unguided_distance
 from .forms import apply_direction, combine_directions, load_direction
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
@@ -30,6 +32,7 @@ __all__ = [
     "AlignedDirection",
     "AttentionMaps",
     "ClassifierFreeGuidance",
+    "Coordinates",
     "Denoiser",
     "Direction",
     "Edit",

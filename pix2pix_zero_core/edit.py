@@ -3,11 +3,12 @@
 Parmar et al. (2023), arXiv:2302.03027, section 3.3. At every sigma, descending:
 
     M_ref   = maps of the reference latent under the source conditioning
-    x      <- x - strength * (1 + sigma^2) * grad_x L_xa(maps of x under the target conditioning, M_ref)
-    x_next  = x + (sigma_next - sigma) (x - D(x, sigma, target)) / sigma
+    x      <- x - strength * (alpha^2 + sigma^2) * grad_x L_xa(maps of x under the target conditioning, M_ref)
+    x_next  = alpha_next D + sigma_next eps,      D = D(x, sigma, target),      eps = (x - alpha D) / sigma
 
-The factor 1 + sigma^2 makes the strength a step on the VP latent, the paper's unit: x = x_vp sqrt(1 + sigma^2) enters
-once through the chain rule and once through the step itself. `MapGuidance.applied` can put the move after the step.
+The factor alpha^2 + sigma^2 makes the strength a step on the VP latent, the paper's unit: its root, by which x is
+longer than x_vp, enters once through the chain rule and once through the step itself. `MapGuidance.applied` can put the
+move after the step.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .attention import map_distance, mean_map_distance
+from .coordinates import Coordinates, carried, euler_step
 from .schedule import step_at
 from .types import (
     Aim,
@@ -38,7 +40,7 @@ from .types import (
 )
 
 GuidanceStep = Callable[
-    [Denoiser, Tensor, Tensor, Any, AttentionMaps, MapGuidance | Aim], tuple[Tensor, Tensor, Tensor]
+    [Denoiser, Tensor, Tensor, Any, AttentionMaps, MapGuidance | Aim, Coordinates], tuple[Tensor, Tensor, Tensor]
 ]
 """What `map_guidance_step` is. A framework passes its own, to prepare the model for gradients before calling that."""
 
@@ -53,8 +55,10 @@ class ClassifierFreeGuidance:
         denoise: the model.
         negative: conditioning to move away from; the source caption for real images, an empty text for synthetic ones.
         scale: 1 is the plain model, which then skips the negative row; the published code uses 5.
-        below: highest sigma at which it guides; above it is the plain model. Guidance at high noise levels moves
-            things, and helps little to change them (Kynkaanniemi et al., NeurIPS 2024, arXiv:2404.07724).
+        below: highest ratio of noise to signal (VE's sigma) at which it guides; above it is the plain model. Guidance
+            at high noise levels moves things, and helps little to change them (Kynkaanniemi et al., NeurIPS 2024,
+            arXiv:2404.07724).
+        coordinates: of the levels that it is called with.
 
     Raises:
         ValueError: scale or level is negative, or the scale not finite.
@@ -64,6 +68,7 @@ class ClassifierFreeGuidance:
     negative: Any
     scale: float = 5.0
     below: float = math.inf
+    coordinates: Coordinates = Coordinates.VE
 
     def __post_init__(self) -> None:
         """Validate scale and level."""
@@ -74,7 +79,7 @@ class ClassifierFreeGuidance:
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
         positive = self.denoise(x, sigma, cond, maps=maps)
-        if self.scale == 1 or float(sigma[0]) > self.below:
+        if self.scale == 1 or float(self.coordinates.noise_to_signal(sigma[0])) > self.below:
             return positive
         with torch.no_grad():  # the maps, which are differentiated, are those of the positive row
             negative = self.denoise(x, sigma, self.negative)
@@ -118,23 +123,13 @@ class ReplayedGuidance:
         positive = self.denoise(x, sigma, cond, maps=maps)
         if self.scale == 1:
             return positive
-        negative = x - sigma[0] * self.inversion.noise_at(float(sigma[0])).to(x)
+        negative = self.inversion.replayed(x, float(sigma[0]))
         return Prediction(negative + self.scale * (positive.denoised - negative), positive.maps)
 
 
 def _check_scale(scale: float) -> None:
     if not (math.isfinite(scale) and scale >= 0):
         raise ValueError(f"The classifier-free guidance scale is {scale}; it must be finite and >= 0.")
-
-
-def euler_step(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Follow the probability-flow ODE from sigma to sigma_next: DDIM with eta = 0, in VE coordinates."""
-    return x + (x - denoised) / sigma * (sigma_next - sigma)
-
-
-def carried(move: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Take a move of x from sigma to sigma_next: on the VP latent it is the same at either level."""
-    return move * ((1 + sigma_next**2) / (1 + sigma**2)).sqrt()
 
 
 @torch.no_grad()
@@ -158,7 +153,7 @@ def reconstruct(denoise: Denoiser, inversion: Inversion, source: Any, on_step: O
         denoised = predict(denoise, x, sigma, source).denoised
         if on_step is not None:
             on_step(StepInfo(index, len(inversion.sigmas) - 1, float(sigma), x, denoised))
-        x = euler_step(x, denoised, sigma, sigma_next)
+        x = euler_step(x, denoised, sigma, sigma_next, inversion.coordinates)
     return x
 
 
@@ -202,7 +197,7 @@ def edit(
     guided = denoise if guided is None else guided
     guide = map_guidance_step if guide is None else guide
     x = reference = inversion.noise
-    trajectory, sigmas = inversion.trajectory, inversion.sigmas.to(x)
+    trajectory, sigmas, coordinates = inversion.trajectory, inversion.sigmas.to(x), inversion.coordinates
     total, losses = len(sigmas) - 1, list[Tensor]()
     after, unguided = guidance.applied == "after", None
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -214,20 +209,21 @@ def edit(
         if trajectory is None:
             prediction = predict(guided, reference, sigma, source, maps=active)
             reference_maps = prediction.maps
-            reference = euler_step(reference, prediction.denoised, sigma, sigma_next)
+            reference = euler_step(reference, prediction.denoised, sigma, sigma_next, coordinates)
         elif active:
             reference_maps = predict(denoise, trajectory[index], sigma, source, maps=True).maps
         of_one_step = guidance.of_one_step(total, unguided and unguided.at(sigma)) if active else guidance
         if active and after:
-            late_move, loss, denoised = guide(guided, x, sigma, target, reference_maps, of_one_step)
+            late_move, loss, denoised = guide(guided, x, sigma, target, reference_maps, of_one_step, coordinates)
         else:
             if active:
-                move, loss, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step)
+                move, loss, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step, coordinates)
                 x = x + move
             denoised = predict(guided, x, sigma, target).denoised
         if on_step is not None:
             on_step(StepInfo(index, total, float(sigma), x, denoised, loss))
-        x = euler_step(x, denoised, sigma, sigma_next) + carried(late_move, sigma, sigma_next)
+        late_move = carried(late_move, sigma, sigma_next, coordinates)
+        x = euler_step(x, denoised, sigma, sigma_next, coordinates) + late_move
         losses.append(x.new_zeros(len(x)) if loss is None else loss)
     return Edit(x, reference if trajectory is None else trajectory[-1], torch.stack(losses))
 
@@ -239,18 +235,24 @@ class UnguidedDistance:
     Attributes:
         sigmas: some noise levels, (n,), descending.
         distances: L_xa there, (n, B).
+        coordinates: of the levels.
     """
 
     sigmas: Tensor
     distances: Tensor
+    coordinates: Coordinates = Coordinates.VE
+
+    PURE_NOISE = 1e3
+    """Ratio of noise to signal that stands for an infinite one."""
 
     def at(self, sigma: Tensor) -> Tensor:
-        """Look up L_xa at any level, linear in log sigma, at the ends beyond them: (B,)."""
+        """Look up L_xa at any level, linear in the log of noise to signal, at the ends beyond them: (B,)."""
         if len(self.sigmas) == 1:
             return self.distances[0]
         index = step_at(self.sigmas, float(sigma))
-        begin, end = self.sigmas[index : index + 2].log()
-        way = ((begin - sigma.log()) / (begin - end)).clamp(0, 1)
+        levels = torch.stack([*self.sigmas[index : index + 2], sigma.to(self.sigmas)])
+        begin, end, between = self.coordinates.noise_to_signal(levels).clamp(max=self.PURE_NOISE).log()
+        way = ((begin - between) / (begin - end)).clamp(0, 1)
         return torch.lerp(self.distances[index], self.distances[index + 1], way.to(self.distances))
 
 
@@ -302,11 +304,11 @@ def unguided_distance(
         else:
             assert reference is not None
             original = predict(guided, reference, sigma, source, maps=True)
-            reference = euler_step(reference, original.denoised, sigma, sigma_next)
+            reference = euler_step(reference, original.denoised, sigma, sigma_next, inversion.coordinates)
         edited = predict(guided, x, sigma, target, maps=True)
         distances.append(map_distance(edited.maps, original.maps))
-        x = euler_step(x, edited.denoised, sigma, sigma_next)
-    return UnguidedDistance(visited, torch.stack(distances))
+        x = euler_step(x, edited.denoised, sigma, sigma_next, inversion.coordinates)
+    return UnguidedDistance(visited, torch.stack(distances), inversion.coordinates)
 
 
 def map_guidance_step(
@@ -316,6 +318,7 @@ def map_guidance_step(
     target: Any,
     reference_maps: AttentionMaps,
     guidance: MapGuidance | Aim,
+    coordinates: Coordinates = Coordinates.VE,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the move of a latent down the gradient of its cross-attention distance to the reference.
 
@@ -326,6 +329,7 @@ def map_guidance_step(
         target: conditioning of the edited image.
         reference_maps: maps of the reference latent at this level.
         guidance: what this one step applies; see `MapGuidance.of_one_step`.
+        coordinates: of x and sigma.
 
     Returns:
         what to add to x, (B, C, H, W), the distance L_xa before it, (B,), and the prediction of x0, (B, C, H, W).
@@ -347,13 +351,13 @@ def map_guidance_step(
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
     check_latent(denoised, f"The model's prediction at sigma {float(sigma):.4g}")
     check_latent(gradient, f"The gradient of the attention distance at sigma {float(sigma):.4g}")
-    loss = loss.detach()
+    loss, variance = loss.detach(), coordinates.variance(sigma)
     if isinstance(guidance, Aim):
-        scale = guidance.factor(loss, gradient, sigma)
+        scale = guidance.factor(loss, gradient, variance)
     elif guidance.unit == "paper":
-        scale = (guidance.strength * (1 + sigma**2)).expand(len(x))
+        scale = (guidance.strength * variance).expand(len(x))
     else:
         rms = gradient.square().mean((1, 2, 3)).sqrt()
-        length = guidance.strength * mean_map_distance(maps, reference_maps).detach().sqrt() * (1 + sigma**2).sqrt()
+        length = guidance.strength * mean_map_distance(maps, reference_maps).detach().sqrt() * variance.sqrt()
         scale = torch.where(rms > 0, length / rms, 0)
     return -scale[:, None, None, None] * gradient, loss, denoised

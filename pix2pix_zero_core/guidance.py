@@ -20,7 +20,7 @@ def guided_steps(sigmas: Tensor, inversion: Inversion, guidance: MapGuidance) ->
     """Find the steps of a sampler that are to be guided.
 
     Args:
-        sigmas: the sampler's grid, (T+1,), strictly descending.
+        sigmas: the sampler's grid, in the inversion's coordinates, (T+1,), strictly descending.
         inversion: of the picture; `MapGuidance.start` and `end` are fractions of its steps.
         guidance: strength and time.
 
@@ -48,7 +48,7 @@ def guidance_move(
 
     Args:
         denoise: the model, one row a sample, with maps and gradients.
-        x: edited latent, (B, C, H, W).
+        x: edited latent, in the inversion's coordinates, (B, C, H, W).
         sigma: its level, scalar.
         source: conditioning of the picture.
         target: conditioning of the edited picture.
@@ -67,5 +67,5 @@ def guidance_move(
     reference = inversion.latent_at(float(sigma)).to(x)
     reference_maps = predict(denoise, reference, sigma, source, maps=True).maps
     of_one_step = guidance.of_one_step(len(inversion.sigmas) - 1, unguided and unguided.at(sigma))
-    move, _, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step)
+    move, _, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step, inversion.coordinates)
     return move

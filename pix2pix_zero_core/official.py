@@ -39,7 +39,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .edit import euler_step, map_guidance_step
+from .coordinates import euler_step
+from .edit import map_guidance_step
 from .noise import regularize
 from .schedule import ddim_sigmas, ddim_timesteps, ve_to_vp, vp_to_ve
 from .types import (

@@ -13,6 +13,7 @@ disagreement.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ SOFT = 0.25
 """Where the edge of a region begins, as a fraction of where it ends."""
 
 SIGMAS = (1.0, 6.0)
-"""Noise levels at which texts are compared: below, they disagree about details alone; above, about everything."""
+"""Ratios of noise to signal at which texts are compared: below, they disagree about details alone; above, about all."""
 
 
 @torch.no_grad()
@@ -61,23 +62,23 @@ def edit_region(
     if inversion.trajectory is None:
         raise ValueError("edit_region: the inversion has no trajectory. Invert a picture, which records one.")
     disagreement = torch.zeros_like(inversion.noise[:, :1])
-    for sigma in _levels(inversion.sigmas, levels).to(inversion.noise):
+    for sigma in _levels(inversion, levels).to(inversion.noise):
         x = inversion.latent_at(float(sigma))
         difference = predict(denoise, x, sigma, target).denoised - predict(denoise, x, sigma, source).denoised
-        disagreement += (difference / sigma).abs().mean(1, keepdim=True)
+        disagreement += (difference / inversion.coordinates.noise_to_signal(sigma)).abs().mean(1, keepdim=True)
     smooth = F.avg_pool2d(F.pad(disagreement, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     top = smooth.flatten(1).quantile(TOP, dim=1)[:, None, None, None]
     share = torch.where(top > 0, smooth / top, 1.0)  # texts that agree everywhere draw no region
     return ((share / threshold - SOFT) / (1 - SOFT)).clamp(0, 1)
 
 
-def _levels(sigmas: Tensor, count: int) -> Tensor:
+def _levels(inversion: Inversion, count: int) -> Tensor:
     """Some of a grid's levels within the range, evenly chosen; the one nearest to it where none is."""
     low, high = SIGMAS
-    inside = sigmas[(sigmas >= low) & (sigmas <= high)]
+    ratios = inversion.coordinates.noise_to_signal(inversion.sigmas)
+    inside = inversion.sigmas[(ratios >= low) & (ratios <= high)]
     if len(inside) == 0:
-        begins = sigmas[:-1]
-        return begins[(begins.log() - (low * high) ** 0.5).abs().argmin()][None]
+        return inversion.sigmas[(ratios[:-1].log() - math.log(low * high) / 2).abs().argmin()][None]
     chosen = torch.linspace(0, len(inside) - 1, min(count, len(inside))).round().long()
     return inside[chosen.to(inside.device)]
 
@@ -99,7 +100,7 @@ class RegionalDenoiser:
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
         prediction = self.denoise(x, sigma, cond, maps=maps)
-        recorded = x - sigma[0] * self.inversion.noise_at(float(sigma[0])).to(x)
+        recorded = self.inversion.replayed(x, float(sigma[0]))
         return Prediction(torch.lerp(recorded, prediction.denoised, self.region.to(x)), prediction.maps)
 
 

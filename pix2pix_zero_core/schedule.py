@@ -3,7 +3,7 @@
     VP (papers, diffusers)      x_vp = sqrt(abar) x0 + sqrt(1 - abar) eps
     VE (k-diffusion, ComfyUI)   x    = x0 + sigma eps,    sigma = sqrt((1 - abar) / abar),    x = x_vp sqrt(1 + sigma^2)
 
-In VE coordinates DDIM with eta = 0 is Euler's method in sigma (Song et al. 2021, arXiv:2010.02502, section 4.3).
+`coordinates` has what a step is in either, and in those of flow models.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from .coordinates import Coordinates
 
 
 def sigmas_from_alphas(alphas_cumprod: Tensor) -> Tensor:
@@ -109,8 +111,12 @@ def step_at(sigmas: Tensor, sigma: float) -> int:
     return min(max(reached - 1, 0), len(sigmas) - 2)
 
 
-def check_sigmas(sigmas: Tensor) -> None:
+def check_sigmas(sigmas: Tensor, coordinates: Coordinates = Coordinates.VE) -> None:
     """Require a sampling grid: at least two finite sigmas, strictly descending, the last one >= 0.
+
+    Args:
+        sigmas: anything.
+        coordinates: in which they are levels; in VP and flow the first is at most 1.
 
     Raises:
         ValueError: anything else; the message says what was found and what to change.
@@ -127,4 +133,9 @@ def check_sigmas(sigmas: Tensor) -> None:
         raise ValueError(
             f"sigmas is {values}; a sampling grid descends strictly from the highest noise level to a last value >= 0 "
             "(inversion walks the same grid backwards). Use a scheduler such as ddim_uniform, unreversed."
+        )
+    if float(sigmas[0]) > coordinates.highest * (1 + 1e-4):
+        raise ValueError(
+            f"sigmas begins at {values[0]}; in {coordinates.value} coordinates no level is above "
+            f"{coordinates.highest:g}, where all is noise. Use the schedule of the model itself."
         )

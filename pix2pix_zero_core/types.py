@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from .coordinates import Coordinates
 from .schedule import check_sigmas, step_at
 
 AttentionMaps = Mapping[Hashable, Tensor]
@@ -33,12 +34,12 @@ class Denoiser(Protocol):
     """The one contract between the method and a model; guidance and model families are wrappers that keep it."""
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
-        """Predict x0 from x = x0 + sigma * eps.
+        """Predict x0 from x = alpha * x0 + sigma * eps.
 
         Args:
-            x: latent in VE coordinates, (B, C, H, W). Where gradients are enabled, the prediction and its maps are
-                differentiable in x.
-            sigma: noise level of every sample, (B,), positive.
+            x: latent in the model's own coordinates, VE for diffusion models, (B, C, H, W). Where gradients are
+                enabled, the prediction and its maps are differentiable in x.
+            sigma: noise level of every sample in the same coordinates (time, in a flow), (B,), positive.
             cond: text conditioning; its type is between the caller and the denoiser, this package only passes it on.
             maps: also return the cross-attention probabilities, differentiable in x as well. Asking for them does not
                 change ``denoised``.
@@ -53,7 +54,7 @@ class StepInfo:
     Attributes:
         index: number of this step, from 0.
         total: number of steps T.
-        sigma: noise level at which the step began.
+        sigma: noise level at which the step began, in the model's coordinates.
         x: the latent there, (B, C, H, W); where the step was guided, after the move.
         denoised: the estimate of x0 there, (B, C, H, W).
         loss: cross-attention distance to the reference before the move, (B,); None where nothing was guided.
@@ -222,13 +223,13 @@ class Aim:
     haste: float = 3.0
     reach: float = 4.0
 
-    def factor(self, loss: Tensor, gradient: Tensor, sigma: Tensor) -> Tensor:
+    def factor(self, loss: Tensor, gradient: Tensor, variance: Tensor) -> Tensor:
         """Compute c of the move -c g.
 
         Args:
             loss: L_xa before the move, (B,).
             gradient: of L_xa in x, (B, C, H, W).
-            sigma: noise level, scalar.
+            variance: `Coordinates.variance` of the level, scalar.
 
         Returns:
             c, (B,); 0 where the gradient is 0.
@@ -236,7 +237,7 @@ class Aim:
         above = (loss - self.goal).clamp(min=0)
         descent = torch.minimum(min(1.0, self.gain / self.steps) * above, -math.expm1(-self.haste / self.steps) * loss)
         squared = gradient.square().sum((1, 2, 3))
-        longest = self.reach / self.steps * (1 + sigma**2).sqrt() * (gradient[0].numel() / squared).sqrt()
+        longest = self.reach / self.steps * variance.sqrt() * (gradient[0].numel() / squared).sqrt()
         return torch.where(squared > 0, torch.minimum(descent / squared, longest), 0)
 
 
@@ -249,26 +250,29 @@ class Inversion:
     """Where sampling starts, and how it got there.
 
     Attributes:
-        noise: the latent at ``sigmas[0]``, (B, C, H, W), VE coordinates, float32 or better.
+        noise: the latent at ``sigmas[0]``, (B, C, H, W), float32 or better.
         sigmas: the sampling grid, (T+1,), strictly descending; the last is 0 or the model's smallest sigma.
         trajectory: the latent at every sigma, (T+1, B, C, H, W): ``trajectory[i]`` belongs to ``sigmas[i]``,
             ``trajectory[0]`` is ``noise`` and ``trajectory[-1]`` is the image's latent. None for random noise.
         residual: how well each step solves its implicit equation, (T, B), in units of the noise's standard deviation;
             ``residual[i]`` belongs to the step between ``sigmas[i]`` and ``sigmas[i+1]``. None where nothing was
             refined.
+        coordinates: of all latents and sigmas.
 
     Raises:
-        ValueError: a shape does not fit, a latent holds NaN or Inf, or the sigmas do not descend.
+        ValueError: a shape does not fit, a latent holds NaN or Inf, or the sigmas do not descend or are no levels of
+            the coordinates.
     """
 
     noise: Tensor
     sigmas: Tensor
     trajectory: Tensor | None = None
     residual: Tensor | None = None
+    coordinates: Coordinates = Coordinates.VE
 
     def __post_init__(self) -> None:
         """Validate shapes and values."""
-        check_sigmas(self.sigmas)
+        check_sigmas(self.sigmas, self.coordinates)
         check_latent(self.noise, "Inversion: noise")
         steps, batch = len(self.sigmas) - 1, len(self.noise)
         expected = (steps + 1, *self.noise.shape)
@@ -291,7 +295,7 @@ class Inversion:
     def latent_at(self, sigma: float) -> Tensor:
         """Find the latent of the recorded trajectory at any noise level.
 
-        The trajectory's steps are Euler's, straight in sigma: what lies between two of them is exact as well.
+        Along a step x = alpha x0 + sigma eps with one x0 and one eps: what lies between its ends is exact as well.
 
         Args:
             sigma: the level; beyond the ends of the grid its end counts.
@@ -302,12 +306,14 @@ class Inversion:
         Raises:
             ValueError: the inversion kept no trajectory.
         """
-        if self.trajectory is None:
-            raise ValueError("Inversion: there is no trajectory. Invert a picture, which records one.")
-        index = step_at(self.sigmas, sigma)
-        begin, end = self.sigmas[index : index + 2]
-        way = ((begin - sigma) / (begin - end)).clamp(0, 1)
-        return torch.lerp(self.trajectory[index], self.trajectory[index + 1], way.to(self.trajectory))
+        begin, end, sigmas = self._step_at(sigma)
+        (alpha, alpha_next), (sigma_begin, sigma_next) = self.coordinates.alpha(sigmas), sigmas
+        level = sigmas.new_tensor(sigma).clamp(sigma_next, sigma_begin)
+        kept = self.coordinates.alpha(level)
+        span = alpha * sigma_next - alpha_next * sigma_begin
+        of_begin = (kept * sigma_next - alpha_next * level) / span
+        of_end = (alpha * level - kept * sigma_begin) / span
+        return of_begin * begin + of_end * end
 
     def noise_at(self, sigma: float) -> Tensor:
         """Recall the noise that the inversion found for the step to which a noise level belongs.
@@ -316,16 +322,41 @@ class Inversion:
             sigma: the level; beyond the ends of the grid its first or last step counts.
 
         Returns:
-            eps in units of its standard deviation, (B, C, H, W): the slope of the recorded trajectory.
+            eps in units of its standard deviation, (B, C, H, W): that of which both ends of the step are made.
 
         Raises:
             ValueError: the inversion kept no trajectory.
         """
+        begin, end, sigmas = self._step_at(sigma)
+        (alpha, alpha_next), (sigma_begin, sigma_next) = self.coordinates.alpha(sigmas), sigmas
+        return (alpha * end - alpha_next * begin) / (alpha * sigma_next - alpha_next * sigma_begin)
+
+    def replayed(self, x: Tensor, sigma: float) -> Tensor:
+        """Find what is to be predicted at any latent for a step that follows the recorded noise.
+
+        Args:
+            x: latent at the level, (B, C, H, W).
+            sigma: the level.
+
+        Returns:
+            x0 if the noise in x is that of :meth:`noise_at`, (B, C, H, W). Where all is noise x says nothing of x0:
+            there it is the x0 of the recorded step.
+
+        Raises:
+            ValueError: the inversion kept no trajectory.
+        """
+        level, eps = x.new_tensor(sigma), self.noise_at(sigma).to(x)
+        if self.coordinates.alpha(level) > 0:
+            return self.coordinates.image(x, eps, level)
+        _, end, sigmas = self._step_at(sigma)
+        return self.coordinates.image(end, self.noise_at(sigma), sigmas[1]).to(x)
+
+    def _step_at(self, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The recorded step to which a level belongs: the latents at its ends, and their sigmas, (2,)."""
         if self.trajectory is None:
             raise ValueError("Inversion: there is no trajectory. Invert a picture, which records one.")
         index = step_at(self.sigmas, sigma)
-        begin, end = self.sigmas[index : index + 2].to(self.trajectory)
-        return (self.trajectory[index + 1] - self.trajectory[index]) / (end - begin)
+        return self.trajectory[index], self.trajectory[index + 1], self.sigmas[index : index + 2].to(self.trajectory)
 
 
 @dataclass(frozen=True)

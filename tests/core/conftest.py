@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2pix_zero_core import Prediction
+from pix2pix_zero_core import Coordinates, Prediction
 from pix2pix_zero_core.attention import attention_probabilities
 
 torch.set_num_threads(1)
@@ -22,13 +22,17 @@ class GaussianDenoiser:
 
     mean: float = 0.5
     std: float = 0.8
+    coordinates: Coordinates = Coordinates.VE
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
-        variance = sigma[:, None, None, None] ** 2
-        return Prediction((self.std**2 * x + variance * self.mean) / (self.std**2 + variance))
+        level = sigma[:, None, None, None]
+        alpha = self.coordinates.alpha(level)
+        weighted = alpha * self.std**2 * x + level**2 * self.mean
+        return Prediction(weighted / (alpha**2 * self.std**2 + level**2))
 
     def solve(self, x0: Tensor, sigma: float) -> Tensor:
-        return self.mean + math.sqrt(self.std**2 + sigma**2) / self.std * (x0 - self.mean)
+        alpha = float(self.coordinates.alpha(torch.tensor(sigma, dtype=torch.float64)))
+        return alpha * self.mean + math.sqrt(alpha**2 * self.std**2 + sigma**2) / self.std * (x0 - self.mean)
 
 
 @dataclass
@@ -39,6 +43,7 @@ class AttentionDenoiser:
     channels: int = 4
     width: int = 6
     heads: int = 2
+    coordinates: Coordinates = Coordinates.VE
     calls: list[tuple[float, bool, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -60,8 +65,8 @@ class AttentionDenoiser:
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
         self.calls.append((float(sigma[0]), maps, torch.is_grad_enabled()))
         level = sigma[:, None, None, None]
-        scaled = x / (1 + level**2).sqrt()
-        denoised, recorded = scaled / (1 + level**2).sqrt(), {}
+        scaled = x / self.coordinates.variance(level).sqrt()
+        denoised, recorded = self.coordinates.alpha(level) * scaled / self.coordinates.variance(level).sqrt(), {}
         context = cond.to(x).expand(len(x), -1, -1).unsqueeze(1)
         for name, (patch, to_q, to_k, to_v) in self.layers.items():
             tokens = torch.nn.functional.unfold(scaled, patch, stride=patch).mT.unsqueeze(1)

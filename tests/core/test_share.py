@@ -113,19 +113,19 @@ def test_a_step_goes_to_its_goal_in_first_order(model: Any, inversion: Inversion
 
 
 def test_limits_of_a_step():
-    sigma, gradient = torch.tensor(3.0), torch.ones(3, 4, 8, 8)
+    variance, gradient = torch.tensor(10.0), torch.ones(3, 4, 8, 8)
     loss, goal, squared = torch.tensor([10.0, 10.0, 1.0]), torch.tensor([9.0, 0.0, 2.0]), 4 * 8 * 8
 
     def descents(**limits: float) -> list[float]:
         aim = Aim(goal, 100, **({"gain": 1e9, "haste": 1e9, "reach": 1e9} | limits))
-        return (aim.factor(loss, gradient, sigma) * squared).tolist()
+        return (aim.factor(loss, gradient, variance) * squared).tolist()
 
     assert descents() == pytest.approx([1.0, 10.0, 0.0])
     assert descents(gain=20) == pytest.approx([0.2, 2.0, 0.0])
     assert descents(haste=1) == pytest.approx([10 * (1 - math.exp(-0.01))] * 2 + [0.0])
     farthest = 0.1 / 100 * math.sqrt(10) * squared  # an RMS of x, where every element of the gradient is 1
     assert descents(reach=0.1) == pytest.approx([farthest, farthest, 0.0])
-    assert Aim(goal, 100).factor(loss, torch.zeros_like(gradient), sigma).tolist() == [0, 0, 0]
+    assert Aim(goal, 100).factor(loss, torch.zeros_like(gradient), variance).tolist() == [0, 0, 0]
 
 
 def test_a_step_without_the_unguided_distance_says_what_to_do():
