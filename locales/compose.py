@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from run import PACK, Client
+from launcher.client import Client
+from launcher.runtime import PACK
 
 FOLDER = Path(__file__).parent
 

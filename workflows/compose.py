@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from run import ROOT
+from launcher.runtime import ROOT
 
 from .formats import api_format, blueprint, ui_format
 from .graphs import BLUEPRINTS, GRAPHS

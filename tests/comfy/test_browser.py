@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-import run
+from launcher.runtime import EXAMPLES, ROOT
+from launcher.server import Server
 from tests.comfy.test_workflows import require_stock_nodes
 from workflows import compose
 from workflows.browser import SCREENSHOTS, WINDOW, FrontEnd, find_browser, open_front_end
@@ -43,7 +44,7 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def page(server: run.Server, chromium: str) -> Iterator[FrontEnd]:
+def page(server: Server, chromium: str) -> Iterator[FrontEnd]:
     """One page for the module: opening it takes longer than most of what is done on it."""
     for name, value in FIRST_VISIT.items():
         server.request(f"/settings/{name}", json.dumps(value).encode())
@@ -111,11 +112,11 @@ def test_a_workflow_brings_its_picture_along(front_end: FrontEnd, base: Path) ->
     front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
     front_end.wait_for_image(2)
     assert front_end.images(2)[0]["width"] == 128
-    assert brought.read_bytes() == (run.EXAMPLES / "cat.png").read_bytes()
+    assert brought.read_bytes() == (EXAMPLES / "cat.png").read_bytes()
 
 
 def test_a_workflow_brings_its_folder_along(
-    front_end: FrontEnd, server: run.Server, base: Path, object_info: dict[str, Any]
+    front_end: FrontEnd, server: Server, base: Path, object_info: dict[str, Any]
 ) -> None:
     path = compose.UI_FOLDER / "tiny_zoo_folder.json"
     workflow = json.loads(path.read_text(encoding="utf-8"))
@@ -128,7 +129,7 @@ def test_a_workflow_brings_its_folder_along(
     front_end.drop(path)
     assert front_end.prompt()["2"]["inputs"] == {"folder": brought.name}
     assert {picture.name: picture.read_bytes() for picture in brought.iterdir()} == {
-        name: (run.EXAMPLES / name).read_bytes() for name in ("cat.png", "glasses.png", "oil.png")
+        name: (EXAMPLES / name).read_bytes() for name in ("cat.png", "glasses.png", "oil.png")
     }
     assert (
         brought.name
@@ -138,7 +139,7 @@ def test_a_workflow_brings_its_folder_along(
     )
 
 
-def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server: run.Server, tmp_path: Path) -> None:
+def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server: Server, tmp_path: Path) -> None:
     """Open, change the edit in its combo, run, watch, save the picture, and open that: it holds the same graph."""
     front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
     front_end.choose(8, "edit", "tiny_zoo/cat2glasses")
@@ -180,7 +181,7 @@ def test_the_template_browser_shows_the_workflows(front_end: FrontEnd) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(compose.BLUEPRINTS))
-def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: run.Server, name: str) -> None:
+def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: Server, name: str) -> None:
     """Found, placed and connected, it queues the nodes that are inside it."""
     if front_end.page.request.get(f"{server.url}/global_subgraphs").status == 404:
         pytest.skip("this ComfyUI offers no blueprints")
@@ -217,8 +218,8 @@ def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: run.Ser
 
 
 @pytest.mark.parametrize("path", FROZEN, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: run.Server, path: Path) -> None:
-    server.upload(run.EXAMPLES / "cat.png")
+def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: Server, path: Path) -> None:
+    server.upload(EXAMPLES / "cat.png")
     front_end.drop(path)
     assert not [node["type"] for node in node_boxes(front_end) if not node["known"]]
     queued = front_end.prompt()
@@ -239,10 +240,10 @@ def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
-def test_the_graph_speaks_the_users_language(front_end: FrontEnd, server: run.Server, language: str) -> None:
+def test_the_graph_speaks_the_users_language(front_end: FrontEnd, server: Server, language: str) -> None:
     if front_end.version() < (1, 35):
         pytest.skip("this front end forgets what packs translate: Comfy-Org/ComfyUI_frontend issue 6748")
-    words = json.loads((run.ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
     server.request("/settings/Comfy.Locale", json.dumps(language).encode())
     try:
         front_end.page.reload()

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-import run
+from launcher.runtime import PACK, ROOT
+from launcher.server import Server
 from locales import compose
 
 TRANSLATIONS = ("zh", "ja")
-DOCS = run.ROOT / "web" / "docs"
+DOCS = ROOT / "web" / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +60,16 @@ def test_a_translation_covers_everything_and_nothing_else(language: str, english
                 assert other[part][name]["tooltip"] not in ("", slot["tooltip"]), (node_id, name)
 
 
-def test_the_server_offers_the_translations(server: run.Server, english: dict[str, Any]) -> None:
+def test_the_server_offers_the_translations(server: Server, english: dict[str, Any]) -> None:
     offered = server.get("/i18n")
     for language in ("en", *TRANSLATIONS):
         assert set(english) <= set(offered[language]["nodeDefs"])
 
 
-def test_every_node_has_a_help_page_that_names_every_input_and_output(
-    server: run.Server, english: dict[str, Any]
-) -> None:
+def test_every_node_has_a_help_page_that_names_every_input_and_output(server: Server, english: dict[str, Any]) -> None:
     assert {page.stem for page in DOCS.glob("*.md")} == set(english)
     for node_id, node in english.items():
-        page = server.request(f"/extensions/{run.PACK}/docs/{node_id}.md").decode()
+        page = server.request(f"/extensions/{PACK}/docs/{node_id}.md").decode()
         assert page.startswith(f"# {node['display_name']}\n")
         assert not [name for name in names(node) if f"`{name}`" not in page], node_id
 
