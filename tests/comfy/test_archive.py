@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from authoring import workflows
 from launcher.client import save_images
 from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, PACK, ROOT, Runtime
 from launcher.server import comfyui_server
 from launcher.workflow import adapt
-from workflows import compose
 
 
 def tracked(*options: str) -> set[str]:
@@ -44,7 +44,7 @@ def test_the_archive_edits_a_picture(archive: Path, tmp_path: Path) -> None:
     pack = archive / "custom_nodes" / PACK
     assert not (pack / "tests").exists()
     runtime = Runtime.from_environment(os.environ)
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     log = archive / "server.log"
     with comfyui_server(runtime, archive, log, flags=("--cpu",), environment=quiet_cpu()) as server:
         workflow = adapt(template, server.upload(EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from authoring import workflows
 from launcher.client import save_images
 from launcher.runtime import EXAMPLES
 from launcher.server import Server
@@ -18,7 +19,6 @@ from launcher.workflow import adapt, find_node
 from tiny_zoo import draw_examples
 from tiny_zoo.probe import load_probe
 from tiny_zoo.world import Scene, counterfactual, render, sample_scene
-from workflows import compose
 
 
 def tensor(picture: Image.Image) -> Tensor:
@@ -35,7 +35,7 @@ def scene_of(example: str) -> Scene:
 def test_the_edited_picture_shows_the_other_animal_in_the_same_place(
     server: Server, tmp_path: Path, source: str, target: str
 ) -> None:
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     picture = server.upload(EXAMPLES / f"{source}.png")
     workflow = adapt(template, picture, f"tiny_zoo/{source}2{target}")
     outputs = server.run(workflow)

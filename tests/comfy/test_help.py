@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from authoring import locales
 from launcher.runtime import PACK, ROOT
 from launcher.server import Server
-from locales import compose
 
 TRANSLATIONS = ("zh", "ja")
 DOCS = ROOT / "web" / "docs"
@@ -18,7 +18,7 @@ DOCS = ROOT / "web" / "docs"
 
 @pytest.fixture(scope="module")
 def english(object_info: dict[str, Any]) -> dict[str, Any]:
-    return compose.english(object_info)
+    return locales.english(object_info)
 
 
 def names(node: dict[str, Any]) -> list[str]:
@@ -42,13 +42,13 @@ def test_every_node_is_found_by_other_words(object_info: dict[str, Any], english
 
 
 def test_english_is_what_the_nodes_say(english: dict[str, Any]) -> None:
-    written = json.loads((compose.FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert written == english, "run `python -m locales.compose URL` beside a running ComfyUI"
+    written = json.loads((locales.FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert written == english, "run `python -m authoring.locales URL` beside a running ComfyUI"
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_a_translation_covers_everything_and_nothing_else(language: str, english: dict[str, Any]) -> None:
-    translated = json.loads((compose.FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    translated = json.loads((locales.FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8"))
     assert set(translated) == set(english)
     for node_id, node in english.items():
         other = translated[node_id]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from authoring import workflows
 from launcher.client import save_images
 from launcher.runtime import EXAMPLES
 from launcher.server import Server
@@ -20,7 +21,6 @@ from pix2pix_zero_core.integrations.diffusers import EditSettings, PipelineEdito
 from pix2pix_zero_core.integrations.sentences import load_edit
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.pipeline import load_pipeline
-from workflows import compose
 
 
 def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("source, target", [("cat", "dog")])
 def test_the_picture_is_that_of_the_nodes(server: Server, tmp_path: Path, source: str, target: str) -> None:
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     workflow = adapt(template, server.upload(EXAMPLES / f"{source}.png"), f"tiny_zoo/{source}2{target}")
     outputs = server.run(workflow)
     paths = save_images(server, workflow, outputs, tmp_path)

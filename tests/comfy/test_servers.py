@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from authoring import workflows
 from launcher.comfyui import make_base
 from launcher.processes import quiet_cpu, stop
 from launcher.runtime import EXAMPLES, Runtime
@@ -18,7 +19,6 @@ from launcher.server import Server, comfyui_server
 from launcher.workflow import node_inputs
 from pix2pix_zero_cli import comfyui
 from pix2pix_zero_cli.main import main
-from workflows import compose
 
 COUNT = 6
 
@@ -35,7 +35,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def workflow(tmp_path: Path) -> Path:
     """The first workflow, in few steps."""
-    content = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    content = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     node_inputs(content, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 2
     path = tmp_path / "workflow.json"
     path.write_text(json.dumps(content), encoding="utf-8")

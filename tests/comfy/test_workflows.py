@@ -19,6 +19,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
+from authoring import formats, graphs, kinds, workflows
 from launcher.comfyui import make_base
 from launcher.pins import COMFYUI_VERSION
 from launcher.processes import quiet_cpu
@@ -26,10 +27,9 @@ from launcher.runtime import EXAMPLES, PACK, ROOT, Runtime
 from launcher.server import Server, comfyui_server
 from launcher.workflow import Workflow, node_inputs
 from tests.comfy.conftest import random_zoo
-from workflows import compose, formats, graphs, kinds
 
-GRAPHS = sorted(path.stem for path in compose.UI_FOLDER.glob("*.json"))
-BLUEPRINTS = sorted(path.stem for path in compose.BLUEPRINT_FOLDER.glob("*.json"))
+GRAPHS = sorted(path.stem for path in workflows.UI_FOLDER.glob("*.json"))
+BLUEPRINTS = sorted(path.stem for path in workflows.BLUEPRINT_FOLDER.glob("*.json"))
 FRONTEND_NODES = {"MarkdownNote"}  # drawn by the browser, unknown to the server
 
 # Combos that list the files of one machine: any name may be right on another.
@@ -59,16 +59,16 @@ Widget = tuple[str, Any, dict[str, Any]]
 
 
 def read(name: str) -> dict[str, Any]:
-    return json.loads((compose.UI_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((workflows.UI_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def read_twin(name: str) -> Workflow:
-    return json.loads((compose.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((workflows.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def read_subgraph(name: str) -> dict[str, Any]:
     """What is inside a blueprint, with links as those of a workflow."""
-    text = (compose.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
+    text = (workflows.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
     (subgraph,) = json.loads(text)["definitions"]["subgraphs"]
     keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
     return {**subgraph, "links": [[link[key] for key in keys] for link in subgraph["links"]]}
@@ -152,18 +152,18 @@ def queued(canvas: dict[str, Any], object_info: dict[str, Any], given: Mapping[i
 
 
 def test_the_files_are_what_compose_writes():
-    composed = compose.compose()
-    folders = (compose.UI_FOLDER, compose.API_FOLDER, compose.BLUEPRINT_FOLDER)
+    composed = workflows.compose()
+    folders = (workflows.UI_FOLDER, workflows.API_FOLDER, workflows.BLUEPRINT_FOLDER)
     assert {path for folder in folders for path in folder.glob("*.json")} == set(composed)
     changed = [path.name for path, text in composed.items() if path.read_text(encoding="utf-8") != text]
-    assert not changed, "run `python -m workflows.compose`"
+    assert not changed, "run `python -m authoring.workflows`"
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_workflow_has_a_square_thumbnail_and_a_line_in_the_readme(name: str):
-    with Image.open(compose.UI_FOLDER / f"{name}.jpg") as thumbnail:
+    with Image.open(workflows.UI_FOLDER / f"{name}.jpg") as thumbnail:
         assert thumbnail.width == thumbnail.height >= 256
-    assert f"| `{name}` |" in (compose.UI_FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in (workflows.UI_FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_graph_refuses_inputs_that_a_class_has_not():
@@ -286,7 +286,7 @@ def test_no_two_nodes_overlap_and_groups_hold_theirs(canvas: dict[str, Any]):
 def test_comfyui_offers_the_workflow_as_a_template(name: str, server: Server):
     address = f"/api/workflow_templates/{urllib.parse.quote(PACK)}/{name}"
     assert server.get(f"{address}.json") == read(name)
-    assert server.request(f"{address}.jpg") == (compose.UI_FOLDER / f"{name}.jpg").read_bytes()
+    assert server.request(f"{address}.jpg") == (workflows.UI_FOLDER / f"{name}.jpg").read_bytes()
 
 
 def test_only_workflows_are_offered_as_templates(server: Server):
@@ -303,7 +303,7 @@ def test_comfyui_offers_the_blueprints(server: Server):
     assert sorted(ours) == BLUEPRINTS
     for name, key in ours.items():
         data = server.get(f"/global_subgraphs/{key}")["data"]
-        assert data == (compose.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
+        assert data == (workflows.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
 
 
 # ------------------------------------------------------------------------------------------------------------ running

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("pix2pix_zero_core", "nodes", "tiny_zoo", "pix2pix_zero_cli", "launcher")
+PACKAGES = ("pix2pix_zero_core", "nodes", "tiny_zoo", "pix2pix_zero_cli", "launcher", "authoring")
 COMFYUI = {
     "comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview",
     "node_helpers", "nodes", "server",
@@ -121,6 +121,9 @@ def test_the_repository_follows_the_arrows():
         ("tiny_zoo/world.py", "import comfy.supported_models"),
         ("nodes/sampling.py", "from launcher.runtime import ROOT"),
         ("run.py", "import torch"),
+        ("nodes/directions.py", "from ..authoring import sentences"),
+        ("pix2pix_zero_core/directions.py", "from authoring.sentences import CONCEPTS"),
+        ("authoring/thumbnails.py", "from authoring.graphs import GRAPHS"),
         ("run.py", "from tiny_zoo import world"),
         ("launcher/client.py", "import requests"),
         ("launcher/client.py", "from launcher.messages import Failure"),
@@ -147,6 +150,7 @@ def test_a_wrong_arrow_is_found(file, source):
         ("__init__.py", "from .nodes import Pix2PixZeroExtension"),
         ("run.py", "import subprocess\nfrom launcher.demo import demo"),
         ("launcher/client.py", "import urllib.request\nfrom .messages import Failure"),
+        ("authoring/thumbnails.py", "from launcher.server import Server\nfrom .graphs import GRAPHS"),
         ("tests/comfy/test_live.py", "from launcher.server import Server"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from authoring import workflows
 from launcher.client import save_images
 from launcher.comfyui import make_base
 from launcher.messages import Failure
@@ -17,7 +18,6 @@ from launcher.processes import child_environment, quiet_cpu
 from launcher.runtime import EXAMPLES, Runtime
 from launcher.server import Server, comfyui_server
 from launcher.workflow import Workflow, adapt, node_inputs
-from workflows import compose
 
 GUARD = '''
 """Forbid this process, and its children, to look up or reach anything but this machine; write down every attempt."""
@@ -91,7 +91,7 @@ def test_the_guard_forbids_and_writes_down(guarded: dict[str, str], code: str):
 
 
 def test_the_demo_needs_no_network(isolated: Server, guarded: dict[str, str], tmp_path: Path):
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     workflow = adapt(template, isolated.upload(EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
     node_inputs(workflow, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 4
     outputs = isolated.run(workflow)

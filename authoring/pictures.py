@@ -1,12 +1,12 @@
 """Draw the pictures that the pack shows itself with, from the repository's root.
 
-    python -m docs.draw logo      docs/icon.png and docs/banner.png, for the registry
-    python -m docs.draw results   docs/cat2dog.png and web/docs/edit.jpg, from what `python run.py demo` left in output/
-    python -m docs.draw graph     docs/graph.png, the first workflow in the real front end (in a ComfyUI of its own)
-    python -m docs.draw settings  docs/settings_*.jpg, one edit under several values of each setting (likewise)
+    python -m authoring.pictures logo      docs/icon.png and docs/banner.png, for the registry
+    python -m authoring.pictures results   docs/cat2dog.png and web/docs/edit.jpg, from what run.py demo left in output/
+    python -m authoring.pictures graph     docs/graph.png, the first workflow in the real front end (its own ComfyUI)
+    python -m authoring.pictures settings  docs/settings_*.jpg, one edit under several values of each setting (likewise)
 
 Needs the interpreter that `python run.py test` made. After a training of Tiny Zoo, draw all but the logo again. The
-thumbnails of the workflows are drawn by `python -m workflows.draw`.
+thumbnails of the workflows are drawn by `python -m authoring.thumbnails`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def draw_graph() -> list[Path]:
     Raises:
         SystemExit: no Chromium.
     """
-    from workflows.browser import find_browser, open_front_end
+    from .browser import find_browser, open_front_end
 
     browser = find_browser()
     if browser is None:

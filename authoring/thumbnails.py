@@ -1,4 +1,4 @@
-"""Draw the workflows' thumbnails: `python -m workflows.draw [name ...]`, from the repository's root.
+"""Draw the workflows' thumbnails: `python -m authoring.thumbnails [name ...]`, from the repository's root.
 
 Runs the workflows of Tiny Zoo in a ComfyUI of its own and shows what they made of the example pictures. Needs the
 interpreter that `python run.py test` made. After a training of Tiny Zoo, draw them again.
@@ -16,16 +16,16 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from docs.draw import ACCENT, save, split, write
 from launcher.comfyui import make_base
 from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, ROOT, Runtime
 from launcher.server import Server, comfyui_server
 from tiny_zoo.world import INK, PAPER
 
-from .compose import UI_FOLDER
 from .formats import api_format
 from .graphs import GRAPHS
+from .pictures import ACCENT, save, split, write
+from .workflows import UI_FOLDER
 
 SIDE = 384  # pixels; ComfyUI shows templates as squares
 FOOT = 48  # height of the line below a picture
