@@ -50,5 +50,7 @@ def test_the_archive_edits_a_picture(archive: Path, tmp_path: Path) -> None:
         workflow = adapt(template, server.upload(EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
         pictures = save_images(server, workflow, server.run(workflow), tmp_path)
         templates = server.get("/workflow_templates")[PACK]
+        help_page = server.request(f"/extensions/{PACK}/docs/Pix2PixZeroCompare.md").decode()
     assert {"source", "reconstruction", "edited"} <= set(pictures)
+    assert help_page.startswith("# ")
     assert sorted(templates) == sorted(path.stem for path in (pack / "workflows").glob("*.json"))
