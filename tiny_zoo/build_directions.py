@@ -10,9 +10,13 @@ import os
 import tempfile
 from pathlib import Path
 
+from launcher.comfyui import make_base
+from launcher.processes import quiet_cpu
+from launcher.runtime import Runtime
+from launcher.server import comfyui_server
+from launcher.workflow import Workflow
 from pix2pix_zero_core import load_direction
 from pix2pix_zero_core.integrations.sentences import read_edits
-from run import Runtime, Workflow, comfyui_server, make_base, quiet_cpu
 
 from .compose_directions import FOLDER
 

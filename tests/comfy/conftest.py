@@ -14,7 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-import run
+from launcher.comfyui import make_base
+from launcher.processes import quiet_cpu
+from launcher.runtime import EXAMPLES, ROOT, Runtime
+from launcher.server import Server, comfyui_server
+from launcher.workflow import Workflow
 from tiny_zoo.captions import VOCABULARY
 from tiny_zoo.networks import AutoEncoder, TextEncoder, UNet
 
@@ -59,7 +63,7 @@ def zoo() -> dict[str, torch.nn.Module]:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ComfyUI's base folder, with the random checkpoints among its models."""
     base = tmp_path_factory.mktemp("comfyui")
-    run.make_base(base)
+    make_base(base)
     folder = base / "models" / "checkpoints"
     folder.mkdir()
     for name, (seed, dtype) in RANDOM_ZOOS.items():
@@ -73,16 +77,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(base: Path) -> Iterator[run.Server]:
+def server(base: Path) -> Iterator[Server]:
     """One server for the session, on the CPU in float32, with a base folder of its own."""
-    runtime = run.Runtime.from_environment(os.environ)
+    runtime = Runtime.from_environment(os.environ)
     flags = ("--cpu", "--fp32-text-enc", "--preview-method", "auto")
-    with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
+    with comfyui_server(runtime, base, base / "server.log", flags=flags, environment=quiet_cpu()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def object_info(server: run.Server) -> dict[str, Any]:
+def object_info(server: Server) -> dict[str, Any]:
     """The server's description of its nodes, class -> schema."""
     return server.get("/object_info")
 
@@ -98,7 +102,7 @@ def pack() -> Any:
 
     args.cpu = args.fp32_text_enc = True  # before anything of ComfyUI asks for a device
     spec = importlib.util.spec_from_file_location(
-        "pix2pix_zero", run.ROOT / "__init__.py", submodule_search_locations=[str(run.ROOT)]
+        "pix2pix_zero", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -122,7 +126,7 @@ def load_checkpoint(pack: Any, base: Path) -> Callable[[str], tuple[Any, Any, An
 
 
 @pytest.fixture(scope="session")
-def latent(server: run.Server) -> Callable[[dict[str, Any]], Tensor]:
+def latent(server: Server) -> Callable[[dict[str, Any]], Tensor]:
     """What a SaveLatent node saved: its output -> (B, C, H, W)."""
 
     def read(output: dict[str, Any]) -> Tensor:
@@ -147,7 +151,7 @@ class Graph:
     """A workflow that grows by one node a call: `graph.add("VAEDecode", samples=..., vae=...)` returns its number."""
 
     def __init__(self) -> None:
-        self.workflow: run.Workflow = {}
+        self.workflow: Workflow = {}
 
     def add(self, class_type: str, title: str = "", **inputs: Any) -> str:
         """Add a node; an input is a value or a pair of node and output."""
@@ -222,9 +226,9 @@ class EditGraph(Graph):
 
 
 @pytest.fixture(scope="session")
-def edit_graph(server: run.Server) -> Callable[..., EditGraph]:
+def edit_graph(server: Server) -> Callable[..., EditGraph]:
     """Makes an `EditGraph` whose picture is on the server."""
-    server.upload(run.EXAMPLES / "cat.png")
+    server.upload(EXAMPLES / "cat.png")
     return EditGraph
 
 

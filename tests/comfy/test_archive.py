@@ -10,41 +10,47 @@ from pathlib import Path
 
 import pytest
 
-import run
-from workflows import compose
+from authoring import workflows
+from launcher.client import save_images
+from launcher.processes import quiet_cpu
+from launcher.runtime import EXAMPLES, PACK, ROOT, Runtime
+from launcher.server import comfyui_server
+from launcher.workflow import adapt
 
 
 def tracked(*options: str) -> set[str]:
     """Paths of files that git tracks."""
     # Whoever owns the checkout: git refuses to read what another user owns.
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", *options]
-    return set(filter(None, subprocess.check_output(command, cwd=run.ROOT, text=True).split("\0")))
+    return set(filter(None, subprocess.check_output(command, cwd=ROOT, text=True).split("\0")))
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base folder of ComfyUI into which the archive was unpacked."""
-    if not (run.ROOT / ".git").exists() or not shutil.which("git"):
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("the archive is made of what git tracks, and this is no git repository, or there is no git")
     base = tmp_path_factory.mktemp("registry")
     for name in tracked() - tracked("--ignored", "--exclude-from=.comfyignore"):
-        path = base / "custom_nodes" / run.PACK / name
+        path = base / "custom_nodes" / PACK / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(run.ROOT / name, path)
+        shutil.copy(ROOT / name, path)
     for name in ("input", "output", "user", "models"):
         (base / name).mkdir()
     return base
 
 
 def test_the_archive_edits_a_picture(archive: Path, tmp_path: Path) -> None:
-    pack = archive / "custom_nodes" / run.PACK
+    pack = archive / "custom_nodes" / PACK
     assert not (pack / "tests").exists()
-    runtime = run.Runtime.from_environment(os.environ)
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    runtime = Runtime.from_environment(os.environ)
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     log = archive / "server.log"
-    with run.comfyui_server(runtime, archive, log, flags=("--cpu",), environment=run.quiet_cpu()) as server:
-        workflow = run.adapt(template, server.upload(run.EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
-        pictures = run.save_images(server, workflow, server.run(workflow), tmp_path)
-        templates = server.get("/workflow_templates")[run.PACK]
+    with comfyui_server(runtime, archive, log, flags=("--cpu",), environment=quiet_cpu()) as server:
+        workflow = adapt(template, server.upload(EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
+        pictures = save_images(server, workflow, server.run(workflow), tmp_path)
+        templates = server.get("/workflow_templates")[PACK]
+        help_page = server.request(f"/extensions/{PACK}/docs/Pix2PixZeroCompare.md").decode()
     assert {"source", "reconstruction", "edited"} <= set(pictures)
+    assert help_page.startswith("# ")
     assert sorted(templates) == sorted(path.stem for path in (pack / "workflows").glob("*.json"))

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-import run
+from authoring import workflows
+from authoring.browser import SCREENSHOTS, WINDOW, FrontEnd, find_browser, open_front_end
+from authoring.formats import promoted
+from launcher.runtime import EXAMPLES, ROOT
+from launcher.server import Server
 from tests.comfy.test_workflows import require_stock_nodes
-from workflows import compose
-from workflows.browser import SCREENSHOTS, WINDOW, FrontEnd, find_browser, open_front_end
-from workflows.formats import promoted
 
-NAMES = sorted(compose.GRAPHS)
+NAMES = sorted(workflows.GRAPHS)
 FROZEN = sorted(path for path in (Path(__file__).parent / "frozen").glob("*/*.json") if ".api" not in path.suffixes)
 FIRST_VISIT = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
 
@@ -43,7 +44,7 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def page(server: run.Server, chromium: str) -> Iterator[FrontEnd]:
+def page(server: Server, chromium: str) -> Iterator[FrontEnd]:
     """One page for the module: opening it takes longer than most of what is done on it."""
     for name, value in FIRST_VISIT.items():
         server.request(f"/settings/{name}", json.dumps(value).encode())
@@ -78,27 +79,27 @@ def overlap(a: list[float], b: list[float]) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dropped_workflow_opens_as_it_was_drawn(front_end: FrontEnd, name: str) -> None:
-    path = compose.UI_FOLDER / f"{name}.json"
+    path = workflows.UI_FOLDER / f"{name}.json"
     front_end.drop(path)
     front_end.screenshot(SCREENSHOTS / f"{name}.png")
     nodes = node_boxes(front_end)
     assert len(nodes) == len(json.loads(path.read_text(encoding="utf-8"))["nodes"])
     assert not [node["type"] for node in nodes if not node["known"]]
     cramped = [node["type"] for node in nodes if any(node["needed"][i] > node["size"][i] for i in (0, 1))]
-    assert not cramped, "make them larger in workflows/kinds.py"
+    assert not cramped, "make them larger in authoring/kinds.py"
     assert not [(a["type"], b["type"]) for a, b in itertools.combinations(nodes, 2) if overlap(a["box"], b["box"])]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_browser_queues_the_api_twin(front_end: FrontEnd, name: str, object_info: dict[str, Any]) -> None:
-    front_end.drop(compose.UI_FOLDER / f"{name}.json")
+    front_end.drop(workflows.UI_FOLDER / f"{name}.json")
     queued = front_end.prompt()
     for node in queued.values():
         # The front end draws a text box into PreviewAny and sends its content, too, of which the server knows nothing.
         declared = {entry for names in object_info[node["class_type"]]["input_order"].values() for entry in names}
         node["inputs"] = {key: value for key, value in node["inputs"].items() if key in declared}
         node.pop("_meta")  # titles are in the language of the user
-    twin = json.loads((compose.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    twin = json.loads((workflows.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert queued == {number: {key: node[key] for key in ("class_type", "inputs")} for number, node in twin.items()}
 
 
@@ -108,16 +109,16 @@ def test_a_workflow_brings_its_picture_along(front_end: FrontEnd, base: Path) ->
     front_end.page.reload()
     front_end.wait_until_ready()
     front_end.complaints.clear()
-    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
     front_end.wait_for_image(2)
     assert front_end.images(2)[0]["width"] == 128
-    assert brought.read_bytes() == (run.EXAMPLES / "cat.png").read_bytes()
+    assert brought.read_bytes() == (EXAMPLES / "cat.png").read_bytes()
 
 
 def test_a_workflow_brings_its_folder_along(
-    front_end: FrontEnd, server: run.Server, base: Path, object_info: dict[str, Any]
+    front_end: FrontEnd, server: Server, base: Path, object_info: dict[str, Any]
 ) -> None:
-    path = compose.UI_FOLDER / "tiny_zoo_folder.json"
+    path = workflows.UI_FOLDER / "tiny_zoo_folder.json"
     workflow = json.loads(path.read_text(encoding="utf-8"))
     require_stock_nodes(workflow, server, object_info)
     brought = base / "input" / "tiny_zoo_cats"
@@ -128,7 +129,7 @@ def test_a_workflow_brings_its_folder_along(
     front_end.drop(path)
     assert front_end.prompt()["2"]["inputs"] == {"folder": brought.name}
     assert {picture.name: picture.read_bytes() for picture in brought.iterdir()} == {
-        name: (run.EXAMPLES / name).read_bytes() for name in ("cat.png", "glasses.png", "oil.png")
+        name: (EXAMPLES / name).read_bytes() for name in ("cat.png", "glasses.png", "oil.png")
     }
     assert (
         brought.name
@@ -138,9 +139,9 @@ def test_a_workflow_brings_its_folder_along(
     )
 
 
-def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server: run.Server, tmp_path: Path) -> None:
+def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server: Server, tmp_path: Path) -> None:
     """Open, change the edit in its combo, run, watch, save the picture, and open that: it holds the same graph."""
-    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
     front_end.choose(8, "edit", "tiny_zoo/cat2glasses")
     front_end.enter(10, "steps", "8")
     inputs = {number: node["inputs"] for number, node in front_end.prompt().items()}
@@ -179,12 +180,12 @@ def test_the_template_browser_shows_the_workflows(front_end: FrontEnd) -> None:
     assert len(node_boxes(front_end)) > 0
 
 
-@pytest.mark.parametrize("name", sorted(compose.BLUEPRINTS))
-def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: run.Server, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(workflows.BLUEPRINTS))
+def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: Server, name: str) -> None:
     """Found, placed and connected, it queues the nodes that are inside it."""
     if front_end.page.request.get(f"{server.url}/global_subgraphs").status == 404:
         pytest.skip("this ComfyUI offers no blueprints")
-    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
     library = front_end.page.get_by_text("Nodes", exact=True).first
     library.click()
     front_end.page.get_by_placeholder("Search").first.fill(name)
@@ -198,7 +199,7 @@ def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: run.Ser
     front_end.screenshot(SCREENSHOTS / "blueprint.png")
 
     shown = front_end.evaluate(f"Object.fromEntries({node}.widgets.map(widget => [widget.name, widget.value]))", name)
-    inside = compose.BLUEPRINTS[name]
+    inside = workflows.BLUEPRINTS[name]
     assert list(shown) == [entry for entry in inside.inputs if promoted(inside, entry)]
     sockets = {"image": (3, 0), "model": (1, 0), "clip": (1, 1), "vae": (1, 2)}
     connect = f"""(() => {{
@@ -217,8 +218,8 @@ def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: run.Ser
 
 
 @pytest.mark.parametrize("path", FROZEN, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: run.Server, path: Path) -> None:
-    server.upload(run.EXAMPLES / "cat.png")
+def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: Server, path: Path) -> None:
+    server.upload(EXAMPLES / "cat.png")
     front_end.drop(path)
     assert not [node["type"] for node in node_boxes(front_end) if not node["known"]]
     queued = front_end.prompt()
@@ -230,7 +231,7 @@ def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: 
 
 
 def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
-    front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+    front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
     front_end.page.mouse.click(*front_end.point(11))
     front_end.page.get_by_test_id("info-button").click()
     front_end.page.get_by_role("heading", name="Cross-Attention Guided Sampler").first.wait_for()
@@ -239,16 +240,16 @@ def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
-def test_the_graph_speaks_the_users_language(front_end: FrontEnd, server: run.Server, language: str) -> None:
+def test_the_graph_speaks_the_users_language(front_end: FrontEnd, server: Server, language: str) -> None:
     if front_end.version() < (1, 35):
         pytest.skip("this front end forgets what packs translate: Comfy-Org/ComfyUI_frontend issue 6748")
-    words = json.loads((run.ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
     server.request("/settings/Comfy.Locale", json.dumps(language).encode())
     try:
         front_end.page.reload()
         front_end.wait_until_ready()
         front_end.complaints.clear()
-        front_end.drop(compose.UI_FOLDER / "tiny_zoo_edit.json")
+        front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
         front_end.screenshot(SCREENSHOTS / f"{language}.png")
         node = "app.graph.getNodeById(10)"
         shown = front_end.evaluate(f"[{node}.getTitle(), {node}.inputs[0].localized_name, {node}.widgets[0].label]")

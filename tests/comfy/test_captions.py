@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import run
+from launcher.runtime import ROOT
+from launcher.server import Server
 
 EditGraph = Callable[..., Any]
-TINY_ZOO = run.ROOT / "tiny_zoo" / "weights" / "blip" / "tiny_zoo"
+TINY_ZOO = ROOT / "tiny_zoo" / "weights" / "blip" / "tiny_zoo"
 SETTINGS = {"model": "tiny_zoo", "prefix": "", "max_tokens": 20, "beams": 3}
 
 
@@ -67,7 +68,7 @@ def test_the_progress_bar_counts_pictures(pack: Any, folders: Path, pictures: Te
     assert progress == [(4, 6), (6, 6)]
 
 
-def test_a_list_of_captions_runs_what_follows_for_each(server: run.Server, edit_graph: EditGraph):
+def test_a_list_of_captions_runs_what_follows_for_each(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     other = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x3366CC)
     batch = graph.add("ImageBatch", image1=[graph.scaled, 0], image2=[other, 0])
@@ -77,7 +78,7 @@ def test_a_list_of_captions_runs_what_follows_for_each(server: run.Server, edit_
     assert len(captions) == 2 and all(captions)
 
 
-def test_a_batch_is_edited_with_a_caption_a_picture_in_all_forms(server: run.Server, edit_graph: EditGraph):
+def test_a_batch_is_edited_with_a_caption_a_picture_in_all_forms(server: Server, edit_graph: EditGraph):
     """Two pictures and two captions are two edits, not four."""
     graph = edit_graph(steps=2)
     other = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x3366CC)

@@ -11,11 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import run
-from tiny_zoo.draw_examples import EXAMPLES
+from authoring import workflows
+from launcher.client import save_images
+from launcher.runtime import EXAMPLES
+from launcher.server import Server
+from launcher.workflow import adapt, find_node
+from tiny_zoo import draw_examples
 from tiny_zoo.probe import load_probe
 from tiny_zoo.world import Scene, counterfactual, render, sample_scene
-from workflows import compose
 
 
 def tensor(picture: Image.Image) -> Tensor:
@@ -24,21 +27,19 @@ def tensor(picture: Image.Image) -> Tensor:
 
 
 def scene_of(example: str) -> Scene:
-    seed, shown = EXAMPLES[example]
+    seed, shown = draw_examples.EXAMPLES[example]
     return sample_scene(seed, "test", **shown)
 
 
 @pytest.mark.parametrize(("source", "target"), [("cat", "dog"), ("dog", "cat")])
 def test_the_edited_picture_shows_the_other_animal_in_the_same_place(
-    server: run.Server, tmp_path: Path, source: str, target: str
+    server: Server, tmp_path: Path, source: str, target: str
 ) -> None:
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    picture = server.upload(run.EXAMPLES / f"{source}.png")
-    workflow = run.adapt(template, picture, f"tiny_zoo/{source}2{target}")
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    picture = server.upload(EXAMPLES / f"{source}.png")
+    workflow = adapt(template, picture, f"tiny_zoo/{source}2{target}")
     outputs = server.run(workflow)
-    saved = {
-        name: tensor(Image.open(path)) for name, path in run.save_images(server, workflow, outputs, tmp_path).items()
-    }
+    saved = {name: tensor(Image.open(path)) for name, path in save_images(server, workflow, outputs, tmp_path).items()}
     scene, probe = scene_of(source), load_probe()
     truth = counterfactual(scene, animal=target)
 
@@ -54,5 +55,5 @@ def test_the_edited_picture_shows_the_other_animal_in_the_same_place(
 
     assert distance(truth) < distance(scene)
     assert distance(truth) < distance(counterfactual(truth, facing="left" if scene.facing == "right" else "right"))
-    (caption,) = outputs[run.find_node(workflow, "PreviewAny")]["text"]
+    (caption,) = outputs[find_node(workflow, "PreviewAny")]["text"]
     assert source in caption.split()

@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import run
+from launcher.messages import Failure
+from launcher.runtime import ROOT
+from launcher.server import Server
 from pix2pix_zero_core.integrations.sentences import load_edit, read_edits
 from tiny_zoo.compose_directions import FOLDER as TINY_ZOO
 
@@ -285,7 +287,7 @@ def test_a_ready_made_edit_is_computed_once_with_progress(
 def test_the_directions_of_tiny_zoo_are_what_its_encoder_makes(pack: Any, edit: str, reverse: str):
     import comfy.sd
 
-    checkpoint = run.ROOT / "tiny_zoo" / "weights" / "checkpoints" / "tiny_zoo.safetensors"
+    checkpoint = ROOT / "tiny_zoo" / "weights" / "checkpoints" / "tiny_zoo.safetensors"
     clip = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_model=False, output_vae=False)[1]
     loaded, back = (
         pack.nodes.LoadEditDirection.execute(f"tiny_zoo/{name}.safetensors").result[0] for name in (edit, reverse)
@@ -343,13 +345,13 @@ def read_direction(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]
         return file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def options(server: run.Server, node: str, name: str) -> list[str]:
+def options(server: Server, node: str, name: str) -> list[str]:
     """What a combo offers."""
     return server.get(f"/object_info/{node}")[node]["input"]["required"][name][1]["options"]
 
 
-def fails(server: run.Server, graph: Any, *words: str) -> None:
-    with pytest.raises(run.Failure) as caught:
+def fails(server: Server, graph: Any, *words: str) -> None:
+    with pytest.raises(Failure) as caught:
         server.run(graph.workflow)
     assert not [word for word in words if word not in str(caught.value)], str(caught.value)
 
@@ -362,7 +364,7 @@ def save(graph: Any, name: str, node: str = "", overwrite: bool = False) -> str:
 
 
 def test_a_saved_direction_edits_as_the_one_it_was(
-    server: run.Server, folder: Path, edit_graph: EditGraph, latent: Callable[[Any], torch.Tensor]
+    server: Server, folder: Path, edit_graph: EditGraph, latent: Callable[[Any], torch.Tensor]
 ):
     graph = edit_graph()
     note = save(graph, "cat2dog")
@@ -386,7 +388,7 @@ def test_a_saved_direction_edits_as_the_one_it_was(
     assert torch.equal(latent(server.run(graph.workflow)[saved]), expected)
 
 
-def test_a_direction_that_comes_with_the_pack_fits_its_model(server: run.Server, edit_graph: EditGraph):
+def test_a_direction_that_comes_with_the_pack_fits_its_model(server: Server, edit_graph: EditGraph):
     graph = edit_graph("tiny_zoo.safetensors")
     loaded = graph.add("Pix2PixZeroLoadEditDirection", file="tiny_zoo/cat2dog.safetensors")
     graph.set(graph.target, direction=[loaded, 0])
@@ -394,9 +396,7 @@ def test_a_direction_that_comes_with_the_pack_fits_its_model(server: run.Server,
     assert server.run(graph.workflow)[saved]["latents"]
 
 
-def test_a_direction_of_another_encoder_is_refused_from_disk_too(
-    server: run.Server, folder: Path, edit_graph: EditGraph
-):
+def test_a_direction_of_another_encoder_is_refused_from_disk_too(server: Server, folder: Path, edit_graph: EditGraph):
     graph = edit_graph("other_zoo.safetensors")
     save(graph, "other")
     server.run(graph.workflow)
@@ -407,7 +407,7 @@ def test_a_direction_of_another_encoder_is_refused_from_disk_too(
     fails(server, graph, "ApplyEditDirection", "was made by text encoder", "load the checkpoint that made it")
 
 
-def test_a_sum_of_directions(server: run.Server, folder: Path, edit_graph: EditGraph):
+def test_a_sum_of_directions(server: Server, folder: Path, edit_graph: EditGraph):
     graph = edit_graph()
     inputs = graph.workflow[graph.direction]["inputs"] | {"target": "a zebra\na drawing of a zebra"}
     zebra = graph.add("Pix2PixZeroEditDirection", **inputs)
@@ -423,7 +423,7 @@ def test_a_sum_of_directions(server: run.Server, folder: Path, edit_graph: EditG
     assert read_direction(folder / "both.safetensors")[0]["target"] == "dog + zebra"
 
 
-def test_aligned_directions_are_saved_loaded_and_added(server: run.Server, folder: Path, edit_graph: EditGraph):
+def test_aligned_directions_are_saved_loaded_and_added(server: Server, folder: Path, edit_graph: EditGraph):
     graph = edit_graph()
     graph.set(graph.direction, **ALIGNED)
     note = save(graph, "aligned")
@@ -441,7 +441,7 @@ def test_aligned_directions_are_saved_loaded_and_added(server: run.Server, folde
     fails(server, graph, "CombineEditDirections", "is aligned to words", "is mean by position")
 
 
-def test_nothing_is_overwritten_without_being_asked(server: run.Server, folder: Path, edit_graph: EditGraph):
+def test_nothing_is_overwritten_without_being_asked(server: Server, folder: Path, edit_graph: EditGraph):
     for name in ("cat2dog.safetensors", "cat.txt"):
         (folder / name).write_text("old")
 
@@ -461,7 +461,7 @@ def test_nothing_is_overwritten_without_being_asked(server: run.Server, folder: 
 
 
 @pytest.mark.parametrize("name", ["../escape", "/tmp/escape", "a/b", "a\\b", "..", "", ".hidden", "C:escape", "a\nb"])
-def test_names_cannot_leave_the_folder(server: run.Server, folder: Path, edit_graph: EditGraph, name: str):
+def test_names_cannot_leave_the_folder(server: Server, folder: Path, edit_graph: EditGraph, name: str):
     before = sorted(folder.parent.iterdir())
     for class_type, inputs in (
         ("Pix2PixZeroSaveEditDirection", {"overwrite": True}),
@@ -479,7 +479,7 @@ UNLISTED = ["../checkpoints/random_zoo.safetensors", "/etc/passwd", "nothing.saf
 
 @pytest.mark.parametrize("name", UNLISTED)
 @pytest.mark.parametrize("node", ["LoadEditDirection", "LoadSentences", "ImportEditDirection"])
-def test_only_listed_files_are_read(server: run.Server, folder: Path, edit_graph: EditGraph, node: str, name: str):
+def test_only_listed_files_are_read(server: Server, folder: Path, edit_graph: EditGraph, node: str, name: str):
     """Newer releases compare the choice with the list themselves; before, the node does."""
     graph = edit_graph()
     if node == "ImportEditDirection":
@@ -505,7 +505,7 @@ def test_a_file_that_is_not_listed(
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
-def test_corrupt_directions(server: run.Server, folder: Path, edit_graph: EditGraph, content: bytes):
+def test_corrupt_directions(server: Server, folder: Path, edit_graph: EditGraph, content: bytes):
     (folder / "bad.safetensors").write_bytes(content)
     graph = edit_graph()
     loaded = graph.add("Pix2PixZeroLoadEditDirection", file="bad.safetensors")
@@ -521,7 +521,7 @@ def import_graph(graph: Any) -> Any:
     return graph
 
 
-def test_embeddings_of_the_original_project(server: run.Server, folder: Path, edit_graph: EditGraph):
+def test_embeddings_of_the_original_project(server: Server, folder: Path, edit_graph: EditGraph):
     graph = edit_graph()
     save(graph, "own")
     server.run(graph.workflow)
@@ -545,7 +545,7 @@ class Payload:
         return (Path.mkdir, (self.path,))
 
 
-def test_bad_embeddings(server: run.Server, folder: Path, tmp_path: Path, edit_graph: EditGraph):
+def test_bad_embeddings(server: Server, folder: Path, tmp_path: Path, edit_graph: EditGraph):
     torch.save(torch.zeros(77, 64), folder / "cat.pt")
     for content, words in (
         (Payload(tmp_path / "ran"), ("dog.pt", "holds no tensor that can be read safely")),
@@ -564,7 +564,7 @@ def test_bad_embeddings(server: run.Server, folder: Path, tmp_path: Path, edit_g
 # --- Sentences as text
 
 
-def test_sentences_are_written_saved_loaded_and_used(server: run.Server, folder: Path, edit_graph: EditGraph):
+def test_sentences_are_written_saved_loaded_and_used(server: Server, folder: Path, edit_graph: EditGraph):
     graph = edit_graph()
     settings = {"count": 30, "seed": 3, "temperature": 1.0, "kind": "pet"}
     for animal in ("cat", "dog"):
@@ -591,7 +591,7 @@ def test_sentences_are_written_saved_loaded_and_used(server: run.Server, folder:
     ]
 
 
-def test_shipped_banks_can_be_read(server: run.Server, folder: Path, edit_graph: EditGraph):
+def test_shipped_banks_can_be_read(server: Server, folder: Path, edit_graph: EditGraph):
     (folder / "own.txt").write_text("a cat")
     offered = options(server, "Pix2PixZeroLoadSentences", "file")
     assert offered[0] == "own.txt" and {"cat", "cat with glasses", "tiny_zoo/cat"} <= set(offered)
@@ -601,7 +601,7 @@ def test_shipped_banks_can_be_read(server: run.Server, folder: Path, edit_graph:
     assert len(text.splitlines()) == 200
 
 
-def test_a_list_that_is_not_utf8(server: run.Server, folder: Path, edit_graph: EditGraph):
+def test_a_list_that_is_not_utf8(server: Server, folder: Path, edit_graph: EditGraph):
     (folder / "latin.txt").write_bytes("a café".encode("latin-1"))
     graph = edit_graph()
     graph.add("PreviewAny", source=[graph.add("Pix2PixZeroLoadSentences", file="latin.txt"), 0])
@@ -627,7 +627,7 @@ def language_model(base: Path) -> str:
     return "some/tiny"
 
 
-def test_a_language_model_writes(server: run.Server, folder: Path, language_model: str, edit_graph: EditGraph):
+def test_a_language_model_writes(server: Server, folder: Path, language_model: str, edit_graph: EditGraph):
     assert language_model in options(server, "Pix2PixZeroWriteSentences", "writer")
     graph = edit_graph()
     settings = {"writer": language_model, "count": 10, "seed": 0, "temperature": 1.0}
@@ -641,7 +641,7 @@ def test_a_language_model_writes(server: run.Server, folder: Path, language_mode
     assert all("cat" in line.split() for line in first)
 
 
-def test_bad_writers(server: run.Server, base: Path, edit_graph: EditGraph):
+def test_bad_writers(server: Server, base: Path, edit_graph: EditGraph):
     broken = base / "models" / "LLM" / "broken"
     broken.mkdir(parents=True, exist_ok=True)
     (broken / "config.json").write_text("{}")
@@ -669,7 +669,7 @@ def test_bad_writers(server: run.Server, base: Path, edit_graph: EditGraph):
     ],
 )
 def test_an_edit_that_does_not_fit_the_caption_warns_and_goes_on(
-    server: run.Server, edit_graph: EditGraph, caption: str, strength: float, words: str
+    server: Server, edit_graph: EditGraph, caption: str, strength: float, words: str
 ):
     graph = edit_graph()
     graph.set(graph.target, caption=caption, strength=strength)

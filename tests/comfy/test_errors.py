@@ -12,19 +12,21 @@ import pytest
 import safetensors.torch
 import torch
 
-import run
+from launcher.messages import Failure
+from launcher.server import Server
+from launcher.workflow import Workflow
 
 EditGraph = Callable[..., Any]
 
 
-def fails(server: run.Server, graph: Any, node: str, *words: str) -> None:
+def fails(server: Server, graph: Any, node: str, *words: str) -> None:
     """Queue a graph that saves a latent of `node` and check the message, and then that the server still works."""
     graph.save(node, 1)  # the noise or the reference
-    with pytest.raises(run.Failure) as caught:
+    with pytest.raises(Failure) as caught:
         server.run(graph.workflow)
     message = str(caught.value)
     assert not [word for word in words if word not in message], message
-    good: run.Workflow = {
+    good: Workflow = {
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "random_zoo.safetensors"}},
         "2": {"class_type": "EmptyLatentImage", "inputs": {"width": 32, "height": 32, "batch_size": 1}},
         "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0], "vae": ["1", 2]}},
@@ -46,7 +48,7 @@ def fails(server: run.Server, graph: Any, node: str, *words: str) -> None:
     ],
 )
 def test_other_model_families(
-    server: run.Server,
+    server: Server,
     edit_graph: EditGraph,
     name: str,
     class_type: str,
@@ -76,7 +78,7 @@ def test_a_model_without_cross_attention(pack: Any):
         pack.nodes.bridge.require_cross_attention_model(model)
 
 
-def test_a_direction_of_another_encoder(server: run.Server, edit_graph: EditGraph):
+def test_a_direction_of_another_encoder(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     other = graph.add("CheckpointLoaderSimple", ckpt_name="other_zoo.safetensors")
     graph.set(graph.direction, clip=[other, 1])
@@ -84,7 +86,7 @@ def test_a_direction_of_another_encoder(server: run.Server, edit_graph: EditGrap
     fails(server, graph, graph.sampler, *words)
 
 
-def test_half_precision_makes_no_other_encoder(server: run.Server, edit_graph: EditGraph):
+def test_half_precision_makes_no_other_encoder(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     other = graph.add("CheckpointLoaderSimple", ckpt_name="random_zoo_fp16.safetensors")
     graph.set(graph.direction, clip=[other, 1])
@@ -92,7 +94,7 @@ def test_half_precision_makes_no_other_encoder(server: run.Server, edit_graph: E
     server.run(graph.workflow)
 
 
-def test_latents_of_another_model(server: run.Server, edit_graph: EditGraph):
+def test_latents_of_another_model(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     latent = graph.add("EmptySD3LatentImage", width=64, height=64, batch_size=1)
     graph.set(graph.inversion, latent=[latent, 0])
@@ -101,7 +103,7 @@ def test_latents_of_another_model(server: run.Server, edit_graph: EditGraph):
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_latent_with_nan(server: run.Server, base: Path, edit_graph: EditGraph, broken: float):
+def test_a_latent_with_nan(server: Server, base: Path, edit_graph: EditGraph, broken: float):
     samples = torch.zeros(1, 4, 8, 8)
     samples[0, 0, 0, 0] = broken
     tensors = {"latent_tensor": samples, "latent_format_version_0": torch.tensor([])}
@@ -125,16 +127,14 @@ def test_a_latent_with_nan(server: run.Server, base: Path, edit_graph: EditGraph
         ("direction", "sentences", 0, "min of 1"),
     ],
 )
-def test_numbers_out_of_range(
-    server: run.Server, edit_graph: EditGraph, name: str, setting: str, value: float, bound: str
-):
+def test_numbers_out_of_range(server: Server, edit_graph: EditGraph, name: str, setting: str, value: float, bound: str):
     graph = edit_graph()
     node = getattr(graph, name)
     graph.set(node, **{setting: value})
     fails(server, graph, graph.sampler, "rejects the workflow", graph.workflow[node]["class_type"], setting, bound)
 
 
-def test_more_steps_than_the_schedule_has(server: run.Server, edit_graph: EditGraph):
+def test_more_steps_than_the_schedule_has(server: Server, edit_graph: EditGraph):
     graph = edit_graph(steps=1000)
     fails(server, graph, graph.inversion, "RegularizedDDIMInvert", "steps is 1000", "between 1 and 999")
 
@@ -149,13 +149,13 @@ def test_more_steps_than_the_schedule_has(server: run.Server, edit_graph: EditGr
         ("cat\na cat", " cat \n\n a cat\n", ("source and target are both", "Write what is to be replaced")),
     ],
 )
-def test_custom_texts(server: run.Server, edit_graph: EditGraph, source: str, target: str, words: tuple[str, ...]):
+def test_custom_texts(server: Server, edit_graph: EditGraph, source: str, target: str, words: tuple[str, ...]):
     graph = edit_graph()
     graph.set(graph.direction, source=source, target=target)
     fails(server, graph, graph.sampler, "EditDirection", *words)
 
 
-def test_an_unknown_edit(server: run.Server, edit_graph: EditGraph):
+def test_an_unknown_edit(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     graph.set(graph.direction, edit="cat2unicorn")
     fails(server, graph, graph.sampler, "EditDirection", "'cat2unicorn'")
@@ -166,7 +166,7 @@ def test_the_message_about_an_unknown_edit(pack: Any):
         pack.nodes.EditDirection.execute(None, "cat2unicorn", "", "", 1)
 
 
-def test_a_missing_captioner(server: run.Server, edit_graph: EditGraph):
+def test_a_missing_captioner(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     caption = graph.add(
         "Pix2PixZeroBLIPCaption", image=[graph.scaled, 0], model="no_such_blip", prefix="", max_tokens=40, beams=3
@@ -176,20 +176,20 @@ def test_a_missing_captioner(server: run.Server, edit_graph: EditGraph):
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no checkpoint"])
-def test_a_corrupt_checkpoint(server: run.Server, base: Path, edit_graph: EditGraph, content: bytes):
+def test_a_corrupt_checkpoint(server: Server, base: Path, edit_graph: EditGraph, content: bytes):
     (base / "models" / "checkpoints" / "corrupt.safetensors").write_bytes(content)
     graph = edit_graph("corrupt.safetensors")
     fails(server, graph, graph.sampler, "CheckpointLoaderSimple", "raised")
 
 
-def test_guidance_that_ends_before_it_starts(server: run.Server, edit_graph: EditGraph):
+def test_guidance_that_ends_before_it_starts(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     graph.set(graph.sampler, guidance_start=0.8, guidance_end=0.2)
     fails(server, graph, graph.sampler, "GuidedSampler", "0.8", "0.2", "0 <= start <= end <= 1")
 
 
 @pytest.mark.parametrize("denoise", [0.0, 1.0], ids=["empty", "ascending"])
-def test_sigmas_that_are_no_sampling_grid(server: run.Server, edit_graph: EditGraph, denoise: float):
+def test_sigmas_that_are_no_sampling_grid(server: Server, edit_graph: EditGraph, denoise: float):
     graph = edit_graph()
     sigmas = graph.add("BasicScheduler", model=[graph.checkpoint, 0], scheduler="normal", steps=4, denoise=denoise)
     flipped = graph.add("FlipSigmas", sigmas=[sigmas, 0])

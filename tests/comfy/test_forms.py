@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import run
+from launcher.messages import Failure
+from launcher.runtime import ROOT
+from launcher.server import Server
 
 Latent = Callable[[dict[str, Any]], Tensor]
 EditGraph = Callable[..., Any]
@@ -101,7 +103,7 @@ class Forms:
         )
 
 
-def saved(server: run.Server, latent: Latent, graph: Any, nodes: dict[str, str]) -> dict[str, Tensor]:
+def saved(server: Server, latent: Latent, graph: Any, nodes: dict[str, str]) -> dict[str, Tensor]:
     """Run a graph once and read the latents of some of its nodes."""
     numbers = {name: graph.save(node) for name, node in nodes.items()}
     outputs = server.run(graph.workflow)
@@ -125,7 +127,7 @@ def distance(found: Tensor, expected: Tensor) -> float:
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
 def test_all_forms_give_the_same_picture(
-    server: run.Server, latent: Latent, edit_graph: EditGraph, settings: dict[str, Any]
+    server: Server, latent: Latent, edit_graph: EditGraph, settings: dict[str, Any]
 ):
     graph = edit_graph("tiny_zoo.safetensors", text="a drawing of an orange cat")
     forms = Forms(graph, **settings)
@@ -144,7 +146,7 @@ def test_all_forms_give_the_same_picture(
     assert max(distances.values()) < 1e-5, distances
 
 
-def test_two_samplers_in_a_row_are_one(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_two_samplers_in_a_row_are_one(server: Server, latent: Latent, edit_graph: EditGraph):
     graph = edit_graph()
     forms = Forms(graph)
     patch = forms.patch()
@@ -154,7 +156,7 @@ def test_two_samplers_in_a_row_are_one(server: run.Server, latent: Latent, edit_
     assert distance(found["two"], found["one"]) < 1e-5
 
 
-def test_a_late_start_is_on_the_way_of_the_inversion(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_a_late_start_is_on_the_way_of_the_inversion(server: Server, latent: Latent, edit_graph: EditGraph):
     """From the trajectory, without guidance and with the source text, sampling ends at the picture."""
     graph = edit_graph(steps=6)
     forms = Forms(graph, "normal", 6, guidance=0.0)
@@ -175,9 +177,7 @@ def test_a_late_start_is_on_the_way_of_the_inversion(server: run.Server, latent:
 
 
 @pytest.mark.parametrize("form", ["patch", "guider"])
-def test_strength_zero_is_the_graph_without_the_node(
-    server: run.Server, latent: Latent, edit_graph: EditGraph, form: str
-):
+def test_strength_zero_is_the_graph_without_the_node(server: Server, latent: Latent, edit_graph: EditGraph, form: str):
     graph = edit_graph()
     forms = Forms(graph, guidance=0.0, negative_from="text")
     if form == "patch":
@@ -198,7 +198,7 @@ def test_strength_zero_is_the_graph_without_the_node(
     assert torch.equal(found["ours"], found["stock"])
 
 
-def test_samplers_with_a_memory_step_as_euler(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_samplers_with_a_memory_step_as_euler(server: Server, latent: Latent, edit_graph: EditGraph):
     graph = edit_graph()
     forms = Forms(graph, guidance_end=1.0)
     patch = forms.patch()
@@ -210,7 +210,7 @@ def test_samplers_with_a_memory_step_as_euler(server: run.Server, latent: Latent
     assert distance(heun, euler) > 1e-3  # two calls a step, and both count
 
 
-def test_unguided_steps_keep_their_memory(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_unguided_steps_keep_their_memory(server: Server, latent: Latent, edit_graph: EditGraph):
     graph = edit_graph(steps=6)
     forms = Forms(graph, steps=6, guidance_end=0.2)
     patch, none = forms.patch(), Forms(graph, steps=6, guidance=0.0).patch()
@@ -233,12 +233,12 @@ def test_unguided_steps_keep_their_memory(server: run.Server, latent: Latent, ed
     ],
 )
 def test_samplers_that_cannot_keep_a_picture_are_refused(
-    server: run.Server, edit_graph: EditGraph, sampler: str, words: tuple[str, ...]
+    server: Server, edit_graph: EditGraph, sampler: str, words: tuple[str, ...]
 ):
     graph = edit_graph()
     forms = Forms(graph)
     graph.save(forms.ksampler(forms.patch(), sampler))
-    with pytest.raises(run.Failure) as caught:
+    with pytest.raises(Failure) as caught:
         server.run(graph.workflow)
     message = str(caught.value)
     assert not [word for word in (sampler.replace("_pc", "pc"), *words) if word not in message], message
@@ -260,7 +260,7 @@ def test_every_stock_sampler_is_refused_or_keeps_the_picture(pack: Any):
 
 @pytest.mark.parametrize("node", ["CrossAttnGuidance", "CrossAttnGuider"])
 def test_the_help_says_what_samplers_do(pack: Any, node: str):
-    page = (run.ROOT / "web" / "docs" / f"Pix2PixZero{node}.md").read_text(encoding="utf-8")
+    page = (ROOT / "web" / "docs" / f"Pix2PixZero{node}.md").read_text(encoding="utf-8")
     for text in (page, getattr(pack.nodes, node).define_schema().description):
         exact, _, rest = text.partition("Approximate with")
         approximate, _, refused = rest.partition("Ancestral and SDE samplers are refused")
@@ -281,31 +281,31 @@ def test_churn_is_fresh_noise(pack: Any, options: dict[str, float], fine: bool):
             pack.nodes.guidance.require_deterministic(sampler)
 
 
-def test_a_schedule_that_starts_above_the_inversion(server: run.Server, edit_graph: EditGraph):
+def test_a_schedule_that_starts_above_the_inversion(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     forms = Forms(graph)
     graph.save(forms.ksampler(forms.patch(), scheduler="normal"))
-    with pytest.raises(run.Failure, match=r"starts at noise level 14\.61, the inversion ends at .* same SIGMAS"):
+    with pytest.raises(Failure, match=r"starts at noise level 14\.61, the inversion ends at .* same SIGMAS"):
         server.run(graph.workflow)
 
 
-def test_a_latent_of_another_size(server: run.Server, edit_graph: EditGraph):
+def test_a_latent_of_another_size(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     forms = Forms(graph)
     other = graph.add("EmptyLatentImage", width=128, height=64, batch_size=1)
     graph.save(forms.ksampler(forms.patch(), latent_image=[other, 0]))
-    with pytest.raises(run.Failure, match=r"\(1, 4, 8, 16\), the inverted picture \(1, 4, 8, 8\)"):
+    with pytest.raises(Failure, match=r"\(1, 4, 8, 16\), the inverted picture \(1, 4, 8, 8\)"):
         server.run(graph.workflow)
 
 
 @pytest.mark.parametrize("node", ["inversion", "sampler"])
-def test_a_guided_model_is_not_guided_again(server: run.Server, edit_graph: EditGraph, node: str):
+def test_a_guided_model_is_not_guided_again(server: Server, edit_graph: EditGraph, node: str):
     graph = edit_graph()
     guided = Forms(graph).patch()
     other = getattr(graph, node)
     twice = graph.add(graph.workflow[other]["class_type"], **graph.workflow[other]["inputs"] | {"model": [guided, 0]})
     graph.save(twice, 1)
-    with pytest.raises(run.Failure, match="guided already"):
+    with pytest.raises(Failure, match="guided already"):
         server.run(graph.workflow)
 
 

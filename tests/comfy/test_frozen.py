@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-import run
+from launcher.runtime import EXAMPLES
+from launcher.server import Server
+from launcher.workflow import node_inputs
 
 FROZEN = Path(__file__).parent / "frozen"
 PROMPTS = sorted(FROZEN.glob("*/*.api.json"))
@@ -29,7 +31,7 @@ def test_there_are_frozen_workflows() -> None:
 
 
 @pytest.mark.parametrize("path", PROMPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_frozen_workflow_runs(path: Path, server: run.Server) -> None:
+def test_a_frozen_workflow_runs(path: Path, server: Server) -> None:
     workflow: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for number, node in workflow.items():
         if node["class_type"] == "SaveImage":
@@ -37,7 +39,7 @@ def test_a_frozen_workflow_runs(path: Path, server: run.Server) -> None:
         for (kind, name), value in STAND_INS.items():
             if node["class_type"] == kind and name in node["inputs"]:
                 node["inputs"][name] = value
-    run.node_inputs(workflow, "LoadImage")["image"] = server.upload(run.EXAMPLES / "cat.png")
+    node_inputs(workflow, "LoadImage")["image"] = server.upload(EXAMPLES / "cat.png")
     outputs = server.run(workflow)
     saved = [number for number, node in workflow.items() if node["class_type"] == "SaveImage"]
     assert len(saved) == 4

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-import run
-from locales import compose
+from authoring import locales
+from launcher.runtime import PACK, ROOT
+from launcher.server import Server
 
 TRANSLATIONS = ("zh", "ja")
-DOCS = run.ROOT / "web" / "docs"
+DOCS = ROOT / "web" / "docs"
 
 
 @pytest.fixture(scope="module")
 def english(object_info: dict[str, Any]) -> dict[str, Any]:
-    return compose.english(object_info)
+    return locales.english(object_info)
 
 
 def names(node: dict[str, Any]) -> list[str]:
@@ -41,13 +42,13 @@ def test_every_node_is_found_by_other_words(object_info: dict[str, Any], english
 
 
 def test_english_is_what_the_nodes_say(english: dict[str, Any]) -> None:
-    written = json.loads((compose.FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-    assert written == english, "run `python -m locales.compose URL` beside a running ComfyUI"
+    written = json.loads((locales.FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert written == english, "run `python -m authoring.locales URL` beside a running ComfyUI"
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS)
 def test_a_translation_covers_everything_and_nothing_else(language: str, english: dict[str, Any]) -> None:
-    translated = json.loads((compose.FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    translated = json.loads((locales.FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8"))
     assert set(translated) == set(english)
     for node_id, node in english.items():
         other = translated[node_id]
@@ -59,18 +60,16 @@ def test_a_translation_covers_everything_and_nothing_else(language: str, english
                 assert other[part][name]["tooltip"] not in ("", slot["tooltip"]), (node_id, name)
 
 
-def test_the_server_offers_the_translations(server: run.Server, english: dict[str, Any]) -> None:
+def test_the_server_offers_the_translations(server: Server, english: dict[str, Any]) -> None:
     offered = server.get("/i18n")
     for language in ("en", *TRANSLATIONS):
         assert set(english) <= set(offered[language]["nodeDefs"])
 
 
-def test_every_node_has_a_help_page_that_names_every_input_and_output(
-    server: run.Server, english: dict[str, Any]
-) -> None:
+def test_every_node_has_a_help_page_that_names_every_input_and_output(server: Server, english: dict[str, Any]) -> None:
     assert {page.stem for page in DOCS.glob("*.md")} == set(english)
     for node_id, node in english.items():
-        page = server.request(f"/extensions/{run.PACK}/docs/{node_id}.md").decode()
+        page = server.request(f"/extensions/{PACK}/docs/{node_id}.md").decode()
         assert page.startswith(f"# {node['display_name']}\n")
         assert not [name for name in names(node) if f"`{name}`" not in page], node_id
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import run
+from launcher.server import Server
+from launcher.workflow import Workflow
 
 Latent = Callable[[dict[str, Any]], Tensor]
 EditGraph = Callable[..., Any]
 
 
-def cached_nodes(server: run.Server, workflow: run.Workflow) -> set[str]:
+def cached_nodes(server: Server, workflow: Workflow) -> set[str]:
     """Run a workflow; the nodes that ComfyUI took from its cache."""
     number = server.queue(workflow)
     server.wait(number)
@@ -23,7 +24,7 @@ def cached_nodes(server: run.Server, workflow: run.Workflow) -> set[str]:
     return set(messages["execution_cached"]["nodes"])
 
 
-def test_a_change_of_the_edit_does_not_invert_again(server: run.Server, edit_graph: EditGraph):
+def test_a_change_of_the_edit_does_not_invert_again(server: Server, edit_graph: EditGraph):
     graph = edit_graph(text="a drawing of a cat that is inverted once")
     graph.save(graph.sampler)
     assert graph.inversion not in cached_nodes(server, graph.workflow)

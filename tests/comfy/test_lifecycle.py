@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import run
+from launcher.messages import Failure
+from launcher.server import Server
+from launcher.workflow import Workflow
 
 Latent = Callable[[dict[str, Any]], Tensor]
 EditGraph = Callable[..., Any]
@@ -144,20 +146,20 @@ def test_inputs_are_left_alone(in_process: Any):
         assert before[0][1].keys() == after[0][1].keys()
 
 
-def interrupt(server: run.Server, workflow: run.Workflow) -> str:
+def interrupt(server: Server, workflow: Workflow) -> str:
     """Queue a long workflow, interrupt it once it has run for a while, and return the class of the node it was in."""
     number = server.queue(workflow)
     while not any(entry[1] == number for entry in server.get("/queue")["queue_running"]):
         time.sleep(0.05)
     time.sleep(3)
     server.request("/interrupt", b"{}")
-    with pytest.raises(run.Failure, match="status 'error'"):
+    with pytest.raises(Failure, match="status 'error'"):
         server.wait(number)
     messages = dict(server.get(f"/history/{number}")[number]["status"]["messages"])
     return messages["execution_interrupted"]["node_type"]
 
 
-def test_after_an_interrupt(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_after_an_interrupt(server: Server, latent: Latent, edit_graph: EditGraph):
     """The stock sampler on the same loaded model gives the same before and after; so does an edit."""
 
     def stock_and_edit(text: str) -> list[Tensor]:

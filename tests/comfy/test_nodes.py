@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import run
+from launcher.client import save_images
+from launcher.runtime import EXAMPLES, PACK, ROOT
+from launcher.server import Server
+from launcher.workflow import adapt, find_node, node_inputs
 
 Latent = Callable[[dict[str, Any]], Tensor]
 EditGraph = Callable[..., Any]
@@ -126,7 +129,7 @@ def sockets(schema: dict[str, Any], part: str) -> str:
 
 
 def test_the_pack_has_these_nodes_and_no_others(object_info: dict[str, Any]):
-    found = {name for name, node in object_info.items() if node["python_module"] == f"custom_nodes.{run.PACK}"}
+    found = {name for name, node in object_info.items() if node["python_module"] == f"custom_nodes.{PACK}"}
     assert found == set(FROZEN)
 
 
@@ -143,10 +146,10 @@ def test_names_and_sockets_are_frozen(object_info: dict[str, Any], name: str):
     assert node["description"]
 
 
-def test_the_whole_graph_gives_every_picture(server: run.Server, tmp_path: Any):
-    workflow = json.loads((run.ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    workflow = run.adapt(workflow, server.upload(run.EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
-    caption = run.find_node(workflow, "Pix2PixZeroBLIPCaption")
+def test_the_whole_graph_gives_every_picture(server: Server, tmp_path: Any):
+    workflow = json.loads((ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    workflow = adapt(workflow, server.upload(EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
+    caption = find_node(workflow, "Pix2PixZeroBLIPCaption")
     workflow = {
         number: node
         for number, node in workflow.items()
@@ -155,15 +158,15 @@ def test_the_whole_graph_gives_every_picture(server: run.Server, tmp_path: Any):
     for node in workflow.values():
         links = {name: "a drawing of an orange cat" for name, value in node["inputs"].items() if value == [caption, 0]}
         node["inputs"] |= links
-    run.node_inputs(workflow, "CheckpointLoaderSimple")["ckpt_name"] = "random_zoo.safetensors"
-    run.node_inputs(workflow, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 3
-    run.node_inputs(workflow, "ImageScale").update(width=64, height=64)
-    pictures = run.save_images(server, workflow, server.run(workflow), tmp_path)
+    node_inputs(workflow, "CheckpointLoaderSimple")["ckpt_name"] = "random_zoo.safetensors"
+    node_inputs(workflow, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 3
+    node_inputs(workflow, "ImageScale").update(width=64, height=64)
+    pictures = save_images(server, workflow, server.run(workflow), tmp_path)
     assert set(pictures) == {"source", "reconstruction", "edited", "side by side"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures.values())
 
 
-def test_the_same_graph_twice_gives_the_same_bytes(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_the_same_graph_twice_gives_the_same_bytes(server: Server, latent: Latent, edit_graph: EditGraph):
     results = []
     for text in ("a drawing of a cat", "a  drawing of a cat "):  # the spaces defeat ComfyUI's cache
         graph = edit_graph(text=text)
@@ -185,7 +188,7 @@ def pixels(png: bytes) -> bytes:
 
 @pytest.mark.parametrize("cfg", [1.0, 7.5])
 def test_away_from_the_recorded_noise_the_source_leads_back_to_the_picture(
-    server: run.Server, latent: Latent, edit_graph: EditGraph, cfg: float
+    server: Server, latent: Latent, edit_graph: EditGraph, cfg: float
 ):
     graph = edit_graph("tiny_zoo.safetensors")
     graph.set(graph.inversion, steps=5, fixed_point=20, regularization=0.0, kl=0.0)
@@ -198,7 +201,7 @@ def test_away_from_the_recorded_noise_the_source_leads_back_to_the_picture(
 
 @pytest.mark.parametrize("cfg", [1.0, 5.0])
 def test_without_guidance_it_samples_as_the_stock_sampler(
-    server: run.Server, latent: Latent, edit_graph: EditGraph, cfg: float
+    server: Server, latent: Latent, edit_graph: EditGraph, cfg: float
 ):
     graph = edit_graph()
     sigmas = graph.add("BasicScheduler", model=[graph.checkpoint, 0], scheduler="ddim_uniform", steps=3, denoise=1.0)
@@ -223,7 +226,7 @@ def test_without_guidance_it_samples_as_the_stock_sampler(
     assert (ours - expected).norm() < 2e-6 * expected.norm()
 
 
-def test_the_reconstruction_is_the_picture(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_the_reconstruction_is_the_picture(server: Server, latent: Latent, edit_graph: EditGraph):
     graph = edit_graph(steps=6)
     graph.set(graph.inversion, regularization=0.0, kl=0.0, fixed_point=5)
     original, rebuilt = graph.save(graph.original), graph.save(graph.inversion, 2)
@@ -237,9 +240,7 @@ def test_the_reconstruction_is_the_picture(server: run.Server, latent: Latent, e
     torch.testing.assert_close(reference, original, rtol=1e-5, atol=1e-5)
 
 
-def test_guidance_changes_the_picture_more_the_stronger_it_is(
-    server: run.Server, latent: Latent, edit_graph: EditGraph
-):
+def test_guidance_changes_the_picture_more_the_stronger_it_is(server: Server, latent: Latent, edit_graph: EditGraph):
     graph = edit_graph()
     samplers = {0.0: graph.sampler}
     graph.set(graph.sampler, guidance=0.0)
@@ -254,7 +255,7 @@ def test_guidance_changes_the_picture_more_the_stronger_it_is(
 
 @pytest.mark.parametrize("unit", ["normalized", "paper"])
 def test_half_precision_weights_give_nearly_the_same_edit(
-    server: run.Server, latent: Latent, edit_graph: EditGraph, unit: str
+    server: Server, latent: Latent, edit_graph: EditGraph, unit: str
 ):
     edited = []
     for checkpoint in ("random_zoo.safetensors", "random_zoo_fp16.safetensors"):
@@ -267,7 +268,7 @@ def test_half_precision_weights_give_nearly_the_same_edit(
     assert (half - full).norm() < 0.02 * full.norm()
 
 
-def test_a_batch_is_edited_as_each_picture_alone(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_a_batch_is_edited_as_each_picture_alone(server: Server, latent: Latent, edit_graph: EditGraph):
     graph = edit_graph()
     other = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x3366CC)
     batch = graph.add("ImageBatch", image1=[graph.scaled, 0], image2=[other, 0])

@@ -11,13 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-import run
+from authoring import workflows
+from launcher.client import save_images
+from launcher.runtime import EXAMPLES
+from launcher.server import Server
+from launcher.workflow import adapt, find_node
 from pix2pix_zero_core import MapGuidance, NoiseRegularizer
 from pix2pix_zero_core.integrations.diffusers import EditSettings, PipelineEditor
 from pix2pix_zero_core.integrations.sentences import load_edit
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.pipeline import load_pipeline
-from workflows import compose
 
 
 def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> None:
@@ -41,12 +44,12 @@ def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("source, target", [("cat", "dog")])
-def test_the_picture_is_that_of_the_nodes(server: run.Server, tmp_path: Path, source: str, target: str) -> None:
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    workflow = run.adapt(template, server.upload(run.EXAMPLES / f"{source}.png"), f"tiny_zoo/{source}2{target}")
+def test_the_picture_is_that_of_the_nodes(server: Server, tmp_path: Path, source: str, target: str) -> None:
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    workflow = adapt(template, server.upload(EXAMPLES / f"{source}.png"), f"tiny_zoo/{source}2{target}")
     outputs = server.run(workflow)
-    paths = run.save_images(server, workflow, outputs, tmp_path)
-    (caption,) = outputs[run.find_node(workflow, "PreviewAny")]["text"]
+    paths = save_images(server, workflow, outputs, tmp_path)
+    (caption,) = outputs[find_node(workflow, "PreviewAny")]["text"]
     original, expected = (np.array(Image.open(paths[name]).convert("RGB")) for name in ("source", "edited"))
 
     editor = PipelineEditor(load_pipeline())

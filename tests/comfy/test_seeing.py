@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import run
+from launcher.server import Server
 
 EditGraph = Callable[..., Any]
 pytestmark = pytest.mark.parametrize("in_process", ["random_zoo.safetensors"], indirect=True, ids=["fp32"])
@@ -177,7 +177,7 @@ def test_pictures_side_by_side(in_process: Any, titles: bool):
     torch.testing.assert_close(three[:, top:, 24:48], torch.ones(2, 16, 24, 3), atol=0.01, rtol=0)
 
 
-def test_in_a_graph(server: run.Server, edit_graph: EditGraph, in_process: Any):
+def test_in_a_graph(server: Server, edit_graph: EditGraph, in_process: Any):
     graph = edit_graph()
     maps = graph.add(
         "Pix2PixZeroAttentionMaps",

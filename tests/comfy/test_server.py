@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-import run
+from launcher.messages import Failure
+from launcher.runtime import PACK
+from launcher.server import Server
+from launcher.workflow import Workflow
 
 NODES = (
     "Pix2PixZeroBLIPCaption",
@@ -25,8 +28,8 @@ STOCK_NODES = (
 )
 
 
-def test_the_pack_imports_without_an_error(server: run.Server) -> None:
-    lines = [line for line in server.log.read_text(encoding="utf-8").splitlines() if run.PACK in line]
+def test_the_pack_imports_without_an_error(server: Server) -> None:
+    lines = [line for line in server.log.read_text(encoding="utf-8").splitlines() if PACK in line]
     assert lines, "ComfyUI's list of import times does not name the pack"
     assert not [
         line for line in lines if "IMPORT FAILED" in line or "Error while calling" in line or "Cannot import" in line
@@ -35,7 +38,7 @@ def test_the_pack_imports_without_an_error(server: run.Server) -> None:
 
 @pytest.mark.parametrize("node", NODES)
 def test_the_packs_nodes_are_listed(object_info: dict[str, Any], node: str) -> None:
-    assert object_info[node]["python_module"] == f"custom_nodes.{run.PACK}"
+    assert object_info[node]["python_module"] == f"custom_nodes.{PACK}"
 
 
 @pytest.mark.parametrize("node", STOCK_NODES)
@@ -43,29 +46,29 @@ def test_the_stock_nodes_are_still_comfyuis(object_info: dict[str, Any], node: s
     assert object_info[node]["python_module"] == "nodes"
 
 
-def test_a_rejected_workflow_names_the_node_and_leaves_the_server_usable(server: run.Server) -> None:
-    workflow: run.Workflow = {
+def test_a_rejected_workflow_names_the_node_and_leaves_the_server_usable(server: Server) -> None:
+    workflow: Workflow = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 0, "height": 8, "batch_size": 1, "color": 0}},
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}, "_meta": {"title": "shown"}},
     }
-    with pytest.raises(run.Failure, match=r"EmptyImage.*width"):
+    with pytest.raises(Failure, match=r"EmptyImage.*width"):
         server.queue(workflow)
     workflow["1"]["inputs"]["width"] = 8
     (image,) = server.run(workflow)["2"]["images"]
     assert server.view(image).startswith(b"\x89PNG")
 
 
-def test_a_workflow_that_raises_names_the_node_and_the_exception(server: run.Server) -> None:
-    workflow: run.Workflow = {
+def test_a_workflow_that_raises_names_the_node_and_the_exception(server: Server) -> None:
+    workflow: Workflow = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
         "2": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
         "3": {"class_type": "SaveLatent", "inputs": {"samples": ["2", 0], "filename_prefix": "../../outside"}},
     }
-    with pytest.raises(run.Failure, match=r"node 3 .*SaveLatent.* raised "):
+    with pytest.raises(Failure, match=r"node 3 .*SaveLatent.* raised "):
         server.run(workflow)
 
 
-def test_an_uploaded_picture_comes_back(server: run.Server, tmp_path: Any) -> None:
+def test_an_uploaded_picture_comes_back(server: Server, tmp_path: Any) -> None:
     blue = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}}
     (made,) = server.run(
         {"1": blue, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "b"}}}

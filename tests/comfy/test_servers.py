@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
-import run
+from authoring import workflows
+from launcher.comfyui import make_base
+from launcher.processes import quiet_cpu, stop
+from launcher.runtime import EXAMPLES, Runtime
+from launcher.server import Server, comfyui_server
+from launcher.workflow import node_inputs
 from pix2pix_zero_cli import comfyui
 from pix2pix_zero_cli.main import main
-from workflows import compose
 
 COUNT = 6
 
@@ -24,15 +28,15 @@ def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(COUNT):
-        shutil.copy(run.EXAMPLES / ("cat.png", "dog.png")[number % 2], folder / f"{number}.png")
+        shutil.copy(EXAMPLES / ("cat.png", "dog.png")[number % 2], folder / f"{number}.png")
     return folder
 
 
 @pytest.fixture
 def workflow(tmp_path: Path) -> Path:
     """The first workflow, in few steps."""
-    content = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    run.node_inputs(content, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 2
+    content = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    node_inputs(content, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 2
     path = tmp_path / "workflow.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
@@ -43,7 +47,7 @@ def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def test_a_server_that_dies_loses_no_picture(
-    server: run.Server,
+    server: Server,
     pictures: Path,
     workflow: Path,
     tmp_path: Path,
@@ -52,17 +56,17 @@ def test_a_server_that_dies_loses_no_picture(
 ) -> None:
     """The second server is killed while it has a picture to edit."""
     base, output = tmp_path / "base", tmp_path / "out"
-    run.make_base(base)
+    make_base(base)
     monkeypatch.setattr(comfyui, "PAUSES", (0.1, 0.1))
     doomed: list[str] = []
     with ExitStack() as stack:
         second = stack.enter_context(
-            run.comfyui_server(
-                run.Runtime.from_environment(os.environ),
+            comfyui_server(
+                Runtime.from_environment(os.environ),
                 base,
                 base / "server.log",
                 flags=("--cpu",),
-                environment=run.quiet_cpu(),
+                environment=quiet_cpu(),
             )
         )
         queue = comfyui.Server.queue
@@ -71,7 +75,7 @@ def test_a_server_that_dies_loses_no_picture(
             prompt = queue(self, content)
             if self.url == second.url:
                 doomed.append(prompt)
-                run.stop(second.process)
+                stop(second.process)
             return prompt
 
         monkeypatch.setattr(comfyui.Server, "queue", queue_and_kill)
@@ -98,7 +102,7 @@ def test_a_server_that_dies_loses_no_picture(
 
 
 def test_a_node_that_raises_fails_its_picture_and_the_rest_goes_on(
-    server: run.Server, pictures: Path, workflow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, pictures: Path, workflow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(2, COUNT):
         (pictures / f"{number}.png").unlink()

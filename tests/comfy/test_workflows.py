@@ -19,12 +19,17 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-import run
+from authoring import formats, graphs, kinds, workflows
+from launcher.comfyui import make_base
+from launcher.pins import COMFYUI_VERSION
+from launcher.processes import quiet_cpu
+from launcher.runtime import EXAMPLES, PACK, ROOT, Runtime
+from launcher.server import Server, comfyui_server
+from launcher.workflow import Workflow, node_inputs
 from tests.comfy.conftest import random_zoo
-from workflows import compose, formats, graphs, kinds
 
-GRAPHS = sorted(path.stem for path in compose.UI_FOLDER.glob("*.json"))
-BLUEPRINTS = sorted(path.stem for path in compose.BLUEPRINT_FOLDER.glob("*.json"))
+GRAPHS = sorted(path.stem for path in workflows.UI_FOLDER.glob("*.json"))
+BLUEPRINTS = sorted(path.stem for path in workflows.BLUEPRINT_FOLDER.glob("*.json"))
 FRONTEND_NODES = {"MarkdownNote"}  # drawn by the browser, unknown to the server
 
 # Combos that list the files of one machine: any name may be right on another.
@@ -35,7 +40,7 @@ FILE_LISTS = {
     ("Pix2PixZeroBLIPCaption", "model"),
 }
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
-EXAMPLE = f"{run.PACK} example"
+EXAMPLE = f"{PACK} example"
 SEED_CONTROL = "control_after_generate"
 QUICK = {
     ("ImageScale", "width"): 64,
@@ -54,16 +59,16 @@ Widget = tuple[str, Any, dict[str, Any]]
 
 
 def read(name: str) -> dict[str, Any]:
-    return json.loads((compose.UI_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((workflows.UI_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def read_twin(name: str) -> run.Workflow:
-    return json.loads((compose.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+def read_twin(name: str) -> Workflow:
+    return json.loads((workflows.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def read_subgraph(name: str) -> dict[str, Any]:
     """What is inside a blueprint, with links as those of a workflow."""
-    text = (compose.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
+    text = (workflows.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
     (subgraph,) = json.loads(text)["definitions"]["subgraphs"]
     keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
     return {**subgraph, "links": [[link[key] for key in keys] for link in subgraph["links"]]}
@@ -73,16 +78,16 @@ def server_nodes(canvas: dict[str, Any]) -> list[dict[str, Any]]:
     return [node for node in canvas["nodes"] if node["type"] not in FRONTEND_NODES]
 
 
-def require_stock_nodes(canvas: dict[str, Any], server: run.Server, object_info: dict[str, Any]) -> None:
+def require_stock_nodes(canvas: dict[str, Any], server: Server, object_info: dict[str, Any]) -> None:
     """Skip on a ComfyUI that lacks a stock node; the pinned one has all."""
     missing = {node["type"] for node in server_nodes(canvas)} - set(object_info) - set(kinds.OURS)
-    if missing and server.get("/system_stats")["system"]["comfyui_version"] != run.COMFYUI_VERSION:
+    if missing and server.get("/system_stats")["system"]["comfyui_version"] != COMFYUI_VERSION:
         pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
     assert not missing
 
 
 @pytest.fixture(params=[*GRAPHS, *BLUEPRINTS])
-def canvas(request: pytest.FixtureRequest, server: run.Server, object_info: dict[str, Any]) -> dict[str, Any]:
+def canvas(request: pytest.FixtureRequest, server: Server, object_info: dict[str, Any]) -> dict[str, Any]:
     """A graph as it is saved, or the inside of a blueprint."""
     canvas = (read if request.param in GRAPHS else read_subgraph)(request.param)
     require_stock_nodes(canvas, server, object_info)
@@ -120,7 +125,7 @@ def fits(value: Any, type_: Any, options: dict[str, Any]) -> bool:
     return isinstance(value, {"BOOLEAN": bool, "STRING": str}[type_])
 
 
-def queued(canvas: dict[str, Any], object_info: dict[str, Any], given: Mapping[int, Any] | None = None) -> run.Workflow:
+def queued(canvas: dict[str, Any], object_info: dict[str, Any], given: Mapping[int, Any] | None = None) -> Workflow:
     """What the frontend would queue: widgets take their values by position, and links override widgets.
 
     Args:
@@ -132,7 +137,7 @@ def queued(canvas: dict[str, Any], object_info: dict[str, Any], given: Mapping[i
         link: given[output] if given and origin == formats.Graph.INPUT else [str(origin), output]
         for link, origin, output, *_ in canvas["links"]
     }
-    workflow: run.Workflow = {}
+    workflow: Workflow = {}
     for node in server_nodes(canvas):
         declared = list(declared_inputs(object_info[node["type"]]))
         widgets = [widget for widget, _, _ in declared_widgets(object_info[node["type"]])]
@@ -147,18 +152,18 @@ def queued(canvas: dict[str, Any], object_info: dict[str, Any], given: Mapping[i
 
 
 def test_the_files_are_what_compose_writes():
-    composed = compose.compose()
-    folders = (compose.UI_FOLDER, compose.API_FOLDER, compose.BLUEPRINT_FOLDER)
+    composed = workflows.compose()
+    folders = (workflows.UI_FOLDER, workflows.API_FOLDER, workflows.BLUEPRINT_FOLDER)
     assert {path for folder in folders for path in folder.glob("*.json")} == set(composed)
     changed = [path.name for path, text in composed.items() if path.read_text(encoding="utf-8") != text]
-    assert not changed, "run `python -m workflows.compose`"
+    assert not changed, "run `python -m authoring.workflows`"
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_workflow_has_a_square_thumbnail_and_a_line_in_the_readme(name: str):
-    with Image.open(compose.UI_FOLDER / f"{name}.jpg") as thumbnail:
+    with Image.open(workflows.UI_FOLDER / f"{name}.jpg") as thumbnail:
         assert thumbnail.width == thumbnail.height >= 256
-    assert f"| `{name}` |" in (compose.UI_FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in (workflows.UI_FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_graph_refuses_inputs_that_a_class_has_not():
@@ -180,7 +185,7 @@ def test_no_input_is_taken_for_an_argument_of_add():
 def test_every_node_exists_and_comes_from_where_the_file_says(canvas: dict[str, Any], object_info: dict[str, Any]):
     for node in server_nodes(canvas):
         module = object_info[node["type"]]["python_module"]
-        expected = run.PACK if module == f"custom_nodes.{run.PACK}" else "comfy-core"
+        expected = PACK if module == f"custom_nodes.{PACK}" else "comfy-core"
         assert node["properties"]["cnr_id"] == expected
         assert node["properties"]["Node name for S&R"] == node["type"]
 
@@ -248,7 +253,7 @@ def test_every_link_joins_existing_sockets_of_one_type(canvas: dict[str, Any]):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_the_browser_would_queue_the_api_twin(name: str, server: run.Server, object_info: dict[str, Any]):
+def test_the_browser_would_queue_the_api_twin(name: str, server: Server, object_info: dict[str, Any]):
     require_stock_nodes(read(name), server, object_info)
     twin = {number: {key: node[key] for key in ("class_type", "inputs")} for number, node in read_twin(name).items()}
     assert queued(read(name), object_info) == twin
@@ -278,39 +283,39 @@ def test_no_two_nodes_overlap_and_groups_hold_theirs(canvas: dict[str, Any]):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_comfyui_offers_the_workflow_as_a_template(name: str, server: run.Server):
-    address = f"/api/workflow_templates/{urllib.parse.quote(run.PACK)}/{name}"
+def test_comfyui_offers_the_workflow_as_a_template(name: str, server: Server):
+    address = f"/api/workflow_templates/{urllib.parse.quote(PACK)}/{name}"
     assert server.get(f"{address}.json") == read(name)
-    assert server.request(f"{address}.jpg") == (compose.UI_FOLDER / f"{name}.jpg").read_bytes()
+    assert server.request(f"{address}.jpg") == (workflows.UI_FOLDER / f"{name}.jpg").read_bytes()
 
 
-def test_only_workflows_are_offered_as_templates(server: run.Server):
-    assert sorted(server.get("/workflow_templates")[run.PACK]) == GRAPHS
+def test_only_workflows_are_offered_as_templates(server: Server):
+    assert sorted(server.get("/workflow_templates")[PACK]) == GRAPHS
 
 
-def test_comfyui_offers_the_blueprints(server: run.Server):
+def test_comfyui_offers_the_blueprints(server: Server):
     try:
         offered = server.get("/global_subgraphs")
     except urllib.error.HTTPError as error:
         assert error.code == 404
         pytest.skip("this ComfyUI offers no blueprints")
-    ours = {entry["name"]: key for key, entry in offered.items() if entry["info"]["node_pack"].endswith(run.PACK)}
+    ours = {entry["name"]: key for key, entry in offered.items() if entry["info"]["node_pack"].endswith(PACK)}
     assert sorted(ours) == BLUEPRINTS
     for name, key in ours.items():
         data = server.get(f"/global_subgraphs/{key}")["data"]
-        assert data == (compose.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
+        assert data == (workflows.BLUEPRINT_FOLDER / f"{name}.json").read_text(encoding="ascii")
 
 
 # ------------------------------------------------------------------------------------------------------------ running
 
 
 @pytest.fixture(scope="module")
-def family_server(tmp_path_factory: pytest.TempPathFactory, pack: Any) -> Iterator[run.Server]:
+def family_server(tmp_path_factory: pytest.TempPathFactory, pack: Any) -> Iterator[Server]:
     """A ComfyUI with small random models under the names that the workflows ask for."""
     from tests.comfy import families
 
     base = tmp_path_factory.mktemp("families")
-    run.make_base(base)
+    make_base(base)
     # The same file as a custom node: the loader of that server learns the small sizes.
     source = Path(families.__file__).read_text(encoding="utf-8")
     (base / "custom_nodes" / "families.py").write_text(f"{source}\n\nregister()\nNODE_CLASS_MAPPINGS = {{}}\n")
@@ -321,14 +326,14 @@ def family_server(tmp_path_factory: pytest.TempPathFactory, pack: Any) -> Iterat
         autoencoder = random_zoo(0)["first_stage_model."].state_dict()
         weights |= {f"first_stage_model.{key}": tensor for key, tensor in autoencoder.items()}
         safetensors.torch.save_file(weights, folder / model.file)
-    captioner = run.ROOT / "tiny_zoo" / "weights" / "blip" / graphs.TINY_ZOO.blip
+    captioner = ROOT / "tiny_zoo" / "weights" / "blip" / graphs.TINY_ZOO.blip
     shutil.copytree(captioner, base / "models" / "blip" / graphs.SD15.blip)
-    runtime, flags = run.Runtime.from_environment(os.environ), ("--cpu", "--fp32-text-enc")
-    with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
+    runtime, flags = Runtime.from_environment(os.environ), ("--cpu", "--fp32-text-enc")
+    with comfyui_server(runtime, base, base / "server.log", flags=flags, environment=quiet_cpu()) as server:
         yield server
 
 
-def pictures(server: run.Server, outputs: Mapping[str, Any], node: str) -> list[np.ndarray]:
+def pictures(server: Server, outputs: Mapping[str, Any], node: str) -> list[np.ndarray]:
     """What a node has saved, each (H, W, 3)."""
     return [np.array(Image.open(io.BytesIO(server.view(image))).convert("RGB")) for image in outputs[node]["images"]]
 
@@ -338,14 +343,14 @@ def bring_folder(nodes: list[dict[str, Any]], base: Path) -> int:
     paths = next(example for node in nodes if isinstance(example := node["properties"].get(EXAMPLE), list))
     for path in paths:
         (base / "input" / path).parent.mkdir(exist_ok=True)
-        shutil.copy(run.EXAMPLES / Path(path).name, base / "input" / path)
+        shutil.copy(EXAMPLES / Path(path).name, base / "input" / path)
     return len(paths)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_workflow_runs(request: pytest.FixtureRequest, base: Path, name: str, object_info: dict[str, Any]):
     real = not name.startswith("tiny_zoo")
-    server: run.Server = request.getfixturevalue("family_server" if real else "server")
+    server: Server = request.getfixturevalue("family_server" if real else "server")
     require_stock_nodes(read(name), server, object_info)
     workflow, batch = read_twin(name), 1
     for number, node in workflow.items():
@@ -355,7 +360,7 @@ def test_the_workflow_runs(request: pytest.FixtureRequest, base: Path, name: str
             if node["class_type"] == kind:
                 node["inputs"][entry] = value
         if node["class_type"] == "LoadImage":
-            node["inputs"]["image"] = server.upload(run.EXAMPLES / node["inputs"]["image"])
+            node["inputs"]["image"] = server.upload(EXAMPLES / node["inputs"]["image"])
         if node["class_type"] == "LoadImageDataSetFromFolder":
             batch = bring_folder(read(name)["nodes"], base)
     outputs = server.run(workflow)
@@ -373,7 +378,7 @@ def test_the_workflow_runs(request: pytest.FixtureRequest, base: Path, name: str
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)
-def test_the_blueprint_runs(name: str, server: run.Server, object_info: dict[str, Any]):
+def test_the_blueprint_runs(name: str, server: Server, object_info: dict[str, Any]):
     """Its inside, with a checkpoint and a picture in place of its inputs, as the frontend would queue it."""
     subgraph = read_subgraph(name)
     widgets = {"steps": 2, "caption_model": "tiny_zoo", "edit": "tiny_zoo/cat2dog"}
@@ -381,11 +386,11 @@ def test_the_blueprint_runs(name: str, server: run.Server, object_info: dict[str
     sockets = {"model": ["checkpoint", 0], "clip": ["checkpoint", 1], "vae": ["checkpoint", 2], "image": ["scaled", 0]}
     given = {place: (sockets | widgets)[entry["name"]] for place, entry in enumerate(subgraph["inputs"])}
     workflow = queued(subgraph, object_info, given)
-    run.node_inputs(workflow, "Pix2PixZeroBLIPCaption")["beams"] = 1  # or all but the pictures is in ComfyUI's cache
+    node_inputs(workflow, "Pix2PixZeroBLIPCaption")["beams"] = 1  # or all but the pictures is in ComfyUI's cache
     scaled = {"image": ["picture", 0], "upscale_method": "lanczos", "width": 64, "height": 64, "crop": "center"}
     workflow |= {
         "checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "tiny_zoo.safetensors"}},
-        "picture": {"class_type": "LoadImage", "inputs": {"image": server.upload(run.EXAMPLES / "cat.png")}},
+        "picture": {"class_type": "LoadImage", "inputs": {"image": server.upload(EXAMPLES / "cat.png")}},
         "scaled": {"class_type": "ImageScale", "inputs": scaled},
     }
     origins = {link: [str(origin), output] for link, origin, output, *_ in subgraph["links"]}

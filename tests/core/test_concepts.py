@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from directions.compose import CONCEPTS
+from authoring.sentences import CONCEPTS
 from pix2pix_zero_core.integrations.concepts import find_concepts, source_warning
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("pix2pix_zero_core", "nodes", "tiny_zoo", "pix2pix_zero_cli")
+PACKAGES = ("pix2pix_zero_core", "nodes", "tiny_zoo", "pix2pix_zero_cli", "launcher", "authoring")
 COMFYUI = {
     "comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview",
     "node_helpers", "nodes", "server",
@@ -20,6 +20,7 @@ ALLOWED = {
     "integrations": {"core", "integrations"},
     "nodes": {"core", "integrations", "nodes"},
     "entry": {"nodes", "tiny_zoo"},
+    "launcher": {"launcher"},
 }
 """Parts of the repository that each part may import; the others (tiny_zoo, tests, benchmarks) may import any."""
 
@@ -72,8 +73,8 @@ def violations(file: PurePosixPath, source: str) -> list[str]:
             found.append(f"{file} ({part}) imports {name} absolutely")
         elif part == "core" and root not in sys.stdlib_module_names | {"torch", "safetensors"}:
             found.append(f"{file} imports {name}; core needs torch, safetensors and the standard library alone")
-        elif part == "run" and root not in sys.stdlib_module_names:
-            found.append(f"{file} imports {name}; run.py needs the standard library alone")
+        elif part in ("run", "launcher") and root not in sys.stdlib_module_names | {"launcher"}:
+            found.append(f"{file} imports {name}; run.py and launcher need the standard library alone")
     return found
 
 
@@ -118,7 +119,15 @@ def test_the_repository_follows_the_arrows():
         ("__init__.py", "from .pix2pix_zero_core import edit"),
         ("__init__.py", "from comfy_api.latest import io"),
         ("tiny_zoo/world.py", "import comfy.supported_models"),
+        ("nodes/sampling.py", "from launcher.runtime import ROOT"),
         ("run.py", "import torch"),
+        ("nodes/directions.py", "from ..authoring import sentences"),
+        ("pix2pix_zero_core/directions.py", "from authoring.sentences import CONCEPTS"),
+        ("authoring/thumbnails.py", "from authoring.graphs import GRAPHS"),
+        ("run.py", "from tiny_zoo import world"),
+        ("launcher/client.py", "import requests"),
+        ("launcher/client.py", "from launcher.messages import Failure"),
+        ("launcher/demo.py", "from ..tiny_zoo import world"),
         ("benchmarks/run.py", "import comfy"),
     ],
 )
@@ -139,7 +148,10 @@ def test_a_wrong_arrow_is_found(file, source):
         ("tiny_zoo/train_unet.py", "import torch\nfrom pix2pix_zero_core import edit"),
         ("tests/comfy/test_live.py", "import comfy\nimport nodes"),
         ("__init__.py", "from .nodes import Pix2PixZeroExtension"),
-        ("run.py", "import subprocess"),
+        ("run.py", "import subprocess\nfrom launcher.demo import demo"),
+        ("launcher/client.py", "import urllib.request\nfrom .messages import Failure"),
+        ("authoring/thumbnails.py", "from launcher.server import Server\nfrom .graphs import GRAPHS"),
+        ("tests/comfy/test_live.py", "from launcher.server import Server"),
     ],
 )
 def test_a_right_arrow_is_not_blamed(file, source):

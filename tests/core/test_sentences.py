@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from directions.compose import CONCEPTS, compose
+from authoring.sentences import CONCEPTS, compose
 from pix2pix_zero_core.integrations.english import Noun, indefinite_article, pluralize
 from pix2pix_zero_core.integrations.sentences import (
     SHIPPED,
@@ -247,7 +247,7 @@ def test_banks_are_what_the_script_composes(tmp_path: Path) -> None:
     compose(tmp_path)
     composed = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     shipped = {path.name: path.read_text(encoding="utf-8") for path in (SHIPPED / "sentences").iterdir()}
-    assert shipped == composed, "run `python -m directions.compose` and commit what it writes"
+    assert shipped == composed, "run `python -m authoring.sentences` and commit what it writes"
 
 
 def test_every_edit_has_two_long_banks_about_its_concepts() -> None:

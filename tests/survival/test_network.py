@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 
-import run
-from workflows import compose
+from authoring import workflows
+from launcher.client import save_images
+from launcher.comfyui import make_base
+from launcher.messages import Failure
+from launcher.processes import child_environment, quiet_cpu
+from launcher.runtime import EXAMPLES, Runtime
+from launcher.server import Server, comfyui_server
+from launcher.workflow import Workflow, adapt, node_inputs
 
 GUARD = '''
 """Forbid this process, and its children, to look up or reach anything but this machine; write down every attempt."""
@@ -52,12 +58,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def isolated(guarded: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[run.Server]:
+def isolated(guarded: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A ComfyUI with the pack and without network; HF_HUB_OFFLINE is not set, which would hide an attempt."""
-    runtime, base = run.Runtime.from_environment(os.environ), tmp_path_factory.mktemp("isolated")
-    run.make_base(base)
-    environment = run.quiet_cpu() | guarded | {"HF_HUB_OFFLINE": "0"}
-    with run.comfyui_server(runtime, base, base / "server.log", flags=("--cpu",), environment=environment) as server:
+    runtime, base = Runtime.from_environment(os.environ), tmp_path_factory.mktemp("isolated")
+    make_base(base)
+    environment = quiet_cpu() | guarded | {"HF_HUB_OFFLINE": "0"}
+    with comfyui_server(runtime, base, base / "server.log", flags=("--cpu",), environment=environment) as server:
         yield server
 
 
@@ -75,8 +81,8 @@ def attempts(guarded: dict[str, str]) -> list[str]:
     ],
 )
 def test_the_guard_forbids_and_writes_down(guarded: dict[str, str], code: str):
-    python = run.Runtime.from_environment(os.environ).python
-    environment = run.child_environment(guarded)
+    python = Runtime.from_environment(os.environ).python
+    environment = child_environment(guarded)
     result = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert "may not reach" in result.stderr
     log = Path(guarded["ATTEMPTS"])
@@ -84,17 +90,17 @@ def test_the_guard_forbids_and_writes_down(guarded: dict[str, str], code: str):
     log.write_text("")
 
 
-def test_the_demo_needs_no_network(isolated: run.Server, guarded: dict[str, str], tmp_path: Path):
-    template = json.loads((compose.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    workflow = run.adapt(template, isolated.upload(run.EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
-    run.node_inputs(workflow, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 4
+def test_the_demo_needs_no_network(isolated: Server, guarded: dict[str, str], tmp_path: Path):
+    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    workflow = adapt(template, isolated.upload(EXAMPLES / "cat.png"), "tiny_zoo/cat2dog")
+    node_inputs(workflow, "Pix2PixZeroRegularizedDDIMInvert")["steps"] = 4
     outputs = isolated.run(workflow)
-    assert run.save_images(isolated, workflow, outputs, tmp_path)
+    assert save_images(isolated, workflow, outputs, tmp_path)
     assert attempts(guarded) == []
 
 
-def test_a_download_that_was_not_asked_for_is_not_tried(isolated: run.Server, guarded: dict[str, str]):
-    graph: run.Workflow = {
+def test_a_download_that_was_not_asked_for_is_not_tried(isolated: Server, guarded: dict[str, str]):
+    graph: Workflow = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
         "2": {
             "class_type": "Pix2PixZeroBLIPCaption",
@@ -109,11 +115,11 @@ def test_a_download_that_was_not_asked_for_is_not_tried(isolated: run.Server, gu
         },
         "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
     }
-    with pytest.raises(run.Failure, match="is not there yet"):
+    with pytest.raises(Failure, match="is not there yet"):
         isolated.run(graph)
     assert attempts(guarded) == []
     graph["2"]["inputs"]["download"] = True
-    with pytest.raises(run.Failure, match="cannot be downloaded"):
+    with pytest.raises(Failure, match="cannot be downloaded"):
         isolated.run(graph)
     assert any("huggingface.co" in attempt for attempt in attempts(guarded))
     assert not (Path(isolated.log).parent / "models" / "blip" / "blip-image-captioning-base").exists()

@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import run
+from launcher.client import Client
+from launcher.messages import Failure
+from launcher.server import Server
 from tests.survival.clear import fewer
 from tests.survival.damage import JSON
 
@@ -25,7 +27,7 @@ EditGraph = Callable[..., Any]
 Latent = Callable[[dict[str, Any]], Tensor]
 
 
-def model_state(server: run.Server, graph: Any) -> tuple[str, int, int]:
+def model_state(server: Server, graph: Any) -> tuple[str, int, int]:
     """A digest of the loaded model, and how many tensors and model patchers are alive that were not at first.
 
     Args:
@@ -40,7 +42,7 @@ def model_state(server: run.Server, graph: Any) -> tuple[str, int, int]:
 GROWTH = 50  # MiB of a server of 600, over a hundred prompts: heaps breathe
 
 
-def memory(server: run.Server) -> float:
+def memory(server: Server) -> float:
     """Resident memory of the server in MiB."""
     import psutil
 
@@ -71,17 +73,17 @@ def faulty_edit(edit_graph: EditGraph, fault: str, call: int, kl: float) -> Any:
     return graph
 
 
-def outcome(server: run.Server, number: str) -> str:
+def outcome(server: Server, number: str) -> str:
     """How a prompt ended."""
     try:
         server.wait(number)
-    except run.Failure as failure:
+    except Failure as failure:
         return str(failure)
     return "success"
 
 
 def test_prompt_after_prompt_with_faults(
-    server: run.Server, latent: Latent, edit_graph: EditGraph, thorough: bool, record_property: Any
+    server: Server, latent: Latent, edit_graph: EditGraph, thorough: bool, record_property: Any
 ):
     """The model is the same to the bit after each, memory does not grow, and the next edit is the first one again."""
     prompts, dice = (100 if thorough else 18), random.Random(0)
@@ -115,12 +117,12 @@ def test_prompt_after_prompt_with_faults(
     assert torch.equal(clean(" a drawing of a cat"), expected)
 
 
-def test_two_clients_at_once(server: run.Server, latent: Latent, edit_graph: EditGraph):
+def test_two_clients_at_once(server: Server, latent: Latent, edit_graph: EditGraph):
     """Each gets what it gets alone, to the bit."""
     texts = [f"a drawing of a {animal}" for animal in ("cat", "dog", "horse", "zebra")]
 
     def edits(order: list[str], space: str) -> dict[str, Tensor]:
-        client, queued = run.Client(server.url), {}
+        client, queued = Client(server.url), {}
         for text in order:
             graph = edit_graph(text=space + text, steps=2)
             saved = graph.save(graph.sampler)
@@ -139,7 +141,7 @@ OURS = "Pix2PixZero"
 
 
 @pytest.fixture
-def lively(server: run.Server) -> Iterator[run.Server]:
+def lively(server: Server) -> Iterator[Server]:
     """A server that must come to the end of its queue, and serve the next prompt."""
     yield server
     blank = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
@@ -184,7 +186,7 @@ def everything(edit_graph: EditGraph) -> Any:
 
 @fewer
 @given(data=st.data())
-def test_no_prompt_stops_the_server(lively: run.Server, edit_graph: EditGraph, data: st.DataObject):
+def test_no_prompt_stops_the_server(lively: Server, edit_graph: EditGraph, data: st.DataObject):
     """One input of one of our nodes has any value that JSON can hold, or is missing."""
     graph = everything(edit_graph)
     node, name = data.draw(st.sampled_from(slots(graph)))
@@ -195,7 +197,7 @@ def test_no_prompt_stops_the_server(lively: run.Server, edit_graph: EditGraph, d
         del graph.workflow[node]["inputs"][name]
     try:
         lively.run(graph.workflow)
-    except run.Failure as failure:
+    except Failure as failure:
         _, raised, what = str(failure).partition(" raised ")
         allowed = ("ValueError", "TypeError", "FileNotFoundError", "FileExistsError")
         # What is no link where one belongs reaches the nodes unseen, stock nodes too: it need only do no harm.

@@ -86,7 +86,7 @@ def test_the_shipped_sources_run_nothing_that_comes_from_a_file_and_connect_only
 
 def test_nowhere_are_weights_read_as_pickles():
     """Developers' scripts included."""
-    everywhere = sources(*SHIPPED, "benchmarks", "workflows", "docs", "directions", "locales", "run.py")
+    everywhere = sources(*SHIPPED, "authoring", "benchmarks", "run.py", "launcher")
     found = [
         (str(file.relative_to(ROOT)), name)
         for file in everywhere

@@ -1,7 +1,8 @@
-"""Write the English names and tooltips: `python -m locales.compose http://127.0.0.1:8188`, beside a running ComfyUI.
+"""Write the English names and tooltips: `python -m authoring.locales http://127.0.0.1:8188`, beside a running ComfyUI.
 
-They are what the nodes themselves say, in the form that translators start from: copy `en/nodeDefs.json` to another
-language's folder, or what is new in it, and translate. Names on the left and numbers of outputs stay as they are.
+They are what the nodes themselves say, in the form that translators start from: copy `locales/en/nodeDefs.json` to
+another language's folder, or what is new in it, and translate. Names on the left and numbers of outputs stay as they
+are.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from run import PACK, Client
+from launcher.client import Client
+from launcher.runtime import PACK, ROOT
 
-FOLDER = Path(__file__).parent
+FOLDER = ROOT / "locales"
 
 
 def english(object_info: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from run import COMFYUI_VERSION, PACK, ROOT
+from launcher.pins import COMFYUI_VERSION
+from launcher.runtime import PACK, ROOT
 
 from .graph import Graph, Link, Node, Note
 from .kinds import KINDS, WIDTH, Extra, Kind, Socket, Widget

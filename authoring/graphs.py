@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from run import PACK
+from launcher.runtime import PACK
 
 from . import notes
 from .graph import Graph, Link, ModelFile, Node, Note

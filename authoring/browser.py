@@ -1,7 +1,7 @@
 """ComfyUI's front end in a headless Chromium, worked by mouse and keyboard as a user works it.
 
-The tests in `tests/comfy/test_browser.py` use it, and `python -m docs.draw`, which takes the screenshot of the graph.
-Needs playwright, and a Chromium of the system: none is downloaded.
+The tests in `tests/comfy/test_browser.py` use it, and `python -m authoring.pictures`, which takes the screenshot of the
+graph. Needs playwright, and a Chromium of the system: none is downloaded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compose the sentence banks of the shipped edits from the project's grammar.
 
-Run from the repository's root after a change of the grammar or of a concept: `python -m directions.compose`.
+Run from the repository's root after a change of the grammar or of a concept: `python -m authoring.sentences`.
 The banks are committed, so that the sentences behind an edit can be read and changed.
 """
 

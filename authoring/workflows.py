@@ -1,4 +1,4 @@
-"""Write the shipped workflows: `python -m workflows.compose`, from the repository's root.
+"""Write the shipped workflows: `python -m authoring.workflows`, from the repository's root.
 
 Each graph is described once, in `graphs.py`, and written twice: in the UI format that a browser opens (`workflows/`),
 and in the API format that POST /prompt takes. The latter lies elsewhere, or ComfyUI would offer it as a template.
@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from run import ROOT
+from launcher.runtime import ROOT
 
 from .formats import api_format, blueprint, ui_format
 from .graphs import BLUEPRINTS, GRAPHS

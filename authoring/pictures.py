@@ -1,12 +1,12 @@
 """Draw the pictures that the pack shows itself with, from the repository's root.
 
-    python -m docs.draw logo      docs/icon.png and docs/banner.png, for the registry
-    python -m docs.draw results   docs/cat2dog.png and web/docs/edit.jpg, from what `python run.py demo` left in output/
-    python -m docs.draw graph     docs/graph.png, the first workflow in the real front end (in a ComfyUI of its own)
-    python -m docs.draw settings  docs/settings_*.jpg, one edit under several values of each setting (likewise)
+    python -m authoring.pictures logo      docs/icon.png and docs/banner.png, for the registry
+    python -m authoring.pictures results   docs/cat2dog.png and web/docs/edit.jpg, from what run.py demo left in output/
+    python -m authoring.pictures graph     docs/graph.png, the first workflow in the real front end (its own ComfyUI)
+    python -m authoring.pictures settings  docs/settings_*.jpg, one edit under several values of each setting (likewise)
 
 Needs the interpreter that `python run.py test` made. After a training of Tiny Zoo, draw all but the logo again. The
-thumbnails of the workflows are drawn by `python -m workflows.draw`.
+thumbnails of the workflows are drawn by `python -m authoring.thumbnails`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-import run
-from tiny_zoo.draw_examples import EXAMPLES
+from launcher.comfyui import make_base
+from launcher.processes import quiet_cpu
+from launcher.runtime import EXAMPLES, ROOT, Runtime
+from launcher.server import Server, comfyui_server
+from launcher.workflow import adapt, node_inputs
+from tiny_zoo import draw_examples
 from tiny_zoo.world import INK, PAPER, counterfactual, render, sample_scene
 
-DOCS = run.ROOT / "docs"
-OUTPUT = run.ROOT / "output"
-WORKFLOWS = run.ROOT / "workflows"
+DOCS = ROOT / "docs"
+OUTPUT = ROOT / "output"
+WORKFLOWS = ROOT / "workflows"
 
 ACCENT = (63, 120, 158)
 
@@ -36,7 +40,7 @@ ACCENT = (63, 120, 158)
 
 def draw_logo() -> list[Path]:
     """Draw the icon (a square) and the banner (21:9), the forms that the registry asks for."""
-    seed, shown = EXAMPLES["cat"]
+    seed, shown = draw_examples.EXAMPLES["cat"]
     cat = sample_scene(seed, "test", **shown)
     dog = counterfactual(cat, animal="dog")
     icon = round_off(split(render(cat, 256), render(dog, 256)), 40)
@@ -66,7 +70,7 @@ def draw_results() -> list[Path]:
         raise SystemExit("output/ lacks side_by_side: run `python run.py demo` first")
     row = read(OUTPUT / "side_by_side.png")
     row = row.resize((row.width * 2, row.height * 2), Image.Resampling.LANCZOS)
-    return [save(row, DOCS / "cat2dog.png"), save(row, run.ROOT / "web" / "docs" / "edit.jpg")]
+    return [save(row, DOCS / "cat2dog.png"), save(row, ROOT / "web" / "docs" / "edit.jpg")]
 
 
 # --------------------------------------------------------------------------------------------------------- the graph
@@ -78,7 +82,7 @@ def draw_graph() -> list[Path]:
     Raises:
         SystemExit: no Chromium.
     """
-    from workflows.browser import find_browser, open_front_end
+    from .browser import find_browser, open_front_end
 
     browser = find_browser()
     if browser is None:
@@ -111,15 +115,15 @@ TILE = 160  # pixels
 
 def draw_settings() -> list[Path]:
     """Edit one picture with every value of `SETTINGS`, else as the first workflow does."""
-    template = json.loads((run.ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    template = json.loads((ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     drawn: list[Path] = []
     with comfyui() as (server, base):
-        picture = server.upload(run.EXAMPLES / "cat.png")
+        picture = server.upload(EXAMPLES / "cat.png")
         for name, (class_type, values, others) in SETTINGS.items():
-            tiles: dict[str, Path] = {"picture": run.EXAMPLES / "cat.png"}
+            tiles: dict[str, Path] = {"picture": EXAMPLES / "cat.png"}
             for value in values:
-                workflow = run.adapt(template, picture, "tiny_zoo/cat2dog")
-                run.node_inputs(workflow, class_type).update(others | {name: value})
+                workflow = adapt(template, picture, "tiny_zoo/cat2dog")
+                node_inputs(workflow, class_type).update(others | {name: value})
                 (edited,) = (key for key, node in workflow.items() if node["_meta"]["title"] == "edited")
                 tiles[f"{name} {value}"] = base / f"{name}_{value}.png"
                 workflow[edited]["inputs"]["filename_prefix"] = f"{name}_{value}"  # saved though it was drawn before
@@ -143,14 +147,14 @@ def label(tiles: dict[str, Path]) -> Image.Image:
 
 
 @contextmanager
-def comfyui() -> Iterator[tuple[run.Server, Path]]:
+def comfyui() -> Iterator[tuple[Server, Path]]:
     """A ComfyUI with the pack while the block lasts, and its base folder, which goes with it."""
-    runtime = run.Runtime.from_environment(os.environ)
+    runtime = Runtime.from_environment(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        run.make_base(base)
+        make_base(base)
         flags = ("--cpu", "--preview-method", "auto")
-        with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
+        with comfyui_server(runtime, base, base / "server.log", flags=flags, environment=quiet_cpu()) as server:
             yield server, base
 
 
@@ -200,4 +204,4 @@ if __name__ == "__main__":
         raise SystemExit(__doc__)
     for drawing in sys.argv[1:]:
         for path in DRAWINGS[drawing]():
-            print(f"{path.relative_to(run.ROOT)}, {path.stat().st_size / 1000:.0f} kB")
+            print(f"{path.relative_to(ROOT)}, {path.stat().st_size / 1000:.0f} kB")

@@ -1,4 +1,4 @@
-"""Draw the workflows' thumbnails: `python -m workflows.draw [name ...]`, from the repository's root.
+"""Draw the workflows' thumbnails: `python -m authoring.thumbnails [name ...]`, from the repository's root.
 
 Runs the workflows of Tiny Zoo in a ComfyUI of its own and shows what they made of the example pictures. Needs the
 interpreter that `python run.py test` made. After a training of Tiny Zoo, draw them again.
@@ -16,13 +16,16 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-import run
-from docs.draw import ACCENT, save, split, write
+from launcher.comfyui import make_base
+from launcher.processes import quiet_cpu
+from launcher.runtime import EXAMPLES, ROOT, Runtime
+from launcher.server import Server, comfyui_server
 from tiny_zoo.world import INK, PAPER
 
-from .compose import UI_FOLDER
 from .formats import api_format
 from .graphs import GRAPHS
+from .pictures import ACCENT, save, split, write
+from .workflows import UI_FOLDER
 
 SIDE = 384  # pixels; ComfyUI shows templates as squares
 FOOT = 48  # height of the line below a picture
@@ -83,28 +86,28 @@ ANNOUNCED = {
 
 def draw(names: Sequence[str]) -> None:
     """Run the workflows, and write a thumbnail of each."""
-    runtime = run.Runtime.from_environment(os.environ)
+    runtime = Runtime.from_environment(os.environ)
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
-        run.make_base(base)
+        make_base(base)
         flags = ("--cpu",)
-        with run.comfyui_server(runtime, base, base / "server.log", flags=flags, environment=run.quiet_cpu()) as server:
+        with comfyui_server(runtime, base, base / "server.log", flags=flags, environment=quiet_cpu()) as server:
             for name in names:
                 if name in DRAWN:
                     drawing, line = DRAWN[name]
                     picture = drawing(run_workflow(server, name, base), line)
                 else:
                     picture = announce(*ANNOUNCED[name])
-                print(save(picture, UI_FOLDER / f"{name}.jpg").relative_to(run.ROOT), flush=True)
+                print(save(picture, UI_FOLDER / f"{name}.jpg").relative_to(ROOT), flush=True)
 
 
-def run_workflow(server: run.Server, name: str, base: Path) -> Pictures:
+def run_workflow(server: Server, name: str, base: Path) -> Pictures:
     """Run a workflow with the pictures that it brings along."""
     for node in GRAPHS[name].nodes.values():
         for path in (node.example,) if isinstance(node.example, str) else node.example:
             if path:
                 (base / "input" / path).parent.mkdir(exist_ok=True)
-                shutil.copy(run.EXAMPLES / Path(path).name, base / "input" / path)
+                shutil.copy(EXAMPLES / Path(path).name, base / "input" / path)
     workflow = api_format(GRAPHS[name])
     for node in workflow.values():
         if node["class_type"] == "Pix2PixZeroAttentionMaps":
@@ -119,7 +122,7 @@ def run_workflow(server: run.Server, name: str, base: Path) -> Pictures:
 
 def announce(title: str, subtitle: str, line: str) -> Image.Image:
     """What goes in and what is needed, on a pale picture."""
-    with Image.open(run.EXAMPLES / "cat.png") as example:
+    with Image.open(EXAMPLES / "cat.png") as example:
         pale = Image.blend(fit(example, SIDE, SIDE), Image.new("RGB", (SIDE, SIDE), PAPER), 0.75)
     sketch = ImageDraw.Draw(pale)
     write(sketch, (SIDE // 2, 140), title, 44, INK)
