@@ -85,7 +85,9 @@ def test_a_level_costs_two_rows(model, x0, source, target, sigmas, levels):
     assert len(model.calls) == 2 * min(levels, 3)
 
 
-@pytest.mark.parametrize(("grid", "nearest"), [([0.6, 0.3, 0.0], 0.6), ([14.0, 0.5, 0.0], 0.5), ([20.0, 9.0, 0.0], 9.0)])
+@pytest.mark.parametrize(
+    ("grid", "nearest"), [([0.6, 0.3, 0.0], 0.6), ([14.0, 0.5, 0.0], 0.5), ([20.0, 9.0, 0.0], 9.0)]
+)
 def test_a_grid_outside_the_range_is_compared_at_the_nearest_level(model, x0, source, target, grid, nearest):
     inversion = invert(model, x0, source, torch.tensor(grid, dtype=torch.float64), PLAIN)
     model.calls.clear()
