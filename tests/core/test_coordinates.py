@@ -1,4 +1,4 @@
-"""One method in three coordinates: what holds in VE holds in VP and in a flow, which begins at pure noise."""
+"""One method in three coordinates: what holds in VE holds in VP, and in a flow, which begins at pure noise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.attention import map_distance
 from pix2pix_zero_core.coordinates import euler_step
 from pix2pix_zero_core.edit import map_guidance_step
-from pix2pix_zero_core.noise import auto_correlation_loss
+from pix2pix_zero_core.noise import auto_correlation_loss, regularize
 from tests.core.conftest import AttentionDenoiser, GaussianDenoiser
 
 OFF = NoiseRegularizer(strength=0, kl_strength=0)
@@ -154,6 +154,21 @@ def test_inversions_are_the_same(
         coordinates=coordinates,
     )  # fmt: skip
     torch.testing.assert_close(found.trajectory, same.trajectory, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("fixed_point", [1, 4])
+def test_in_ve_an_inversion_is_eulers_method_bit_for_bit(
+    model: AttentionDenoiser, x0: Tensor, source: Tensor, sigmas: Tensor, fixed_point: int
+):
+    def noise(x: Tensor, sigma: Tensor) -> Tensor:
+        return regularize((x - model(x, sigma.expand(len(x)), source).denoised) / sigma, NoiseRegularizer())
+
+    inversion, x, eps = invert(model, x0, source, sigmas, fixed_point=fixed_point), x0, noise(x0, sigmas[-2])
+    for sigma, sigma_next in pairwise(sigmas.flip(0)):
+        for _ in range(fixed_point):
+            eps = noise(x + (sigma_next - sigma) * eps, sigma_next)
+        x = x + (sigma_next - sigma) * eps
+        assert torch.equal(inversion.latent_at(float(sigma_next)), x)
 
 
 @pytest.mark.parametrize("sigma", [100.0, 8.0, 5.0, 1.7, 0.2, 0.05, 0.0])

@@ -87,11 +87,14 @@ def test_a_level_costs_two_rows(model, x0, source, target, sigmas, levels):
     assert len(model.calls) == 2 * min(levels, 3)
 
 
-def test_a_grid_outside_the_range_is_compared_at_the_nearest_level(model, x0, source, target):
-    inversion = invert(model, x0, source, torch.tensor([0.6, 0.3, 0.0], dtype=torch.float64), PLAIN)
+@pytest.mark.parametrize(
+    ("grid", "nearest"), [([0.6, 0.3, 0.0], 0.6), ([14.0, 0.5, 0.0], 0.5), ([20.0, 9.0, 0.0], 9.0)]
+)
+def test_a_grid_outside_the_range_is_compared_at_the_nearest_level(model, x0, source, target, grid, nearest):
+    inversion = invert(model, x0, source, torch.tensor(grid, dtype=torch.float64), PLAIN)
     model.calls.clear()
     edit_region(model, inversion, source, target)
-    assert [sigma for sigma, _, _ in model.calls] == [pytest.approx(0.6)] * 2
+    assert [sigma for sigma, _, _ in model.calls] == [pytest.approx(nearest)] * 2
 
 
 def test_random_noise_has_no_region(inversion):
