@@ -25,6 +25,7 @@ from .types import (
     Prediction,
     StepInfo,
 )
+from .until import Until, edit_until
 
 __all__ = [
     "AlignedDirection",
@@ -43,11 +44,13 @@ __all__ = [
     "RegionalDenoiser",
     "ReplayedGuidance",
     "StepInfo",
+    "Until",
     "apply_direction",
     "carried",
     "combine_directions",
     "edit",
     "edit_region",
+    "edit_until",
     "guidance_move",
     "guided_steps",
     "invert",
