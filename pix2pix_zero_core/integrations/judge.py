@@ -109,8 +109,9 @@ def ask(caption: str, source: str, target: str, exchanges: Iterable[tuple[str, s
     for old, new in sorted(pairs, key=lambda pair: -len(pair[0])):
         for place in _phrasings(old):
             if exchange_phrase(caption, place, new) is not None:
-                olds = [place, *(other for other, its in pairs if its == new)]
-                return Question(_fill(caption, place, olds), _fill(caption, place, [new]), source, target)
+                news = [its for other, its in pairs if other == old]
+                olds = [place, *(other for other, its in pairs if its in news)]
+                return Question(_fill(caption, place, olds), _fill(caption, place, news), source, target)
     place = find_mention(caption, source)
     if place is None:
         said = [", ".join(filter(None, [caption.strip(), noun.text])) for noun in (before, after)]

@@ -31,6 +31,7 @@ from tiny_zoo.captions import caption
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.world import counterfactual, render, sample_scene
 
+GLASSES = ("glasses", "red glasses")
 WORN = ["a cat with glasses", "a cat wearing glasses"]
 
 ONE = torch.zeros(1, 4, 4, 3)
@@ -98,6 +99,9 @@ def test_phrases_of_a_direction_are_exchanged_the_longest_first_and_say_the_same
         "a pencil sketch of a cat",
     }
     assert question.target == ("an oil painting of a cat",)
+    added = ask("a cat", "cat without glasses", "cat with glasses", [("cat", "cat with red glasses")])
+    assert added.source == ("a cat",)
+    assert set(added.target) == {f"a cat {worn} {what}" for worn in ("with", "wearing") for what in GLASSES}
 
 
 def exchange(source: str, target: str) -> Exchange:
