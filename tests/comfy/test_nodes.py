@@ -111,6 +111,19 @@ FROZEN = {
         "",
         "",
     ),
+    "Pix2PixZeroJudgeEdit": (
+        "Judge Edit",
+        "image:IMAGE caption:STRING model:COMBO",
+        f"direction:{DIRECTION} target:STRING original:IMAGE",
+        "score:FLOAT* shows:BOOLEAN* words:STRING* warning:STRING*",
+    ),
+    "Pix2PixZeroEditUntilItShows": (
+        "Edit Until It Shows",
+        f"model:MODEL inversion:{INVERSION} source:CONDITIONING direction:{DIRECTION} clip:CLIP vae:VAE caption:STRING "
+        f"blip:COMBO strengths:STRING negative:CONDITIONING cfg:FLOAT {SETTINGS}",
+        OPTIONAL,
+        "edited:LATENT image:IMAGE strength:FLOAT* score:FLOAT* words:STRING warning:STRING",
+    ),
 }
 """Node -> display name, required inputs, optional inputs, outputs (a star marks a list), in the order of the widgets.
 
