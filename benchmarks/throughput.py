@@ -35,9 +35,9 @@ def measure(pictures: list[Path], output: Path, workers: int, steps: int) -> flo
         ["all", "--edit", "cat2dog", "--caption", "a cat", "--steps", str(steps), "--ray", LOCAL]
     )
     model = ModelOptions.of(options, captions=False)
-    variants = ((options.guidance[0], 1.0),)
+    strengths = (options.guidance[0],), (1.0,)
     direction = DirectionOptions.of(options, model)
-    task = EditTask(model, edit_settings(options), options.caption, None, output, False, direction, variants)
+    task = EditTask(model, edit_settings(options), options.caption, None, output, False, direction, *strengths)
     at_work, started, counted = set[str](), 0.0, 0
     for row in run_on_ray(task, model, LOCAL, workers, pictures, lambda: None):
         if row.status != "done" or row.result is None:

@@ -9,9 +9,11 @@ from .direction_files import CombineEditDirections, ImportEditDirection, LoadEdi
 from .directions import ApplyEditDirection, EditDirection
 from .guidance import CrossAttnGuidance, CrossAttnGuider
 from .inversion import RegularizedDDIMInvert
+from .judge import JudgeEdit
 from .sampling import CrossAttnGuidedSampler
 from .seeing import AttentionMaps, Compare
 from .sentences import LoadSentences, SaveSentences, WriteSentences
+from .until import EditUntilItShows
 
 
 class Pix2PixZeroExtension(ComfyExtension):
@@ -36,4 +38,6 @@ class Pix2PixZeroExtension(ComfyExtension):
             WriteSentences,
             LoadSentences,
             SaveSentences,
+            JudgeEdit,
+            EditUntilItShows,
         ]

@@ -43,7 +43,7 @@ class BLIPCaption(io.ComfyNode):
                 io.Image.Input("image", tooltip="One picture or a batch, of any size."),
                 io.Combo.Input(
                     "model",
-                    options=list(dict.fromkeys([*sorted(model_folders(KIND), key=_embedded_first), *REPOSITORIES])),
+                    options=captioners(),
                     tooltip="A folder in models/blip, as downloaded from Hugging Face (Salesforce/blip-image-"
                     "captioning-base or -large). tiny_zoo comes with this pack and knows only Tiny Zoo's pictures.",
                 ),
@@ -83,10 +83,7 @@ class BLIPCaption(io.ComfyNode):
         cls, image: Tensor, model: str, prefix: str, max_tokens: int, beams: int, download: bool = False
     ) -> io.NodeOutput:
         check_pictures(image, "image", channels=(3, 4))
-        folder = _find_or_download(model, download)
-        device = comfy.model_management.text_encoder_device()
-        half = comfy.model_management.should_use_fp16(device, prioritize_performance=False)
-        captioner = Captioner.from_folder(folder, dtype=torch.float16 if half else torch.float32)
+        captioner = load_captioner(model, download)
         bar = comfy.utils.ProgressBar(len(image))
         captions: list[str] = []
         with loaded(captioner.model):
@@ -95,6 +92,28 @@ class BLIPCaption(io.ComfyNode):
                 captions += captioner(pictures, prefix=prefix, max_tokens=max_tokens, beams=beams)
                 bar.update_absolute(len(captions))
         return io.NodeOutput(captions)
+
+
+def captioners() -> list[str]:
+    """Names of the BLIP models that are there, then of those that can be had."""
+    return list(dict.fromkeys([*sorted(model_folders(KIND), key=_embedded_first), *REPOSITORIES]))
+
+
+def load_captioner(model: str, download: bool = False) -> Captioner:
+    """Load a BLIP model into main memory, in half precision where ComfyUI wants that.
+
+    Args:
+        model: one of `captioners`.
+        download: fetch it if it is missing.
+
+    Raises:
+        FileNotFoundError: it is missing, and may not be fetched.
+        ValueError: an unknown name, or a broken file.
+    """
+    folder = _find_or_download(model, download)
+    device = comfy.model_management.text_encoder_device()
+    half = comfy.model_management.should_use_fp16(device, prioritize_performance=False)
+    return Captioner.from_folder(folder, dtype=torch.float16 if half else torch.float32)
 
 
 def _embedded_first(name: str) -> tuple[bool, str]:

@@ -180,32 +180,50 @@ class ApplyEditDirection(io.ComfyNode):
     def execute(  # noqa: D102
         cls, source: Conditioning, direction: Direction, clip: Any, strength: float, caption: str | None = None
     ) -> io.NodeOutput:
-        encoder, tokens = encoder_fingerprint(clip), None if caption is None else [tokenize(clip, caption)]
-        target: Conditioning = []
-        warnings: list[str] = []
-        for embedding, options in source:
-            shifted = apply_direction(
-                direction, embedding, options.get("pooled_output"), strength, encoder=encoder, tokens=tokens
-            )
-            pooled = {} if shifted.pooled is None else {"pooled_output": shifted.pooled}
-            target.append([shifted.embedding, {**options, **pooled}])
-            warnings += shifted.remarks
+        target, remarks = shift_conditioning(source, direction, clip, strength, caption)
         start, end = direction.source, direction.target
         if strength < 0:
             start, end = end, start
-        if caption is not None:
-            warnings.insert(0, source_warning(caption, start, end, _known_concepts()) or "")
-        warning = " ".join(filter(None, dict.fromkeys(warnings)))
+        named = None if caption is None else source_warning(caption, start, end, _known_concepts())
+        warning = " ".join(filter(None, dict.fromkeys([named, *remarks])))
         if warning:
             logging.warning("Apply Edit Direction: %s", warning)
         if cls.hidden is not None and cls.hidden.unique_id is not None and (warning or caption is not None):
-            _write_on_node(cls.hidden.unique_id, warning or f"{start} -> {end}, {direction.form}")
+            write_on_node(cls.hidden.unique_id, warning or f"{start} -> {end}, {direction.form}")
         if not warning and caption is None:
             return io.NodeOutput(target, "")
         return io.NodeOutput(target, warning, ui=ui.PreviewText(warning))
 
 
-def _write_on_node(node: str, text: str) -> None:
+def shift_conditioning(
+    source: Conditioning, direction: Direction, clip: Any, strength: float, caption: str | None = None
+) -> tuple[Conditioning, list[str]]:
+    """Shift a conditioning along an edit direction.
+
+    Args:
+        source: text of the picture as it is.
+        direction: made by the text encoder.
+        clip: the text encoder.
+        strength: 1 is the full edit.
+        caption: that the source was encoded from, where it is known.
+
+    Returns:
+        the target, and remarks for people on where the direction was laid.
+    """
+    encoder, tokens = encoder_fingerprint(clip), None if caption is None else [tokenize(clip, caption)]
+    target: Conditioning = []
+    remarks: list[str] = []
+    for embedding, options in source:
+        shifted = apply_direction(
+            direction, embedding, options.get("pooled_output"), strength, encoder=encoder, tokens=tokens
+        )
+        pooled = {} if shifted.pooled is None else {"pooled_output": shifted.pooled}
+        target.append([shifted.embedding, {**options, **pooled}])
+        remarks += shifted.remarks
+    return target, remarks
+
+
+def write_on_node(node: str, text: str) -> None:
     """Show a line of text on a node in the browser."""
     from server import PromptServer  # not at the top: it is there only while the server runs
 

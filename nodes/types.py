@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,12 @@ class MaskedInversion(Inversion):
     """
 
     mask: Tensor | None = None
+
+    def of(self, pictures: Sequence[int]) -> MaskedInversion:
+        """Take some pictures out of the batch, with their masks."""
+        taken, mask = super().of(pictures), self.mask
+        own = mask is not None and len(mask) == len(self.noise)
+        return MaskedInversion(**{**vars(taken), "mask": mask[list(pictures)] if mask is not None and own else mask})
 
 
 def search_aliases(*words: str) -> dict[str, Any]:

@@ -47,14 +47,17 @@ def size(text: str) -> tuple[int, int]:
     return sides
 
 
-def add_pictures(parser: argparse.ArgumentParser, output: Path | None) -> None:
-    """Describe what pictures are read, and where results go."""
+def add_pictures(parser: argparse.ArgumentParser, output: Path | None = None, *, results: bool = True) -> None:
+    """Describe what pictures are read, and where results go, if there are any but those that are printed."""
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, or a folder of pictures")
-    shown = "none, results are only printed" if output is None else output
-    parser.add_argument("--output", type=Path, default=output, help=f"folder for the results (default: {shown})")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace results that were made with other settings; else refuse to"
-    )
+    if results:
+        shown = "none, results are only printed" if output is None else output
+        parser.add_argument("--output", type=Path, default=output, help=f"folder for the results (default: {shown})")
+        parser.add_argument(
+            "--overwrite",
+            action="store_true",
+            help="replace results that were made with other settings; else refuse to",
+        )
     parser.add_argument(
         "--size", type=size, help="WIDTHxHEIGHT to crop and resize to (default: what the model was made for)"
     )

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pix2pix_zero_core import MapGuidance
+from torch import Tensor
+
+from pix2pix_zero_core import Direction, MapGuidance
+from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
-from pix2pix_zero_core.integrations.diffusers import EditSettings
+from pix2pix_zero_core.integrations.diffusers import EditSettings, InvertedPictures
+from pix2pix_zero_core.integrations.judge import ask_of_direction, judge, warn_after, warn_before
+from pix2pix_zero_core.until import edit_until, require_rising
 
 from .arguments import (
+    UsageError,
     add_captioner,
     add_device,
     add_direction,
@@ -30,6 +37,9 @@ from .jobs import Row, Tick, Work
 from .model import DirectionOptions, Model, ModelOptions
 from .pictures import find_pictures, note_on, read_text, require_own_names, write_picture
 from .report import process
+
+UNTIL = (0.75, 1.0, 1.25, 1.5)
+"""Strengths of the direction that --until-it-shows tries where none are given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--direction-strength",
         type=number(float, -10, 10),
         nargs="+",
-        default=[1.0],
         help="1 is the full edit, negative leads the other way; several make a picture each (default: 1)",
+    )
+    parser.add_argument(
+        "--until-it-shows",
+        action="store_true",
+        help="keep one picture, at the first of several rising --direction-strength at which BLIP sees the target "
+        f"(default of these: {' '.join(f'{strength:g}' for strength in UNTIL)})",
     )
     parser.add_argument(
         "--cfg",
@@ -83,8 +98,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Edit what the options name; returns the exit status."""
     pictures = find_pictures(arguments.pictures)
-    model = ModelOptions.of(arguments, captions=arguments.caption is None)
-    task = EditTask(
+    until = arguments.until_it_shows
+    model = ModelOptions.of(arguments, captions=until or arguments.caption is None)
+    given = arguments.direction_strength or (UNTIL if until else (1.0,))
+    strengths = tuple(dict.fromkeys(given))
+    if until:
+        try:
+            require_rising(strengths)
+        except ValueError as error:
+            raise UsageError(f"--direction-strength: {error}") from error
+    task = (UntilTask if until else EditTask)(
         model,
         edit_settings(arguments),
         arguments.caption,
@@ -92,7 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output.resolve(),
         arguments.overwrite,
         DirectionOptions.of(arguments, model),
-        tuple(product(dict.fromkeys(arguments.guidance), dict.fromkeys(arguments.direction_strength))),
+        tuple(dict.fromkeys(arguments.guidance)),
+        strengths,
     )
     require_own_names([task.outputs(picture)[0] for picture in pictures])
     return process(
@@ -119,8 +143,10 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
 def in_words(row: Row) -> str:
     """What a finished picture's line says."""
     assert row.result is not None
-    warning = f"\n  {row.result['warning']}" if "warning" in row.result else ""
-    return f"{row.result['caption']!r} -> {', '.join(row.result['outputs'])} ({row.seconds:.1f} s){warning}"
+    tried = zip(row.result.get("strengths", ()), row.result.get("shows", ()), strict=True)
+    found = "; ".join(f"shows at strength {s:g}" if shows else f"does not show at {s:g}" for s, shows in tried)
+    notes = "".join(f"\n  {note}" for note in (found, row.result.get("warning")) if note)
+    return f"{row.result['caption']!r} -> {', '.join(row.result['outputs'])} ({row.seconds:.1f} s){notes}"
 
 
 @dataclass(frozen=True)
@@ -129,21 +155,29 @@ class EditTask(InvertingTask):
 
     Attributes:
         direction: which edit.
-        variants: strengths of the guidance and of the direction, which those in `settings` give way to.
+        guidances: strengths of the guidance, which that in `settings` gives way to.
+        strengths: of the direction.
     """
 
     direction: DirectionOptions
-    variants: tuple[tuple[float, float], ...]
+    guidances: tuple[float, ...]
+    strengths: tuple[float, ...]
+
+    @property
+    def variants(self) -> Sequence[tuple[float, float | None]]:
+        """Strengths of the guidance and of the direction, a picture each; None where all strengths share one."""
+        return list(product(self.guidances, self.strengths))
 
     @property
     def ticks(self) -> int:
         """Steps of a picture: there once, and back in every variant."""
-        return self.settings.steps * (1 + len(self.variants))
+        return self.settings.steps * (1 + len(self.guidances) * len(self.strengths))
 
     def outputs(self, picture: Path) -> list[Path]:
         """Where the variants of a picture go."""
         return [
-            self.output / f"{picture.stem}_{self.direction.name}_g{guidance:g}_s{strength:g}.png"
+            self.output / f"{picture.stem}_{self.direction.name}_g{guidance:g}_"
+            f"{'until' if strength is None else f's{strength:g}'}.png"
             for guidance, strength in self.variants
         ]
 
@@ -153,7 +187,7 @@ class EditTask(InvertingTask):
             self.is_made(path, variant) for path, variant in zip(self.outputs(picture), self.variants, strict=True)
         )
 
-    def is_made(self, path: Path, variant: tuple[float, float]) -> bool:
+    def is_made(self, path: Path, variant: tuple[float, float | None]) -> bool:
         """Whether a variant is there, made with these settings.
 
         Raises:
@@ -161,12 +195,16 @@ class EditTask(InvertingTask):
         """
         return path.exists() and self.is_ours(path, read_text(path, SETTINGS), self.record(variant))
 
-    def record(self, variant: tuple[float, float]) -> str:
+    def record(self, variant: tuple[float, float | None]) -> str:
         """All settings that a picture depends on, in one line of JSON."""
         guidance, strength = variant
         settings = asdict(replace(self.settings, guidance=self.guidance(guidance)))
-        edit = {"direction": self.direction.name, "sha256": self.direction.digest, "strength": strength}
+        edit = {"direction": self.direction.name, "sha256": self.direction.digest, **self.record_strength(strength)}
         return json.dumps({**self.describe_inputs(), **edit, **settings})
+
+    def record_strength(self, strength: float | None) -> dict[str, Any]:
+        """The part of the record that says how strong the direction is."""
+        return {"strength": strength}
 
     def guidance(self, strength: float) -> MapGuidance:
         """The guidance of a variant."""
@@ -182,18 +220,94 @@ class EditTask(InvertingTask):
 
         return work
 
-    def edit(self, model: Model, direction: Any, path: Path, tick: Tick) -> dict[str, Any]:
+    def edit(self, model: Model, direction: Direction, path: Path, tick: Tick) -> dict[str, Any]:
         """Edit a picture in the variants that are not there yet."""
         caption, inverted = self.invert_file(model, path, tick)
         for output, variant in zip(self.outputs(path), self.variants, strict=True):
             if not self.is_made(output, variant):
                 guidance, strength = variant
                 settings = replace(self.settings, guidance=self.guidance(guidance))
-                edited = model.editor.edit(inverted, direction, strength, settings, lambda _: tick())
-                write_picture(edited[0], output, {SETTINGS: self.record(variant), "caption": caption})
+
+                def edit_at(strength: float, settings: EditSettings = settings) -> Tensor:
+                    return model.editor.edit(inverted, direction, strength, settings, lambda _: tick())
+
+                picture, said = self.make(edit_at, strength, model, caption, direction)
+                write_picture(picture, output, {SETTINGS: self.record(variant), "caption": caption, **said})
         named = (source_warning(caption, direction.source, direction.target), note_on(path))
-        strengths = dict.fromkeys(strength for _, strength in self.variants)
-        remarks = [r for strength in strengths for r in model.editor.shift(inverted, direction, strength).remarks]
-        warning = "\n  ".join(dict.fromkeys(filter(None, [*named, *remarks])))
+        remarks = [r for strength in self.strengths for r in model.editor.shift(inverted, direction, strength).remarks]
+        said, warnings = self.judged(path, model, inverted, caption, direction)
+        warning = "\n  ".join(dict.fromkeys(filter(None, [*named, *remarks, *warnings])))
         outputs = [str(output) for output in self.outputs(path)]
-        return {"outputs": outputs, "caption": caption, **({"warning": warning} if warning else {})}
+        return {"outputs": outputs, "caption": caption, **said, **({"warning": warning} if warning else {})}
+
+    def make(
+        self,
+        edit_at: Callable[[float], Tensor],
+        strength: float | None,
+        model: Model,
+        caption: str,
+        direction: Direction,
+    ) -> tuple[Tensor, dict[str, str]]:
+        """Make a variant, (H, W, 3), and what is to be written into its file."""
+        assert strength is not None
+        return edit_at(strength)[0], {}
+
+    def judged(
+        self, path: Path, model: Model, inverted: InvertedPictures, caption: str, direction: Direction
+    ) -> tuple[dict[str, Any], list[str]]:
+        """What there is to say about the finished variants of a picture, and warnings."""
+        return {}, []
+
+
+@dataclass(frozen=True)
+class UntilTask(EditTask):
+    """Edit a picture at rising strengths of the direction, and keep the first at which BLIP sees the target."""
+
+    @property
+    def variants(self) -> Sequence[tuple[float, float | None]]:
+        """One for each strength of the guidance."""
+        return [(guidance, None) for guidance in self.guidances]
+
+    def record_strength(self, strength: float | None) -> dict[str, Any]:
+        """All strengths that may be tried, and who judges."""
+        return {"until": self.strengths, "blip": None if self.model.blip is None else str(self.model.blip)}
+
+    def make(
+        self,
+        edit_at: Callable[[float], Tensor],
+        strength: float | None,
+        model: Model,
+        caption: str,
+        direction: Direction,
+    ) -> tuple[Tensor, dict[str, str]]:
+        """See `EditTask.make`; strength and score are written into the file."""
+        captioner, questions = _captioner(model), ask_of_direction(caption, direction, self.strengths[0])
+        found = edit_until(
+            lambda strength, _: edit_at(strength),
+            lambda pictures, _: judge(captioner, pictures, [questions]),
+            self.strengths,
+            1,
+        )
+        used = self.strengths[int(found.edits) - 1]
+        return found.edited[0], {"strength": f"{used:g}", "score": f"{float(found.scores):.3f}"}
+
+    def judged(
+        self, path: Path, model: Model, inverted: InvertedPictures, caption: str, direction: Direction
+    ) -> tuple[dict[str, Any], list[str]]:
+        """See `EditTask.judged`."""
+        captioner, questions = _captioner(model), ask_of_direction(caption, direction, self.strengths[0])
+        original = model.editor.decode(inverted.inversion.latent_at(0))
+        before = judge(captioner, original, [questions]).item()
+        read = [[read_text(output, key) for output in self.outputs(path)] for key in ("strength", "score")]
+        strengths, scores = ([float(text or "nan") for text in texts] for texts in read)
+        said = {"strengths": strengths, "scores": scores, "shows": [score > 0 for score in scores]}
+        warnings = [
+            warn_before(questions, before, captioner(original)[0]),
+            *(warn_after(questions, score) for score in scores),
+        ]
+        return said, [warning for warning in warnings if warning]
+
+
+def _captioner(model: Model) -> Captioner:
+    assert model.captioner is not None  # `run` asked for one
+    return model.captioner

@@ -67,5 +67,7 @@ class InvertingTask:
     def invert_file(self, model: Model, path: Path, tick: Tick) -> tuple[str, InvertedPictures]:
         """Read a picture, caption it if nobody has, and find its noise; its caption, and what was found."""
         picture = read_picture(path, self.size or (model.editor.side, model.editor.side))
-        caption = model.captioner(picture)[0] if model.captioner else self.caption or ""
+        caption = self.caption
+        if caption is None:
+            caption = model.captioner(picture)[0] if model.captioner else ""
         return caption, model.editor.invert(picture, [caption], self.settings, lambda _: tick())

@@ -17,6 +17,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "edit": "edit pictures",
     "caption": "say what pictures show",
+    "judge": "say whether edited pictures show what they should",
     "direction": "make an edit direction, and save it",
     "invert": "find the noise of pictures, and what samples back from it",
     "bench": "measure how long a picture takes on this machine",

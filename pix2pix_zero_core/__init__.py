@@ -27,6 +27,7 @@ from .types import (
     Prediction,
     StepInfo,
 )
+from .until import Until, edit_until
 
 __all__ = [
     "AlignedDirection",
@@ -45,11 +46,13 @@ __all__ = [
     "RegionalDenoiser",
     "ReplayedGuidance",
     "StepInfo",
+    "Until",
     "apply_direction",
     "carried",
     "combine_directions",
     "edit",
     "edit_region",
+    "edit_until",
     "guidance_move",
     "guided_steps",
     "invert",

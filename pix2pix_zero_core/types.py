@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -291,6 +291,17 @@ class Inversion:
         """Move the latents to the device of a tensor."""
         trajectory = None if self.trajectory is None else self.trajectory.to(other.device)
         return replace(self, noise=self.noise.to(other.device), trajectory=trajectory)
+
+    def of(self, pictures: Sequence[int]) -> Inversion:
+        """Take some pictures out of the batch.
+
+        Args:
+            pictures: their numbers, from 0.
+        """
+        rows = list(pictures)
+        trajectory = None if self.trajectory is None else self.trajectory[:, rows]
+        residual = None if self.residual is None else self.residual[:, rows]
+        return replace(self, noise=self.noise[rows], trajectory=trajectory, residual=residual)
 
     def latent_at(self, sigma: float) -> Tensor:
         """Find the latent of the recorded trajectory at any noise level.

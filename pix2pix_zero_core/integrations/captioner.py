@@ -15,12 +15,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BlipForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..types import check_pictures
@@ -34,6 +36,18 @@ REQUIRED_FILES: dict[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizer.json", "vocab.txt"),
 }
 """What a BLIP folder holds: for each part, the files that can carry it, preferred first."""
+
+
+class TokenLikelihoods(NamedTuple):
+    """How likely a captioner finds each token of a caption, after those before it.
+
+    Attributes:
+        ids: the n tokens in its vocabulary, the end of the text included.
+        log_p: natural logarithms of their probabilities, (n,), float32.
+    """
+
+    ids: list[int]
+    log_p: Tensor
 
 
 @dataclass(frozen=True)
@@ -214,6 +228,63 @@ class Captioner:
             # The first token is BLIP's own start of text, which is not in its tokenizer's vocabulary.
             captions: Sequence[str] = self._tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)
         return [caption.strip() for caption in captions]
+
+    @torch.no_grad()
+    def likelihoods(self, images: Tensor, captions: Sequence[Sequence[str]]) -> list[list[TokenLikelihoods]]:
+        """Say how likely given captions are: log p(caption | picture), token by token.
+
+        Args:
+            images: (B, H, W, 3), values in 0..1.
+            captions: for each picture one or more.
+
+        Returns:
+            for each picture as many as it has captions, on the CPU; a picture has the same alone and in a batch.
+
+        Raises:
+            ValueError: images of another shape or with NaN, another number of lists than pictures, an empty one, or a
+                caption that the model has no room for, or with words that the tokenizer does not know.
+            TypeError: images of integers.
+        """
+        check_pictures(images)
+        if len(captions) != len(images) or not all(captions):
+            raise ValueError(
+                f"There are {len(images)} pictures, and captions for {len(captions)}; give each picture at least one."
+            )
+        rows = [self._caption_ids(text) for text in chain.from_iterable(captions)]
+        parameter: Tensor = next(self.model.parameters())
+        pixels = self._preprocess(images.to(parameter.device)).to(parameter.dtype)
+        with _blamed_on(self.model.name_or_path):
+            seen: Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
+            each = torch.tensor([len(texts) for texts in captions], device=seen.device)
+            ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(seen.device)
+            there = pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True).to(seen.device)
+            logits: Tensor = self.model.text_decoder(
+                input_ids=ids, attention_mask=there, encoder_hidden_states=seen.repeat_interleave(each, 0)
+            ).logits
+        log_p = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].cpu()
+        if not bool(torch.isfinite(log_p).all()):
+            raise ValueError("BLIP's likelihoods hold NaN or Inf; run it in float32, or copy its folder anew.")
+        found = (TokenLikelihoods(row[1:], p[: len(row) - 1]) for row, p in zip(rows, log_p, strict=True))
+        return [[next(found) for _ in texts] for texts in captions]
+
+    def _caption_ids(self, caption: str) -> list[int]:
+        """Tokens of a caption, from BLIP's own start of text to its end."""
+        check_text(caption, "The caption")
+        config = self.model.config.text_config
+        with _blamed_on(self.model.name_or_path):
+            ids: list[int] = self._tokenizer(caption).input_ids
+        if self._tokenizer.unk_token_id in ids:
+            known = self._tokenizer.convert_ids_to_tokens(ids)
+            raise ValueError(
+                f"The caption {caption!r} has words that this BLIP's tokenizer does not know (it reads "
+                f"{' '.join(known[1:-1])}). Use other words, or another BLIP model."
+            )
+        if len(ids) > config.max_position_embeddings:
+            raise ValueError(
+                f"The caption {caption[:60]!r}... has {len(ids)} tokens; this BLIP has room for "
+                f"{config.max_position_embeddings}. Shorten it."
+            )
+        return [config.bos_token_id, *ids[1:]]
 
 
 _WHAT_TO_PUT_THERE = (

@@ -31,6 +31,20 @@ def find_concepts(caption: str, concepts: Iterable[str]) -> list[str]:
     return [concept for _, _, concept in sorted(found)]
 
 
+def find_mention(caption: str, concept: str) -> str | None:
+    """Find the word by which a caption names the main word of a concept: "kitten" for "cat with glasses".
+
+    Args:
+        caption: any text.
+        concept: a noun or noun phrase.
+
+    Returns:
+        the word as the caption writes it; None where it names no such thing.
+    """
+    place = _search(_content_words(concept)[0], caption)
+    return None if place is None else place[0]
+
+
 def source_warning(caption: str, source: str, target: str, known: Iterable[str] = ()) -> str | None:
     """Say in a sentence for people why an edit does not fit a picture.
 
@@ -71,10 +85,14 @@ def _content_words(concept: str) -> list[str]:
 
 def _find(word: str, caption: str) -> int | None:
     """Where a caption first names a word, its plural or a synonym; None where it does not."""
+    found = _search(word, caption)
+    return None if found is None else found.start()
+
+
+def _search(word: str, caption: str) -> re.Match[str] | None:
     names = [word, *(_SYNONYMS.get(word, ()))]
     names += [pluralize(name) for name in names]
-    found = re.search(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", caption, re.IGNORECASE)
-    return found.start() if found else None
+    return re.search(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", caption, re.IGNORECASE)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -86,6 +86,27 @@ def indefinite_article(word: str) -> Literal["a", "an"]:
     return "an" if vowel else "a"
 
 
+def exchange_phrase(text: str, old: str, new: str) -> str | None:
+    """Put a phrase in the place of another, the first time that a text has that, and mend the article before it.
+
+    Args:
+        text: any.
+        old: the phrase to look for, in whole words, upper or lower case.
+        new: what takes its place.
+
+    Returns:
+        the text with the one for the other; None where it does not have it.
+    """
+    found = re.search(rf"(?<!\w)(?:(an?) )?{re.escape(old)}(?!\w)", text, re.IGNORECASE)
+    if found is None:
+        return None
+    article = ""
+    if found[1]:
+        mended = indefinite_article(new)
+        article = f"{mended.capitalize() if found[1][0].isupper() else mended} "
+    return text[: found.start()] + article + new + text[found.end() :]
+
+
 def pluralize(noun: str) -> str:
     """The plural of one English noun: dog, dogs; box, boxes; snowman, snowmen."""
     lower = noun.lower()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pix2pix_zero_cli.main import COMMANDS, main
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
-from pix2pix_zero_cli.pictures import find_pictures, fit, note_on, read_picture, write
+from pix2pix_zero_cli.pictures import find_pictures, fit, note_on, read_picture, write, write_picture
 from pix2pix_zero_core import EditDirection, load_direction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -273,6 +273,96 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         main([command, "--help"])
     assert exit.value.code == 0
     assert "--json" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------------------- judge
+
+UNTIL = ["edit", str(EXAMPLES / "cat.png"), "--steps", "6", "--until-it-shows", "--json"]
+
+
+def test_an_edit_ends_at_the_first_strength_that_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = [*UNTIL, "--edit", "cat2dog", "--output", str(tmp_path), "--direction-strength", "0.01", "1", "1.5"]
+    assert main(command) == 0
+    row, _ = rows(capsys)
+    (path,) = map(Path, row["outputs"])
+    assert path.name == "cat_cat2dog_g5_until.png"
+    assert row["strengths"] == [1] and row["shows"] == [True] and row["scores"][0] > 0
+    assert "warning" not in row
+    made = path.read_bytes()
+
+    fixed = ["edit", str(EXAMPLES / "cat.png"), "--steps", "6", "--edit", "cat2dog", "--caption", row["caption"]]
+    assert main([*fixed, "--output", str(tmp_path / "fixed")]) == 0
+    capsys.readouterr()
+    with Image.open(path) as until, Image.open(tmp_path / "fixed" / "cat_cat2dog_g5_s1.png") as at_1:
+        assert until.tobytes() == at_1.tobytes(), "the same edit as at that strength alone"
+
+    assert main(command) == 0
+    assert [row["status"] for row in rows(capsys)[:-1]] == ["skipped"]
+    assert path.read_bytes() == made
+    assert "was made with other settings" in refusal(capsys, *command, "--direction-strength", "1", "1.5")
+
+
+def test_an_edit_that_never_shows_is_given_at_the_strongest_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = [*UNTIL, "--edit", "cat2dog", "--output", str(tmp_path), "--direction-strength", "0.01", "0.02"]
+    assert main(command) == 0
+    row, _ = rows(capsys)
+    assert row["strengths"] == [0.02] and row["shows"] == [False]
+    assert "The edit does not show: dog: no" in row["warning"]
+
+
+def test_an_edit_whose_target_is_there_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = [*UNTIL, "--edit", "dog2cat", "--output", str(tmp_path), "--caption", "a dog"]
+    assert main(command) == 0
+    assert "The picture shows 'cat' already" in rows(capsys)[0]["warning"]
+
+
+def test_pictures_are_judged_by_the_caption_in_the_file_or_by_a_given_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    dog = str(EXAMPLES / "dog.png")
+    assert main(["judge", dog, str(EXAMPLES / "cat.png"), "--edit", "cat2dog", "--caption", "a cat", "--json"]) == 0
+    yes, no, summary = rows(capsys)
+    assert yes["shows"] and yes["score"] > 0 and yes["words"].startswith("dog: clearly (") and "warning" not in yes
+    assert not no["shows"] and no["score"] < 0 and no["warning"].startswith("The edit does not show: dog: no")
+    assert summary["done"] == 2
+
+    named = ["judge", dog, "--caption", "a cat"]
+    for way in (["--from", "cat", "--to", "dog"], ["--target", "a dog"]):
+        assert main([*named, *way, "--json"]) == 0
+        assert rows(capsys)[0]["score"] == yes["score"]
+    assert main([*named, "--edit", "cat2dog", "--original", dog]) == 0
+    assert "The picture shows 'dog' already" in capsys.readouterr().out
+
+    picture = tmp_path / "edited.png"
+    write_picture(read_picture(EXAMPLES / "dog.png", None)[0], picture, {"caption": "a cat"})
+    assert main(["judge", str(picture), "--edit", "cat2dog", "--json"]) == 0
+    assert rows(capsys)[0]["score"] == yes["score"]
+    assert main(["judge", dog, "--edit", "cat2dog", "--json"]) == 3
+    assert "give a --caption" in rows(capsys)[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--edit", "cat2fish"], "--edit cat2fish: the edits are cat2dog"),
+        (["--from", "cat"], "--from and --to: one needs the other"),
+        (["--edit", "cat2dog", "--to", "dog"], "--from and --to: one needs the other"),
+        (["--edit", "cat2dog", "--blip", "nowhere"], "--blip nowhere: there is no such folder"),
+        (["--edit", "cat2dog", "--original", "nowhere"], "--original nowhere: there is no such file"),
+        ([], "one of the arguments --edit --from --target is required"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert said in refusal(capsys, "judge", EXAMPLES / "cat.png", "--caption", "a cat", *options)
+
+
+def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = [*UNTIL, "--edit", "cat2dog", "--output", tmp_path, "--direction-strength", "1", "0.5"]
+    assert "--direction-strength: The strengths to try are 1, 0.5; give one or more that rise" in refusal(
+        capsys, *command
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- bad options

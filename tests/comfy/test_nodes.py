@@ -22,7 +22,7 @@ EditGraph = Callable[..., Any]
 
 INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
 SETTINGS = "guidance:FLOAT unit:COMBO guidance_start:FLOAT guidance_end:FLOAT"
-OPTIONAL = "checkpointing:COMBO finest_layer:INT negative_from:COMBO"
+OPTIONAL = "checkpointing:COMBO finest_layer:INT negative_from:COMBO cfg_start:FLOAT region:FLOAT"
 FROZEN = {
     "Pix2PixZeroBLIPCaption": (
         "BLIP Caption",
@@ -113,6 +113,19 @@ FROZEN = {
         "sentences:STRING name:STRING overwrite:BOOLEAN",
         "",
         "",
+    ),
+    "Pix2PixZeroJudgeEdit": (
+        "Judge Edit",
+        "image:IMAGE caption:STRING model:COMBO",
+        f"direction:{DIRECTION} target:STRING original:IMAGE",
+        "score:FLOAT* shows:BOOLEAN* words:STRING* warning:STRING*",
+    ),
+    "Pix2PixZeroEditUntilItShows": (
+        "Edit Until It Shows",
+        f"model:MODEL inversion:{INVERSION} source:CONDITIONING direction:{DIRECTION} clip:CLIP vae:VAE caption:STRING "
+        f"blip:COMBO strengths:STRING negative:CONDITIONING cfg:FLOAT {SETTINGS}",
+        OPTIONAL,
+        "edited:LATENT image:IMAGE strength:FLOAT* score:FLOAT* words:STRING warning:STRING",
     ),
 }
 """Node -> display name, required inputs, optional inputs, outputs (a star marks a list), in the order of the widgets.

@@ -245,3 +245,42 @@ def test_wrong_values_are_refused(captioner: Captioner, images: Tensor) -> None:
         captioner(images, max_tokens=0)
     with pytest.raises(ValueError, match="'a unicorn' has words"):
         captioner(images, prefix="a unicorn")
+
+
+# --- Likelihoods of given captions
+
+
+def test_likelihoods_are_the_models_loss(captioner: Captioner, images: Tensor, blip_folder: Path) -> None:
+    (read,) = captioner.likelihoods(images[:1], [["a cat on the sofa"]])[0]
+    assert [VOCABULARY[i] for i in read.ids] == ["a", "cat", "on", "the", "sofa", "[SEP]"]
+    pixels = ImagePreprocessing.from_folder(blip_folder)(images[:1])
+    ids = torch.tensor([[2, *read.ids]])
+    with torch.no_grad():
+        logits = captioner.model(pixel_values=pixels, input_ids=ids).logits[0, :-1]
+    expected = -torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
+    assert torch.allclose(read.log_p, expected, atol=1e-5)
+
+
+def test_likelihoods_of_a_batch_equal_those_of_each_alone(captioner: Captioner, images: Tensor) -> None:
+    captions = [["a cat"], ["a dog on the sofa in a painting", "a horse"], ["a photo of a cat"]]
+    together = captioner.likelihoods(images, captions)
+    for image, texts, read in zip(images, captions, together, strict=True):
+        for text, one in zip(texts, read, strict=True):
+            ((alone,),) = captioner.likelihoods(image[None], [[text]])
+            assert alone.ids == one.ids and torch.allclose(alone.log_p, one.log_p, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ([["a cat"]], "There are 3 pictures, and captions for 1"),
+        ([["a cat"], [], ["a cat"]], "give each picture at least one"),
+        ([["a cat"], ["a teapot"], ["a cat"]], r"'a teapot' has words that .* does not know \(it reads a \[UNK\]\)"),
+        ([["a cat"], ["a cat " * 12], ["a cat"]], r"has 26 tokens; this BLIP has room for 24"),
+    ],
+)
+def test_captions_that_cannot_be_read_are_refused(
+    captioner: Captioner, images: Tensor, captions: list[list[str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        captioner.likelihoods(images, captions)

@@ -1,0 +1,189 @@
+"""JudgeEdit: whether pictures show what an edit leads to, by the captioner."""
+
+# ComfyUI's base classes leave the arguments of what they call open.
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.v0_0_2 import io, ui
+from torch import Tensor, cat
+
+from ..pix2pix_zero_core import Direction
+from ..pix2pix_zero_core.integrations.captioner import Captioner
+from ..pix2pix_zero_core.integrations.judge import (
+    Question,
+    ask_of_direction,
+    ask_of_texts,
+    in_words,
+    judge,
+    warn_after,
+    warn_before,
+)
+from ..pix2pix_zero_core.integrations.sentences import parse_sentences
+from ..pix2pix_zero_core.types import check_pictures
+from .caption import BATCH, captioners, load_captioner
+from .memory import loaded
+from .types import CATEGORY, DirectionType, search_aliases
+
+Asked = Sequence[Sequence[Question]]
+"""For each picture the questions of its edit."""
+
+
+def captioner_input(name: str) -> io.Combo.Input:
+    """The widget that chooses the captioner that judges."""
+    return io.Combo.Input(
+        name,
+        options=captioners(),
+        tooltip="The BLIP model that judges, as in BLIP Caption, which also downloads it. tiny_zoo comes with this "
+        "pack and knows only Tiny Zoo's pictures.",
+    )
+
+
+class JudgeEdit(io.ComfyNode):
+    """Whether an edit shows: log p(target caption | picture) - log p(source caption | picture) of BLIP."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="Pix2PixZeroJudgeEdit",
+            display_name="Judge Edit",
+            category=CATEGORY,
+            **search_aliases("score", "did it work", "check edit", "evaluate", "CLIP score"),
+            description="Say of each edited picture whether the edit shows: whether the captioner rather says the "
+            "target of it than the source. Above 0 it shows; 2 and more is clear.",
+            inputs=[
+                io.Image.Input("image", tooltip="The edited picture, or a batch."),
+                io.String.Input(
+                    "caption",
+                    default="",
+                    multiline=True,
+                    tooltip="What the original shows: the source text of the edit. One line for all pictures, or one "
+                    "for each.",
+                ),
+                captioner_input("model"),
+                DirectionType.Input(
+                    "direction",
+                    optional=True,
+                    tooltip="The edit; its words are exchanged in the caption. Without it write a target.",
+                ),
+                io.String.Input(
+                    "target",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Where no direction is connected: what the edited picture is to show, as a whole caption. "
+                    "Several lines are several ways to say the same.",
+                ),
+                io.Image.Input(
+                    "original",
+                    optional=True,
+                    tooltip="The picture before the edit: the node then also says when it shows the target already, "
+                    "or does not show the source.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    "score",
+                    display_name="score",
+                    is_output_list=True,
+                    tooltip="Of each picture: above 0 the edit shows. Natural logarithm of the odds.",
+                ),
+                io.Boolean.Output(
+                    "shows", display_name="shows", is_output_list=True, tooltip="Of each picture: whether it shows."
+                ),
+                io.String.Output(
+                    "words", display_name="words", is_output_list=True, tooltip="The score of each picture in words."
+                ),
+                io.String.Output(
+                    "warning",
+                    display_name="warning",
+                    is_output_list=True,
+                    tooltip="Of each picture: what is wrong with the edit; empty if nothing is.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(  # noqa: D102
+        cls,
+        image: Tensor,
+        caption: str,
+        model: str,
+        direction: Direction | None = None,
+        target: str = "",
+        original: Tensor | None = None,
+    ) -> io.NodeOutput:
+        check_pictures(image, "image")
+        if original is not None:
+            check_pictures(original, "original")
+            if len(original) not in (1, len(image)):
+                raise ValueError(
+                    f"original has {len(original)} pictures, image has {len(image)}. Connect one original, or one for "
+                    "each edited picture."
+                )
+        asked = _questions(caption, direction, target, len(image))
+        captioner = load_captioner(model)
+        scores = judge_pictures(captioner, image, asked)
+        warnings = [warn_after(questions, score) for questions, score in zip(asked, scores, strict=True)]
+        if original is not None:
+            pictures = original.expand(len(image), -1, -1, -1)
+            fits = warn_originals(captioner, pictures, asked)
+            warnings = [" ".join(filter(None, pair)) for pair in zip(fits, warnings, strict=True)]
+        words = [in_words(questions, score) for questions, score in zip(asked, scores, strict=True)]
+        for warning in filter(None, dict.fromkeys(warnings)):
+            logging.warning("Judge Edit: %s", warning)
+        shown = numbered([" ".join(filter(None, pair)) for pair in zip(words, warnings, strict=True)])
+        return io.NodeOutput(scores, [s > 0 for s in scores], words, warnings, ui=ui.PreviewText(shown))
+
+
+def judge_pictures(captioner: Captioner, images: Tensor, asked: Asked) -> list[float]:
+    """Score pictures, a few at once, with the captioner in ComfyUI's memory meanwhile."""
+    bar, scores = comfy.utils.ProgressBar(len(images)), list[Tensor]()
+    with loaded(captioner.model):
+        for start in range(0, len(images), BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            some = slice(start, start + BATCH)
+            scores.append(judge(captioner, images[some], asked[some]))
+            bar.update(len(scores[-1]))
+    return cat(scores).tolist()
+
+
+def warn_originals(captioner: Captioner, originals: Tensor, asked: Asked) -> list[str]:
+    """Say of each original why its edit does not fit; nothing where it does."""
+    scores, seen = judge_pictures(captioner, originals, asked), list[str]()
+    with loaded(captioner.model):
+        for pictures in originals.split(BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            seen += captioner(pictures)
+    return [warn_before(*picture) for picture in zip(asked, scores, seen, strict=True)]
+
+
+def numbered(lines: Sequence[str]) -> str:
+    """A line for each picture, with its number where there are several; none where nothing is said of it."""
+    return "\n".join(f"{i}: {line}" if len(lines) > 1 else line for i, line in enumerate(lines, start=1) if line)
+
+
+def _questions(caption: str, direction: Any, target: str, count: int) -> Asked:
+    """The questions of each picture from the widgets of the node."""
+    captions = parse_sentences(caption)
+    if len(captions) not in (1, count):
+        raise ValueError(
+            f"caption has {len(captions)} lines for {count} pictures. Write one line for all of them, or one for each."
+        )
+    if (direction is None) == (not target.strip()):
+        raise ValueError(
+            "Judge Edit needs the edit once: connect a direction and leave target empty, or write what the edited "
+            "picture is to show into target."
+        )
+    if direction is not None:
+        asked = [ask_of_direction(text, direction) for text in captions]
+    else:
+        asked = [[ask_of_texts([text], parse_sentences(target))] for text in captions]
+    return asked * (count if len(captions) == 1 else 1)
