@@ -30,7 +30,7 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.attention import attention_probabilities
 from pix2pix_zero_core.edit import GuidanceStep, map_guidance_step
 from pix2pix_zero_core.schedule import ddim_sigmas, step_at
-from pix2pix_zero_core.types import predict
+from pix2pix_zero_core.types import Aim, predict
 
 from .cells import RESULTS, Bench, add_options, write_text
 from .injection import rewritten_attention
@@ -320,13 +320,13 @@ class Scheduled(Trial):
             sigma: Tensor,
             target: Any,
             maps: AttentionMaps,
-            guidance: MapGuidance,
+            guidance: MapGuidance | Aim,
             coordinates: Coordinates,
         ) -> tuple[Tensor, Tensor, Tensor]:
             index = step_at(inversion.sigmas, float(sigma))
             if self.weights == "every second" and index % 2:
                 return torch.zeros_like(x), x.new_zeros(len(x)), predict(denoise, x, sigma, target).denoised
-            weight = 2.0 if self.weights == "every second" else 2 * (1 - index / (guidance.end * total))
+            weight = 2.0 if self.weights == "every second" else 2 * (1 - index / (self.ours.guidance.end * total))
             move, loss, denoised = map_guidance_step(denoise, x, sigma, target, maps, guidance, coordinates)
             return weight * move, loss, denoised
 

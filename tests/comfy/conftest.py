@@ -315,9 +315,9 @@ def distances(pack: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, f
     step = pack.nodes.gradient.GradientStep.__call__
 
     def measure(
-        self: Any, denoise: Any, x: Tensor, sigma: Tensor, target: Any, reference: Any, guidance: Any
+        self: Any, denoise: Any, x: Tensor, sigma: Tensor, target: Any, reference: Any, *more: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        move, before, denoised = step(self, denoise, x, sigma, target, reference, guidance)
+        move, before, denoised = step(self, denoise, x, sigma, target, reference, *more)
         after = map_distance(denoise(x + move, sigma.expand(len(x)), target, maps=True).maps, reference)
         measured.append((float(before.sum()), float(after.sum())))
         return move, before, denoised

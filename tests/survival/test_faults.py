@@ -33,6 +33,10 @@ class Faulty:
         self.count()
         return apply(arguments["input"], arguments["timestep"], **arguments["c"])
 
+    def network(self, executor: Any, *arguments: Any, **more: Any) -> Tensor:
+        self.count()
+        return executor(*arguments, **more)
+
     def attention(self, n: Tensor, context: Tensor, value: Tensor, options: Any) -> tuple[Tensor, Tensor, Tensor]:
         self.count()
         return n, context, value
@@ -42,6 +46,10 @@ class Faulty:
         faulty = model.clone()
         if place == "unet":
             faulty.set_model_unet_function_wrapper(lambda apply, arguments: self.unet(apply, arguments))
+        elif place == "network":
+            faulty.add_wrapper_with_key(
+                "diffusion_model", "faults", lambda *inputs, **more: self.network(*inputs, **more)
+            )
         else:
             faulty.set_model_attn2_patch(lambda *inputs: self.attention(*inputs))
         return faulty
@@ -140,13 +148,13 @@ def test_out_of_memory_in_every_gradient(
     gradients: list[int] = []
     counted = Faulty()
 
-    def watch(apply: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
+    def watch(executor: Any, *arguments: Any, **more: Any) -> Tensor:
         if torch.is_grad_enabled():
             gradients.append(counted.calls)
-        return counted.unet(apply, arguments)
+        return counted.network(executor, *arguments, **more)
 
     watched = in_process.model.clone()
-    watched.set_model_unet_function_wrapper(watch)
+    watched.add_wrapper_with_key("diffusion_model", "faults", watch)
     expected, before = run(watched), state(in_process.model)
     assert gradients
 
@@ -154,7 +162,7 @@ def test_out_of_memory_in_every_gradient(
         raise management.OOM_EXCEPTION("CUDA out of memory.")
 
     for at in gradients:
-        faulty = Faulty(at, run_out).of(in_process.model, "unet")
+        faulty = Faulty(at, run_out).of(in_process.model, "network")
         if checkpointing == "on demand":
             assert torch.equal(run(faulty), expected)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.patcher_extension import WrappersMP
 
 
 class FaultyModel:
@@ -26,10 +27,10 @@ class FaultyModel:
         return {"required": {"model": ("MODEL",), "fault": ("STRING",), "call": ("INT", {"min": 0, "max": 10**6})}}
 
     def run(self, model: Any, fault: str, call: int) -> tuple[Any]:
-        """Wrap the UNet: `fault` is error, oom (of the first gradient from that call on) or interrupt."""
+        """Wrap the network: `fault` is error, oom (of the first gradient from that call on) or interrupt."""
         calls, failed = 0, False
 
-        def wrapper(apply: Any, arguments: dict[str, Any]) -> Any:
+        def wrapper(executor: Any, *arguments: Any, **more: Any) -> Any:
             nonlocal calls, failed
             calls += 1
             if calls > call and not failed and (fault != "oom" or torch.is_grad_enabled()):
@@ -39,10 +40,10 @@ class FaultyModel:
                 if fault == "error":
                     raise RuntimeError("a test's")
                 comfy.model_management.interrupt_current_processing()
-            return apply(arguments["input"], arguments["timestep"], **arguments["c"])
+            return executor(*arguments, **more)
 
         faulty = model.clone()
-        faulty.set_model_unet_function_wrapper(wrapper)
+        faulty.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "faults", wrapper)
         return (faulty,)
 
 
