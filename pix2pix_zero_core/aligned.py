@@ -146,6 +146,11 @@ class AlignedDirection(Direction):
                 sums[pair.key] = sums[pair.key] + pair if pair.key in sums else pair
             if on_progress is not None:
                 on_progress(2 * min(start + batch_size, len(pairs)), 2 * len(pairs))
+        if not sums:
+            raise ValueError(
+                f"All {len(pairs)} pairs of sentences about {source} and {target} read the same to the text encoder: "
+                f"{pairs[0][0]!r}, {pairs[0][1]!r}. Use words that it knows."
+            )
         frequent = sorted(sums.values(), key=lambda found: -found.sentences)
         exchanges: dict[tuple[int, ...], Exchange] = {}
         for found in frequent:
@@ -282,13 +287,16 @@ class AlignedDirection(Direction):
 
 
 def _compare(encode: Encode, tokenize: Tokenize, pairs: Sequence[tuple[str, str]]) -> list[PairSums]:
-    """Encode pairs of sentences, and lay the two of each side by side."""
+    """Encode pairs of sentences, and lay the two of each side by side.
+
+    Pairs that read the same are left out: of words that a small vocabulary lacks the encoder sees no difference.
+    """
     sides = [encode([pair[side] for pair in pairs]) for side in (0, 1)]
     compared = list[PairSums]()
     for row, pair in enumerate(pairs):
         tokens = tokenize(pair[0]), tokenize(pair[1])
         if [token.id for token in tokens[0]] == [token.id for token in tokens[1]]:
-            raise ValueError(f"The sentences {pair[0]!r} and {pair[1]!r} read the same to the text encoder.")
+            continue
         before, after = (side[row].detach().double().cpu() for side, _ in sides)
         for sentence, text, embedding in zip(pair, tokens, (before, after), strict=True):
             require_one_chunk(sentence, text, embedding, len(before))

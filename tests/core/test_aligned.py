@@ -241,7 +241,7 @@ def test_sentences_that_cannot_be_used():
     for settings, message in (
         ({"pairs": []}, "There are no pairs of sentences; give at least one"),
         ({"batch_size": 0}, "batch_size is 0; it must be >= 1"),
-        ({"pairs": [("a cat", "a cat")]}, "'a cat' and 'a cat' read the same to the text encoder"),
+        ({"pairs": [("a cat", "a cat")]}, "All 1 pairs .* read the same to the text encoder: 'a cat', 'a cat'"),
         ({"pairs": [(f"a word{i}", f"my text{i}") for i in range(40)]}, "exchange no phrase often enough"),
         (
             {"pairs": [("one two three four five six seven eight nine ten eleven twelve cat", "a dog")]},
