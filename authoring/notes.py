@@ -63,7 +63,8 @@ EDIT = Note(
 - **guidance_end**: below 1 guidance stops early; faster, and freer at the end.
 - **unit**: leave it at `normalized`; `paper` is the published step size (0.1 for photos, 0.15 for generated pictures).
 - **negative_from**: `inversion` keeps colours and background, and is faster. `text` moves away from the text at
-  **negative**, as published: the source text for photos, an empty one for generated pictures.
+  **negative**; with an empty one it edits models that follow texts only with a high **cfg**.
+- **cfg_start**, **region**: raise them where things move or the background changes.
 """,
     (320, 190),
 )
