@@ -473,6 +473,13 @@ class Watch:
             return _rows(maps, [index for _, index in found])
         return torch.stack([maps[index] for maps, index in found])
 
+    def let_go(self) -> None:
+        """Forget what was seen: a checkpointed block keeps the options of its call, and with them this watch.
+
+        Its maps lead back to that block through autograd's graph, a circle that nothing else would ever free.
+        """
+        self.passes.clear()
+
     def error(self, reason: Any, sigma: float) -> ValueError:
         """Say why the attention could not be seen, and which patches may be in the way."""
         patches = [*foreign_patches(self.options), *(f"an exchanged {name}" for name in self.attention.exchanged)]

@@ -137,6 +137,8 @@ class GuiderDenoiser:
             found = watch.maps()
         except Obstacle as obstacle:
             raise watch.error(obstacle, level) from obstacle
+        finally:
+            watch.let_go()
         if maps and not found:
             raise ValueError(
                 f"The model has no cross-attention at 1/{self.finest_layer} of the latent's resolution or coarser. "

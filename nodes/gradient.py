@@ -115,7 +115,10 @@ def checkpointed(unet: nn.Module) -> Iterator[None]:
 def _checkpointed_forward(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def wrapped(*args: Any, **kwargs: Any) -> Tensor:
         # transformer_options tells patches which block they are in; by the backward pass it tells of the last one.
-        arguments = [dict(a) if isinstance(a, dict) else a for a in (*args, *kwargs.values())]
+        # What sees the maps is left out of them: its maps lead back here, in a circle that nothing would ever free.
+        watching = [a[PACK] for a in (*args, *kwargs.values()) if isinstance(a, dict) and PACK in a]
+        arguments = [_watched_apart(a, {}) if isinstance(a, dict) else a for a in (*args, *kwargs.values())]
+        count, names = len(args), list(kwargs)
         leaves = [n for n, a in enumerate(arguments) if isinstance(a, Tensor) and a.requires_grad]
         if not (torch.is_grad_enabled() and leaves):
             return forward(*args, **kwargs)
@@ -125,11 +128,11 @@ def _checkpointed_forward(forward: Callable[..., Tensor]) -> Callable[..., Tenso
             given, seen = dict(zip(leaves, tensors, strict=True)), {}
             again = [given.get(n, a) for n, a in enumerate(arguments)]
             again = [_watched_apart(a, seen) if isinstance(a, dict) else a for a in again]
-            return forward(*again[: len(args)], **dict(zip(kwargs, again[len(args) :], strict=True))), seen
+            return forward(*again[:count], **dict(zip(names, again[count:], strict=True))), seen
 
         seen: dict[Any, Any] = {}
         out, *maps = _Recomputed.apply(run, seen, *(arguments[n] for n in leaves))
-        for current in (a[PACK] for a in arguments if isinstance(a, dict) and PACK in a):
+        for current in watching:
             for (key, (grid, rows, _)), probabilities in zip(seen.items(), maps, strict=True):
                 current.keep(key, (grid, rows, probabilities))
         return out

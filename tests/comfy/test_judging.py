@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import run
+from launcher.runtime import EXAMPLES
+from launcher.server import Server
 
 EditGraph = Callable[..., Any]
 pytestmark = pytest.mark.parametrize("in_process", ["random_zoo.safetensors"], indirect=True, ids=["fp32"])
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.parametrize("in_process", ["random_zoo.safetensors"], i
 
 def example(*names: str) -> Tensor:
     """Example pictures, (B, 128, 128, 3)."""
-    pictures = [np.asarray(Image.open(run.EXAMPLES / f"{name}.png").convert("RGB")) for name in names]
+    pictures = [np.asarray(Image.open(EXAMPLES / f"{name}.png").convert("RGB")) for name in names]
     return torch.from_numpy(np.stack(pictures)).float() / 255
 
 
@@ -190,7 +191,7 @@ def test_inputs_that_the_sampler_gains_come_last(pack: Any, in_process: Any):
 # --- In a server
 
 
-def test_both_nodes_in_a_graph(server: run.Server, edit_graph: EditGraph, in_process: Any):
+def test_both_nodes_in_a_graph(server: Server, edit_graph: EditGraph, in_process: Any):
     graph = edit_graph(steps=2)
     settings = graph.workflow[graph.sampler]["inputs"]
     shared = {name: value for name, value in settings.items() if name != "target"}

@@ -163,8 +163,8 @@ def test_out_of_memory_in_every_gradient(
 
     for at in gradients:
         faulty = Faulty(at, run_out).of(in_process.model, "network")
-        if checkpointing == "on demand":
-            assert torch.equal(run(faulty), expected)
+        if checkpointing == "on demand":  # a gradient that is computed again is rounded in another order
+            torch.testing.assert_close(run(faulty), expected, rtol=1e-2, atol=1e-2)
         else:
             with pytest.raises(management.OOM_EXCEPTION, match="Out of memory in the gradient"):
                 run(faulty)
