@@ -70,12 +70,11 @@ def _signs(clip: Any) -> bytes:
             weights = {key: weight for key, weight in weights.items() if not key.startswith(f"{name}.")}
             weights.update(module.state_dict(prefix=f"{name}."))
     weights.update({name: saved.weight for name, saved in clip.patcher.backup.items()})
-    signs = b""
-    for name, weight in sorted(weights.items()):
-        if "text_projection" not in name and "logit_scale" not in name:
-            values = torch.signbit(weight.detach().flatten()[:64].float()).tolist()
-            signs += f"{name} {tuple(weight.shape)} {values}".encode()
-    return signs
+    return "".join(
+        f"{name} {tuple(weight.shape)} {torch.signbit(weight.detach().flatten()[:64].float()).tolist()}"
+        for name, weight in sorted(weights.items())
+        if "text_projection" not in name and "logit_scale" not in name
+    ).encode()
 
 
 def _named(clip: Any, signs: bytes, layer: int | None) -> str:
