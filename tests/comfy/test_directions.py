@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import gc
 import hashlib
@@ -296,15 +295,6 @@ def with_double_tokens(clip: Any) -> Any:
     return patched
 
 
-def with_short_chunks(clip: Any) -> Any:
-    shortened = clip.clone()
-    shortened.tokenizer = copy.deepcopy(clip.tokenizer)
-    for tokenizer in vars(shortened.tokenizer).values():
-        if hasattr(tokenizer, "max_length"):
-            tokenizer.max_length = 40
-    return shortened
-
-
 def fingerprint_of_0_1_0(clip: Any) -> str:
     digest = hashlib.sha256(f"layer {clip.layer_idx}".encode())
     for name, weight in sorted(clip.cond_stage_model.state_dict().items()):
@@ -324,7 +314,7 @@ def test_encoders_are_the_same_where_their_embeddings_are(pack: Any, make_clip: 
     for name, embedding in zip(names, embeddings, strict=True):
         same = [torch.equal(embedding, other) for other in embeddings]
         assert [name == other for other in names] == same
-    assert names[0] == fingerprint_of_0_1_0(clip) and len(set(names)) == {"SD1": 3, "SD2": 4, "SDXL": 4}[family]
+    assert names[0] == fingerprint_of_0_1_0(clip) and len(set(names)) == {"SD1": 3, "SD2": 3, "SDXL": 4}[family]
 
 
 def saved_and_loaded(pack: Any, direction: Any, path: Path) -> Any:
@@ -332,21 +322,29 @@ def saved_and_loaded(pack: Any, direction: Any, path: Path) -> Any:
     return pack.pix2pix_zero_core.load_direction(path)
 
 
-SETTINGS = [
-    (lambda clip: skipped(clip, -3), "clip skip {own}, the prompt's is -3 (set it alike with CLIP Set Last Layer)"),
-    (with_short_chunks, "chunk length 77, the prompt's is 40 (give both the same tokenizer options)"),
-    (
-        with_double_tokens,
-        "patches none, the prompt's is clip_l.encode_token_weights by test_directions.doubled (take both CLIPs from",
-    ),
-]
+DOUBLED = f"clip_l.encode_token_weights by {__name__}.doubled"
 
 
-@pytest.mark.parametrize(("change", "words"), SETTINGS, ids=["clip skip", "chunk length", "patches"])
+@pytest.mark.parametrize(
+    ("change", "setting", "own", "value", "remedy"),
+    [
+        (lambda clip: skipped(clip, -3), "clip skip", "-1", "-3", "set it alike with CLIP Set Last Layer"),
+        (with_double_tokens, "patches", "none", DOUBLED, "take both CLIPs from behind the node that patches them"),
+    ],
+    ids=["clip skip", "patches"],
+)
 @pytest.mark.parametrize("form", ["mean by position", "aligned to words"])
 @torch.inference_mode()
 def test_a_saved_direction_is_refused_where_the_encoder_is_set_differently(
-    pack: Any, make_clip: Callable[..., Any], tmp_path: Path, change: Callable[[Any], Any], words: str, form: str
+    pack: Any,
+    make_clip: Callable[..., Any],
+    tmp_path: Path,
+    change: Callable[[Any], Any],
+    setting: str,
+    own: str,
+    value: str,
+    remedy: str,
+    form: str,
 ):
     clip = make_clip("SD1")
     changed = change(clip)
@@ -364,16 +362,27 @@ def test_a_saved_direction_is_refused_where_the_encoder_is_set_differently(
     plain, other = direction(clip), direction(changed)
     for built, encoder in ((plain, clip), (other, changed), (other, change(clip)), (plain, clip)):
         assert torch.isfinite(apply(built, encoder)).all()
-    with pytest.raises(ValueError, match=re.escape(words.format(own=-1))) as refusal:
-        apply(plain, changed)
-    assert "was made by the prompt's text encoder, but set differently" in str(refusal.value)
-    assert "build the direction again with the CLIP that encodes the prompt" in str(refusal.value)
-    value, own = re.findall(r"the prompt's is (.*) \(|(?:skip|length|patches) (\S+),", str(refusal.value))
-    with pytest.raises(ValueError, match="but set differently") as refusal:
-        apply(other, clip)
-    assert f"{own[0] or own[1]}" in str(refusal.value) and f"{value[0] or value[1]}" in str(refusal.value)
+    for built, encoder, ours, theirs in ((plain, changed, own, value), (other, clip, value, own)):
+        with pytest.raises(ValueError, match="was made by the prompt's text encoder, but set differently") as refusal:
+            apply(built, encoder)
+        assert f"{setting} {ours}, the prompt's is {theirs} ({remedy}" in str(refusal.value)
+        assert "build the direction again with the CLIP that encodes the prompt" in str(refusal.value)
     with pytest.raises(ValueError, match=r"the weights are another checkpoint's\. Build the direction again"):
         apply(other, make_clip("SD1", seed=1))
+
+
+@torch.inference_mode()
+def test_another_length_of_chunks_is_another_encoder(pack: Any, make_clip: Callable[..., Any]):
+    clip, name = make_clip("SDXL"), pack.nodes.text_encoder.encoder_fingerprint
+    padded = clip.clone()
+    padded.set_tokenizer_option("clip_l_min_length", 60)
+    assert name(padded) == name(clip), "chunks are filled up to 77 in any case"
+    padded.set_tokenizer_option("clip_l_min_length", 154)
+    assert name(padded) == f"{name(clip)}; chunk length: 77 and 154 instead of 77"
+    (built,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
+    with pytest.raises(ValueError, match="chunk length 77, the prompt's is 77 and 154 .give both the same tokenizer"):
+        pack.nodes.ApplyEditDirection.execute(source, built, padded, 1.0)
 
 
 @torch.inference_mode()
@@ -390,7 +399,7 @@ def test_what_is_patched_shows_in_no_other_clone(pack: Any, make_clip: Callable[
         assert (name(clip), name(doubling), name(wrapped)) == (plain, patched, wrapped_name)
     encode = clip.cond_stage_model.clip_g.encode_token_weights
     clip.cond_stage_model.clip_g.encode_token_weights = partial(doubled, encode)  # without ComfyUI's patches
-    assert "clip_g.encode_token_weights by test_directions.doubled" in name(clip)
+    assert DOUBLED.replace("clip_l", "clip_g") in name(clip)
 
 
 @pytest.mark.parametrize(("family", "own", "layer"), [("SD1", -1, -2), ("SD2", -2, -1), ("SDXL", -2, -1)])
