@@ -381,7 +381,7 @@ def test_another_length_of_chunks_is_another_encoder(pack: Any, make_clip: Calla
     assert name(padded) == f"{name(clip)}; chunk length: 77 and 154 instead of 77"
     (built,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
     source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
-    with pytest.raises(ValueError, match="chunk length 77, the prompt's is 77 and 154 .give both the same tokenizer"):
+    with pytest.raises(ValueError, match=r"chunk length 77, the prompt's is 77 and 154 .give both the same tokenizer"):
         pack.nodes.ApplyEditDirection.execute(source, built, padded, 1.0)
 
 
