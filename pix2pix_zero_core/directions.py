@@ -96,7 +96,7 @@ class Direction(ABC):
                 "build the direction again with the CLIP that encodes the prompt."
             )
         raise ValueError(
-            f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}: the weights "
+            f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}. The weights "
             "are another checkpoint's. Build the direction again with the checkpoint in use, or load the checkpoint "
             "that made it."
         )

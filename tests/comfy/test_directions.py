@@ -367,7 +367,7 @@ def test_a_saved_direction_is_refused_where_the_encoder_is_set_differently(
             apply(built, encoder)
         assert f"{setting} {ours}, the prompt's is {theirs} ({remedy}" in str(refusal.value)
         assert "build the direction again with the CLIP that encodes the prompt" in str(refusal.value)
-    with pytest.raises(ValueError, match=r"the weights are another checkpoint's\. Build the direction again"):
+    with pytest.raises(ValueError, match=r"The weights are another checkpoint's\. Build the direction again"):
         apply(other, make_clip("SD1", seed=1))
 
 

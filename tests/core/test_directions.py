@@ -168,7 +168,7 @@ def test_an_encoder_that_is_set_differently_is_refused_with_both_values(made_by,
     with pytest.raises(ValueError, match="made by the prompt's text encoder, but set differently") as refusal:
         direction.require_encoder(fingerprint("clip-l:1234", used))
     assert all(text in str(refusal.value) for text in words)
-    with pytest.raises(ValueError, match=r"the prompt by 'other.*': the weights are another checkpoint's"):
+    with pytest.raises(ValueError, match=r"the prompt by 'other.*'. The weights are another checkpoint's"):
         direction.require_encoder(fingerprint("other", used))
 
 
