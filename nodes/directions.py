@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import comfy.utils
 from comfy_api.v0_0_2 import io, ui
@@ -29,7 +30,7 @@ from ..pix2pix_zero_core.integrations.sentences import (
     sentences_about,
 )
 from .bridge import Conditioning
-from .text_encoder import encode, encoder_fingerprint, tokenize
+from .text_encoder import current_fingerprint, encode, encoder_fingerprint, encoder_state, tokenize
 from .types import CATEGORY, DirectionType, search_aliases
 
 CUSTOM = "custom"
@@ -211,6 +212,8 @@ def shift_conditioning(
         the target, and remarks for people on where the direction was laid.
     """
     encoder, tokens = encoder_fingerprint(clip), None if caption is None else [tokenize(clip, caption)]
+    if direction.encoder != encoder:
+        direction = replace(cast(Any, direction), encoder=current_fingerprint(direction.encoder, clip))
     target: Conditioning = []
     remarks: list[str] = []
     for embedding, options in source:
@@ -232,10 +235,8 @@ def write_on_node(node: str, text: str) -> None:
 
 def _direction(clip: Any, texts: EditSentences, form: Form) -> Direction:
     """Build a direction, or take the one that was built of the same encoder, patches and sentences."""
-    encoder = encoder_fingerprint(clip)
-    patches = clip.patcher.patches_uuid if clip.patcher.patches else None
     sentences = tuple(texts.source_sentences), tuple(texts.target_sentences)
-    key = encoder, patches, *sentences, texts.source, texts.target, form
+    key = encoder_state(clip), *sentences, texts.source, texts.target, form
     if key not in _built:
         bar = comfy.utils.ProgressBar(len(texts.source_sentences) + len(texts.target_sentences))
         direction = build_direction(
@@ -243,7 +244,7 @@ def _direction(clip: Any, texts: EditSentences, form: Form) -> Direction:
             form,
             lambda batch: encode(clip, batch),
             lambda text: tokenize(clip, text),
-            encoder=encoder,
+            encoder=encoder_fingerprint(clip),
             on_progress=lambda done, of: bar.update_absolute(done, of),
         )
         for oldest in list(_built)[: len(_built) + 1 - KEPT]:

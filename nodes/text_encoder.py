@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+import weakref
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -12,24 +15,131 @@ import torch
 from comfy.sd1_clip import SDClipModel
 from torch import Tensor, nn
 
+from ..pix2pix_zero_core.encoders import CHUNK_LENGTH, CLIP_SKIP, PATCHES, Setting, fingerprint
 from ..pix2pix_zero_core.tokens import Token
+
+CLIP_TOKENS = "77"
+"""Tokens of a chunk of CLIP where no tokenizer option says otherwise."""
 
 
 def encoder_fingerprint(clip: Any) -> str:
-    """Name a text encoder by its architecture, its weights and its clip-skip.
+    """Name a text encoder by its architecture, its weights, and what is set otherwise than the checkpoint has it.
 
-    The signs of some of each tensor's values stand for the weights: they are the same in every precision, so that two
-    loads of one checkpoint agree. Patches (LoRA) don't count: they leave the space of the embeddings what it was. Nor
-    do the heads of CLIP: checkpoints of SD1 lack them, and ComfyUI then leaves there what it finds in memory.
+    Settings are compared by what they do: a clip skip that the encoder has anyway is none. Patches of weights (LoRA)
+    don't count: they leave the space of the embeddings what it was. Patches of objects (NegPip) do.
     """
-    unpatched = {name: saved.weight for name, saved in clip.patcher.backup.items()}
-    digest = hashlib.sha256(f"layer {clip.layer_idx}".encode())
-    for name, weight in sorted({**clip.cond_stage_model.state_dict(), **unpatched}.items()):
-        if "text_projection" in name or "logit_scale" in name:
-            continue
-        signs = torch.signbit(weight.detach().flatten()[:64].float()).tolist()
-        digest.update(f"{name} {tuple(weight.shape)} {signs}".encode())
-    return f"{type(clip.cond_stage_model).__name__}-{digest.hexdigest()[:16]}"
+    length = _one_or_all(str(len(chunks[0])) for chunks in clip.tokenize("").values())
+    patches = ", ".join(f"{name} by {_maker(patch)}" for name, patch in sorted(_object_patches(clip).items()))
+    settings = [
+        _clip_skip(clip, clip.layer_idx),
+        Setting(CHUNK_LENGTH, length, CLIP_TOKENS),
+        Setting(PATCHES, patches or "none", "none"),
+    ]
+    return fingerprint(_named(clip, _signs(clip), None), settings)
+
+
+def current_fingerprint(encoder: str, clip: Any) -> str:
+    """Write a fingerprint of 0.1.0 as this release does, if it is one of this encoder's.
+
+    0.1.0 hashed the clip skip along with the weights, as it was set and not by what it did.
+    """
+    signs = _signs(clip)
+    for layer in range(-24, 0):  # what CLIP Set Last Layer offers
+        if encoder == _named(clip, signs, layer):
+            return fingerprint(_named(clip, signs, None), [_clip_skip(clip, layer)])
+    return encoder
+
+
+def encoder_state(clip: Any) -> Hashable:
+    """All that the embeddings depend on, while this process lasts: the fingerprint, and patches by identity."""
+    patcher = clip.patcher
+    changes = {**_object_patches(clip), "hooks": patcher.forced_hooks}
+    identities = tuple((name, _identity(change)) for name, change in sorted(changes.items()))
+    return encoder_fingerprint(clip), patcher.patches_uuid if patcher.patches else None, identities
+
+
+def _signs(clip: Any) -> bytes:
+    """The signs of some of each tensor's values, which stand for the weights.
+
+    They are the same in every precision, so that two loads of one checkpoint agree. The heads of CLIP don't count:
+    checkpoints of SD1 lack them, and ComfyUI then leaves there what it finds in memory.
+    """
+    weights = clip.cond_stage_model.state_dict()
+    for name, module in clip.patcher.object_patches_backup.items():  # of any clone: they share the model
+        if isinstance(module, nn.Module):
+            weights = {key: weight for key, weight in weights.items() if not key.startswith(f"{name}.")}
+            weights.update(module.state_dict(prefix=f"{name}."))
+    weights.update({name: saved.weight for name, saved in clip.patcher.backup.items()})
+    return "".join(
+        f"{name} {tuple(weight.shape)} {torch.signbit(weight.detach().flatten()[:64].float()).tolist()}"
+        for name, weight in sorted(weights.items())
+        if "text_projection" not in name and "logit_scale" not in name
+    ).encode()
+
+
+def _named(clip: Any, signs: bytes, layer: int | None) -> str:
+    digest = hashlib.sha256(f"layer {layer}".encode() + signs).hexdigest()
+    return f"{type(clip.cond_stage_model).__name__}-{digest[:16]}"
+
+
+def _clip_skip(clip: Any, layer: int | None) -> Setting:
+    """What a setting of CLIP Set Last Layer comes to, -1 for the last layer; ComfyUI is asked, as encoding does."""
+    model = clip.cond_stage_model
+    encoders = [module for module in model.modules() if isinstance(module, SDClipModel)]
+    model.reset_clip_options()
+    own = _one_or_all(map(_layer, encoders))
+    if layer is not None:
+        model.set_clip_options({"layer": layer})
+    value = _one_or_all(map(_layer, encoders))
+    model.reset_clip_options()
+    return Setting(CLIP_SKIP, value, own)
+
+
+def _layer(encoder: SDClipModel) -> str:
+    if encoder.layer == "hidden" and encoder.layer_idx is not None:
+        depth = encoder.layer_idx
+        return str(depth if depth < 0 else depth - encoder.num_layers)
+    # The last layer's norm is what "last" has in any case, and -1 only where hidden layers are normed, too.
+    return "-1" if encoder.layer == "last" and encoder.layer_norm_hidden_state else str(encoder.layer)
+
+
+def _one_or_all(values: Iterable[str]) -> str:
+    """One value for all encoders of a model, or one for each."""
+    listed = list(values)
+    return listed[0] if len(set(listed)) == 1 else " and ".join(listed)
+
+
+def _object_patches(clip: Any) -> dict[str, Any]:
+    """What is put in the place of parts of the encoder: by ComfyUI's patches, or into the model itself."""
+    replaced: dict[str, Any] = {}
+    for name, module in clip.cond_stage_model.named_modules():
+        method = vars(module).get("encode_token_weights")  # ComfyUI leaves the class's own there after a patch
+        if method is not None and getattr(method, "__func__", None) is not type(module).encode_token_weights:
+            replaced[f"{name}.encode_token_weights".removeprefix(".")] = method
+    installed = clip.patcher.object_patches_backup  # those of any clone
+    own = {name: method for name, method in replaced.items() if name not in installed}
+    return own | clip.patcher.object_patches
+
+
+def _maker(patch: Any) -> str:
+    """Where the code of a patch is from, the same in every session."""
+    if isinstance(patch, partial):
+        values = [v for v in (*patch.args, *patch.keywords.values()) if isinstance(v, int | float | str)]
+        return _maker(patch.func) + (f" {values}" if values else "")
+    code = getattr(patch, "__func__", patch)
+    code = code if hasattr(code, "__qualname__") else type(code)
+    module = re.split(r"[/\\]", code.__module__)[-1]  # ComfyUI names a pack's module by its path
+    return f"{module}.{code.__qualname__}"
+
+
+def _identity(patch: Any) -> Hashable:
+    """Tell a patch from others without keeping it, and the model that it may hold, alive."""
+    try:
+        reference = weakref.ref(patch)
+        hash(reference)
+    except TypeError:  # a plain value
+        return repr(patch)
+    return reference
 
 
 def encode(clip: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .direction_files import MEAN, DirectionFile, read_direction, read_embedding, write_direction
+from .encoders import differing_settings
 from .tokens import Token
 
 Encode = Callable[[Sequence[str]], tuple[Tensor, Tensor | None]]
@@ -84,13 +85,21 @@ class Direction(ABC):
         """Refuse an encoder other than the one that made the direction.
 
         Raises:
-            ValueError: another fingerprint.
+            ValueError: another fingerprint: other weights, or the same ones set differently.
         """
-        if encoder != self.encoder:
+        if encoder == self.encoder:
+            return
+        differing = differing_settings(self.encoder, encoder)
+        if differing:
             raise ValueError(
-                f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}. Build "
-                "the direction again with the checkpoint in use, or load the checkpoint that made it."
+                f"Direction {self.name} was made by the prompt's text encoder, but set differently: {differing}. Or "
+                "build the direction again with the CLIP that encodes the prompt."
             )
+        raise ValueError(
+            f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}. The weights "
+            "are another checkpoint's. Build the direction again with the checkpoint in use, or load the checkpoint "
+            "that made it."
+        )
 
     def file(self, tensors: Mapping[str, Tensor], more: Mapping[str, str]) -> DirectionFile:
         """What to write to disk."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
+import hashlib
 import re
 import shutil
+import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +259,172 @@ def test_directions_are_remembered(pack: Any, make_clip: Callable[..., Any], mon
     assert build(clip, target="horse")[1] == build(clip, target="horse", count=3)[1] - 2 == 4
     assert len(module._built) == 3
     assert build(clip)[1] == 4, "the oldest is forgotten"
+    patched, again = with_double_tokens(clip), with_double_tokens(clip)
+    for other in (patched, again):
+        assert build(other)[1] == 4, "what another patch does may be another thing"
+    assert build(patched)[1] == build(patched.clone())[1] == build(clip)[1] == 0
+    unloaded = with_double_tokens(clip)
+    patch = weakref.ref(unloaded.patcher.object_patches["clip_l.encode_token_weights"])
+    state = pack.nodes.text_encoder.encoder_state(unloaded)
+    del unloaded
+    gc.collect()
+    assert state and patch() is None, "what is remembered keeps no text encoder alive"
+
+
+# --- Settings of one text encoder
+
+
+def skipped(clip: Any, layer: int) -> Any:
+    clip = clip.clone()
+    clip.clip_layer(layer)
+    return clip
+
+
+def doubled(encode: Callable[..., Any], pairs: Any) -> tuple[Any, ...]:
+    out, *rest = encode(pairs)
+    return out.repeat_interleave(2, dim=1), *rest
+
+
+def with_double_tokens(clip: Any) -> Any:
+    """Twice as many tokens, as NegPip has them."""
+    patched = clip.clone()
+    for name in ("clip_l", "clip_g"):
+        if hasattr(clip.cond_stage_model, name):
+            encode = getattr(clip.cond_stage_model, name).encode_token_weights
+            patched.patcher.add_object_patch(f"{name}.encode_token_weights", partial(doubled, encode))
+    return patched
+
+
+def fingerprint_of_0_1_0(clip: Any) -> str:
+    digest = hashlib.sha256(f"layer {clip.layer_idx}".encode())
+    for name, weight in sorted(clip.cond_stage_model.state_dict().items()):
+        if "text_projection" not in name and "logit_scale" not in name:
+            signs = torch.signbit(weight.flatten()[:64].float()).tolist()
+            digest.update(f"{name} {tuple(weight.shape)} {signs}".encode())
+    return f"{type(clip.cond_stage_model).__name__}-{digest.hexdigest()[:16]}"
+
+
+@pytest.mark.parametrize("family", ["SD1", "SD2", "SDXL"])
+@torch.inference_mode()
+def test_encoders_are_the_same_where_their_embeddings_are(pack: Any, make_clip: Callable[..., Any], family: str):
+    clip = make_clip(family)
+    variants = [clip, *(skipped(clip, layer) for layer in range(-5, 0))]
+    names = [pack.nodes.text_encoder.encoder_fingerprint(variant) for variant in variants]
+    embeddings = [encode_alone(variant, "a cat")[0] for variant in variants]
+    for name, embedding in zip(names, embeddings, strict=True):
+        same = [torch.equal(embedding, other) for other in embeddings]
+        assert [name == other for other in names] == same
+    assert names[0] == fingerprint_of_0_1_0(clip) and len(set(names)) == {"SD1": 3, "SD2": 3, "SDXL": 4}[family]
+
+
+def saved_and_loaded(pack: Any, direction: Any, path: Path) -> Any:
+    direction.save(path, overwrite=True)
+    return pack.pix2pix_zero_core.load_direction(path)
+
+
+DOUBLED = f"clip_l.encode_token_weights by {__name__}.doubled"
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "own", "value", "remedy"),
+    [
+        (lambda clip: skipped(clip, -3), "clip skip", "-1", "-3", "set it alike with CLIP Set Last Layer"),
+        (with_double_tokens, "patches", "none", DOUBLED, "take both CLIPs from behind the node that patches them"),
+    ],
+    ids=["clip skip", "patches"],
+)
+@pytest.mark.parametrize("form", ["mean by position", "aligned to words"])
+@torch.inference_mode()
+def test_a_saved_direction_is_refused_where_the_encoder_is_set_differently(
+    pack: Any,
+    make_clip: Callable[..., Any],
+    tmp_path: Path,
+    change: Callable[[Any], Any],
+    setting: str,
+    own: str,
+    value: str,
+    remedy: str,
+    form: str,
+):
+    clip = make_clip("SD1")
+    changed = change(clip)
+
+    def direction(clip: Any) -> Any:
+        (built,) = pack.nodes.EditDirection.execute(
+            clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5, form=form
+        ).result
+        return saved_and_loaded(pack, built, tmp_path / "cat2dog.safetensors")
+
+    def apply(direction: Any, clip: Any) -> Any:
+        source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
+        return pack.nodes.ApplyEditDirection.execute(source, direction, clip, 1.0).result[0][0][0]
+
+    plain, other = direction(clip), direction(changed)
+    for built, encoder in ((plain, clip), (other, changed), (other, change(clip)), (plain, clip)):
+        assert torch.isfinite(apply(built, encoder)).all()
+    for built, encoder, ours, theirs in ((plain, changed, own, value), (other, clip, value, own)):
+        with pytest.raises(ValueError, match="was made by the prompt's text encoder, but set differently") as refusal:
+            apply(built, encoder)
+        assert f"{setting} {ours}, the prompt's is {theirs} ({remedy}" in str(refusal.value)
+        assert "build the direction again with the CLIP that encodes the prompt" in str(refusal.value)
+    with pytest.raises(ValueError, match=r"The weights are another checkpoint's\. Build the direction again"):
+        apply(other, make_clip("SD1", seed=1))
+
+
+@torch.inference_mode()
+def test_another_length_of_chunks_is_another_encoder(pack: Any, make_clip: Callable[..., Any]):
+    clip, name = make_clip("SDXL"), pack.nodes.text_encoder.encoder_fingerprint
+    padded = clip.clone()
+    padded.set_tokenizer_option("clip_l_min_length", 60)
+    assert name(padded) == name(clip), "chunks are filled up to 77 in any case"
+    padded.set_tokenizer_option("clip_l_min_length", 154)
+    assert name(padded) == f"{name(clip)}; chunk length: 77 and 154 instead of 77"
+    (built,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
+    with pytest.raises(ValueError, match=r"chunk length 77, the prompt's is 77 and 154 .give both the same tokenizer"):
+        pack.nodes.ApplyEditDirection.execute(source, built, padded, 1.0)
+
+
+@torch.inference_mode()
+def test_what_is_patched_shows_in_no_other_clone(pack: Any, make_clip: Callable[..., Any]):
+    clip, name = make_clip("SDXL"), pack.nodes.text_encoder.encoder_fingerprint
+    plain, patched = name(clip), name(with_double_tokens(clip))
+    assert plain != patched
+    wrapped, doubling = clip.clone(), with_double_tokens(clip)
+    layer = "clip_g.transformer.text_model.final_layer_norm"
+    wrapped.patcher.add_object_patch(layer, torch.nn.Sequential(wrapped.patcher.get_model_object(layer)))
+    wrapped_name = name(wrapped)
+    for loaded in (doubling, wrapped, clip):
+        encode_alone(loaded, "a cat")
+        assert (name(clip), name(doubling), name(wrapped)) == (plain, patched, wrapped_name)
+    encode = clip.cond_stage_model.clip_g.encode_token_weights
+    clip.cond_stage_model.clip_g.encode_token_weights = partial(doubled, encode)  # without ComfyUI's patches
+    assert DOUBLED.replace("clip_l", "clip_g") in name(clip)
+
+
+@pytest.mark.parametrize(("family", "own", "layer"), [("SD1", -1, -2), ("SD2", -2, -1), ("SDXL", -2, -1)])
+@torch.inference_mode()
+def test_directions_of_0_1_0_are_known_with_their_clip_skip(
+    pack: Any, make_clip: Callable[..., Any], family: str, own: int, layer: int
+):
+    clip = make_clip(family)
+    (built,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
+
+    def apply(made_by: Any, used: Any) -> None:
+        old = dataclasses.replace(built, encoder=fingerprint_of_0_1_0(made_by))
+        pack.nodes.ApplyEditDirection.execute(source, old, used, 1.0)
+
+    same, other = skipped(clip, own), skipped(clip, layer)
+    for made_by, used in ((clip, clip), (clip, same), (same, clip), (same, same), (other, other)):
+        apply(made_by, used)
+    with pytest.raises(ValueError, match=f"clip skip {layer}, the prompt's is {own}"):
+        apply(other, clip)
+    with pytest.raises(ValueError, match=f"clip skip {own}, the prompt's is {layer}"):
+        apply(clip, other)
+
+
+# --- Ready-made edits
 
 
 def test_a_ready_made_edit_is_computed_once_with_progress(

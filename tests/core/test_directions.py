@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from pix2pix_zero_core import EditDirection
 from pix2pix_zero_core.direction_files import read_embedding
+from pix2pix_zero_core.encoders import Setting, fingerprint
 
 WIDTH, LENGTH = 6, 8
 
@@ -147,9 +148,33 @@ def test_pooled_embeddings_that_do_not_fit(direction):
         direction.apply_pooled(torch.zeros(1, WIDTH + 1), encoder=direction.encoder)
 
 
+SKIP = Setting("clip skip", "-2", "-1")
+NEGPIP = Setting("patches", "encode by NegPip", "none")
+
+
+@pytest.mark.parametrize(
+    ("made_by", "used", "words"),
+    [
+        ([SKIP], [], ["clip skip -2, the prompt's is -1 (set it alike with CLIP Set Last Layer)"]),
+        ([], [SKIP], ["clip skip -1, the prompt's is -2 (set it alike with CLIP Set Last Layer)"]),
+        ([SKIP], [SKIP._replace(value="-3")], ["clip skip -2, the prompt's is -3"]),
+        ([SKIP, NEGPIP], [SKIP], ["differently: patches encode by NegPip, the prompt's is none (take both CLIPs"]),
+        ([SKIP], [NEGPIP], ["clip skip -2, the prompt's is -1", "patches none, the prompt's is encode by NegPip"]),
+    ],
+)
+def test_an_encoder_that_is_set_differently_is_refused_with_both_values(made_by, used, words):
+    direction = build(encoder=fingerprint("clip-l:1234", made_by))
+    direction.require_encoder(fingerprint("clip-l:1234", [*made_by, Setting("chunk length", "77", "77")]))
+    with pytest.raises(ValueError, match="made by the prompt's text encoder, but set differently") as refusal:
+        direction.require_encoder(fingerprint("clip-l:1234", used))
+    assert all(text in str(refusal.value) for text in words)
+    with pytest.raises(ValueError, match=r"the prompt by 'other.*'. The weights are another checkpoint's"):
+        direction.require_encoder(fingerprint("other", used))
+
+
 @pytest.mark.parametrize("method", ["apply", "apply_pooled"])
 def test_another_encoder_is_refused(direction, method):
-    with pytest.raises(ValueError, match=r"made by text encoder 'clip-l:1234', the prompt by 'other'. Build the"):
+    with pytest.raises(ValueError, match=r"made by text encoder 'clip-l:1234', the prompt by 'other'. The weights are another"):
         getattr(direction, method)(torch.zeros(1, LENGTH, WIDTH), encoder="other")
 
 
