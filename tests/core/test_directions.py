@@ -174,7 +174,9 @@ def test_an_encoder_that_is_set_differently_is_refused_with_both_values(made_by,
 
 @pytest.mark.parametrize("method", ["apply", "apply_pooled"])
 def test_another_encoder_is_refused(direction, method):
-    with pytest.raises(ValueError, match=r"made by text encoder 'clip-l:1234', the prompt by 'other'. The weights are another"):
+    with pytest.raises(
+        ValueError, match=r"made by text encoder 'clip-l:1234', the prompt by 'other'. The weights are another"
+    ):
         getattr(direction, method)(torch.zeros(1, LENGTH, WIDTH), encoder="other")
 
 
