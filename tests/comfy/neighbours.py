@@ -9,11 +9,16 @@ from typing import Any
 
 import comfy.controlnet
 import comfy.hooks
+import comfy.samplers
 import comfy.sd
 import node_helpers
 import torch
+import torch.nn.functional as F
 from comfy.cldm.cldm import ControlNet
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
+from comfy.model_patcher import set_model_options_patch_replace
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, apply_torch_compile_factory
 from comfy_extras import (
     nodes_context_windows,
     nodes_freelunch,
@@ -108,6 +113,25 @@ def sag(case: Case) -> Case:
     return patched(case, nodes_sag.SelfAttentionGuidance, 0.5, 2.0)
 
 
+def smoothed_energy(case: Case) -> Case:
+    """As SEG does (Hong, 2024, arXiv:2408.00760): away from what the model says where self-attention is blurred."""
+
+    def blurred(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        width = options["activations_shape"][-1]
+        rows = F.avg_pool2d(q.transpose(1, 2).unflatten(-1, (-1, width)), 3, 1, 1, count_include_pad=False)
+        return optimized_attention(rows.flatten(2).transpose(1, 2), k, v, options["n_heads"])
+
+    def away(args: dict[str, Any]) -> Tensor:
+        options = set_model_options_patch_replace(args["model_options"].copy(), blurred, "attn1", "middle", 0)
+        call = args["model"], [args["cond"]], args["input"], args["sigma"], options
+        (smoothed,) = comfy.samplers.calc_cond_batch(*call)
+        return args["denoised"] + 2.0 * (args["cond_denoised"] - smoothed)
+
+    model = case.model.clone()
+    model.set_model_sampler_post_cfg_function(away)
+    return dataclasses.replace(case, model=model)
+
+
 def hypertile(case: Case) -> Case:
     return patched(case, nodes_hypertile.HyperTile, 32, 1, 1, False)
 
@@ -128,6 +152,36 @@ def ip_adapter(case: Case) -> Case:
     model = case.model.clone()
     for block in [("middle", 0), *((side, n) for side in ("input", "output") for n in range(12))]:
         model.set_model_attn2_replace(attention, *block)
+    return dataclasses.replace(case, model=model)
+
+
+def normalized_attention(case: Case) -> Case:
+    """As NAG does (Chen et al., 2025, arXiv:2505.21179): attn2 is replaced by one that leads rows away from a text."""
+    other = encode(case.clip, "a red house")[0][0]
+
+    def replacement(attention: nn.Module) -> Callable[..., Tensor]:
+        keys, values = attention.to_k(other), attention.to_v(other)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+            kinds, heads = options["cond_or_uncond"], options["n_heads"]
+            chunks = list(optimized_attention(q, k, v, heads).chunk(len(kinds)))
+            for n, (kind, queries) in enumerate(zip(kinds, q.chunk(len(kinds)), strict=True)):
+                if kind == 0:
+                    unwanted = optimized_attention(
+                        queries, *(t.expand(len(queries), -1, -1) for t in (keys, values)), heads
+                    )
+                    led = chunks[n] + 2.0 * (chunks[n] - unwanted)
+                    ratio = led.norm(p=1, dim=-1, keepdim=True) / chunks[n].norm(p=1, dim=-1, keepdim=True)
+                    chunks[n] = chunks[n].lerp(led * ratio.clamp(max=2.5) / ratio, 0.5)
+            return torch.cat(chunks)
+
+        return attend
+
+    model = case.model.clone()
+    for name, block in case.model.model.diffusion_model.named_modules():
+        if isinstance(block, BasicTransformerBlock):
+            side, number, *_, index = name.replace("middle_block.1", "middle_block.0").split(".")
+            model.set_model_attn2_replace(replacement(block.attn2), side.partition("_")[0], int(number), int(index))
     return dataclasses.replace(case, model=model)
 
 
@@ -266,6 +320,24 @@ class Wrapped(nn.Module):
         return self.inner(*args, **kwargs)
 
 
+class Exchanged(Wrapped):
+    """A network round a network that passes for it, as torch.compile's OptimizedModule does."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.inner, name)
+
+
+def compiled(case: Case) -> Case:
+    """As TorchCompileModel does, but that nothing is compiled: a network round the network, put there for each call."""
+    model = case.model.clone()
+    exchanged = {"diffusion_model": Exchanged(case.model.model.diffusion_model)}
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY, apply_torch_compile_factory(exchanged))
+    return dataclasses.replace(case, model=model)
+
+
 def wrapped_modules(case: Case, kind: str = "BasicTransformerBlock") -> Case:
     model = case.model.clone()
     for name, module in case.model.model.diffusion_model.named_modules():
@@ -361,8 +433,10 @@ NEIGHBOURS: dict[str, Callable[[Case], Case]] = {
     "FreeU": freeu,
     "PAG": pag,
     "SAG": sag,
+    "SEG": smoothed_energy,
     "HyperTile": hypertile,
     "attn2 replaced (IPAdapter)": ip_adapter,
+    "attn2 led away from a negative (NAG)": normalized_attention,
     "areas": areas,
     "area in the target only": area_of_the_target,
     "masked text": text_mask,
@@ -379,6 +453,7 @@ NEIGHBOURS: dict[str, Callable[[Case], Case]] = {
     "tiles": tiles,
     "tiles in one batch (TiledDiffusion)": tiles_at_once,
     "inference mode": inference_mode,
+    "network exchanged in each call (TorchCompile)": compiled,
     "wrapped modules": wrapped_modules,
     "attention couple": attention_couple,
     "keys and values apart (NegPip)": keys_and_values_apart,

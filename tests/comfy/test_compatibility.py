@@ -23,8 +23,10 @@ NEIGHBOURS = (
     "FreeU",
     "PAG",
     "SAG",
+    "SEG",
     "HyperTile",
     "attn2 replaced (IPAdapter)",
+    "attn2 led away from a negative (NAG)",
     "areas",
     "area in the target only",
     "masked text",
@@ -41,6 +43,7 @@ NEIGHBOURS = (
     "tiles",
     "tiles in one batch (TiledDiffusion)",
     "inference mode",
+    "network exchanged in each call (TorchCompile)",
     "wrapped modules",
     "attention couple",
     "keys and values apart (NegPip)",
@@ -143,7 +146,8 @@ def test_every_neighbour_is_in_the_table(pack: Any):
 @pytest.mark.parametrize(
     "neighbour",
     [
-        *("LoRA", "LoRA as a hook", "ControlNet", "FreeU", "PAG", "SAG", "HyperTile", "RescaleCFG", "FreSca", "ToMe"),
+        *("LoRA", "LoRA as a hook", "ControlNet", "FreeU", "PAG", "SAG", "SEG", "HyperTile"),
+        *("attn2 led away from a negative (NAG)", "RescaleCFG", "FreSca", "ToMe"),
         *("DeepShrink", "tiles", "tiles in one batch (TiledDiffusion)", "attention couple"),
         *("attention override", "scheduled target", *OF_ONE_FAMILY),
     ],
