@@ -380,6 +380,11 @@ class GuidedSampling:
         """Run the sampler from the inversion's trajectory, one guided step at a time, (B, C, H, W)."""
         sampler, total = executor.class_obj, len(sigmas) - 1
         require_deterministic(sampler)
+        if total > 0 and sigmas[0] < sigmas[-1]:
+            raise ValueError(
+                f"The sampler's noise levels rise, from {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}: it inverts, "
+                "and its model is guided to edit. Connect the model from before Cross-Attention Guidance to it."
+            )
         self.require_start(noise, float(sigmas[0]))
 
         def unit_noise(sigmas: Tensor) -> Tensor:

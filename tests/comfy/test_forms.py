@@ -289,6 +289,17 @@ def test_a_schedule_that_starts_above_the_inversion(server: Server, edit_graph: 
         server.run(graph.workflow)
 
 
+def test_a_sampler_that_inverts_is_refused_on_a_guided_model(server: Server, edit_graph: EditGraph):
+    forms = Forms(edit_graph())
+    rising = forms.graph.add("FlipSigmas", sigmas=[forms.sigmas, 0])
+    graph, guider = forms.graph, forms.guider()
+    sampler = forms.custom_advanced(guider, "DisableNoise", [graph.inversion, 1])
+    graph.set(sampler, sigmas=[rising, 0])
+    graph.save(sampler)
+    with pytest.raises(Failure, match=r"noise levels rise, from 0\S* to .*: it inverts, and its model is guided to edit"):
+        server.run(graph.workflow)
+
+
 def test_a_latent_of_another_size(server: Server, edit_graph: EditGraph):
     graph = edit_graph()
     forms = Forms(graph)
