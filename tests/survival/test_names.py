@@ -67,7 +67,18 @@ def test_no_name_leads_out_when_saving(pack: Any, models: Path, name: str, overw
     (folder / "cat.txt").write_text("a cat\n")
 
 
-CLIP = SimpleNamespace(patcher=SimpleNamespace(backup={}), layer_idx=None, cond_stage_model=torch.nn.Linear(1, 1))
+class Encoder(torch.nn.Linear):
+    """A text encoder without layers to skip."""
+
+    def reset_clip_options(self) -> None: ...
+
+
+CLIP = SimpleNamespace(
+    patcher=SimpleNamespace(backup={}, object_patches={}, object_patches_backup={}),
+    layer_idx=None,
+    cond_stage_model=Encoder(1, 1),
+    tokenize=lambda _: {"l": [[0] * 77]},
+)
 """As much of a text encoder as has a fingerprint."""
 
 READERS: dict[str, Callable[[Any, str], Any]] = {
