@@ -253,14 +253,37 @@ def replay_negative(model: Any, inversion: Inversion) -> None:
     """
     if inversion.trajectory is None:
         raise ValueError("The inversion has no trajectory to take the negative from. Set negative_from to text.")
-    replayed = partial(_predict_with_replay, inversion)
+
+    def recorded(x: Tensor, sigma: float, _: Tensor) -> Tensor:
+        return inversion.replayed(x, sigma)
+
+    refusal = "does not ask for the noise that the inversion recorded. Set negative_from to text."
+    replayed = partial(_predict_with_negative, recorded, "negative_from is inversion", refusal)
     model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, replayed)
 
 
-def _predict_with_replay(
-    inversion: Inversion, executor: Any, x: Tensor, sigma: Tensor, model_options: dict[str, Any], seed: int | None
+def _predict_with_negative(
+    negative_of: Callable[[Tensor, float, Tensor], Tensor],
+    setting: str,
+    refusal: str,
+    executor: Any,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: dict[str, Any],
+    seed: int | None,
 ) -> Tensor:
-    """Let a guider predict with the recorded noise for its negative, and refuse one that does not ask for it."""
+    """Let a guider predict with another negative than the model's, and refuse one that does not ask for it.
+
+    Args:
+        negative_of: the negative's x0 from the latent, its level and the positive's x0.
+        setting: what asks for it, and
+        refusal: what else to say of a guider that evaluates its texts itself.
+        executor: what the guider does by itself.
+        x: as a guider is given it.
+        sigma: as a guider is given it.
+        model_options: as a guider is given them.
+        seed: as a guider is given it.
+    """
     evaluate_before = model_options.get("sampler_calc_cond_batch_function", _evaluate)
     asked: list[bool] = []
 
@@ -270,16 +293,13 @@ def _predict_with_replay(
         if negative is None:
             return evaluate_before(args)
         watched = args["model_options"].get("sampler_post_cfg_function")
-        x, sigma = args["input"], float(args["sigma"][0])
-        predictions = evaluate_before(args if watched else {**args, "conds": [positive, None]})
-        return [predictions[0], inversion.replayed(x, sigma)]
+        predicted = evaluate_before(args if watched else {**args, "conds": [positive, None]})[0]
+        return [predicted, negative_of(args["input"], float(args["sigma"][0]), predicted)]
 
     prediction = executor(x, sigma, {**model_options, "sampler_calc_cond_batch_function": evaluate}, seed)
     if not asked:
-        raise ValueError(
-            f"negative_from is inversion, but the guider ({type(executor.class_obj).__name__}) evaluates its texts "
-            "itself and does not ask for the noise that the inversion recorded. Set negative_from to text."
-        )
+        guider = type(executor.class_obj).__name__
+        raise ValueError(f"{setting}, but the guider ({guider}) evaluates its texts itself and {refusal}")
     return prediction
 
 
@@ -296,40 +316,16 @@ def begin_text_guidance(model: Any, inversion: Inversion, start: float) -> None:
     Raises:
         ValueError: while sampling, the guider does not ask for a negative.
     """
-    begun = partial(_predict_plainly_before, inversion, start)
-    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, begun)
-
-
-def _predict_plainly_before(
-    inversion: Inversion,
-    start: float,
-    executor: Any,
-    x: Tensor,
-    sigma: Tensor,
-    model_options: dict[str, Any],
-    seed: int | None,
-) -> Tensor:
-    """Let a guider find its positive prediction in the negative's place, and refuse one that does not look there."""
     steps = len(inversion.sigmas) - 1
-    if step_at(inversion.sigmas, float(sigma[0])) >= start * steps:
-        return executor(x, sigma, model_options, seed)
-    evaluate_before = model_options.get("sampler_calc_cond_batch_function", _evaluate)
-    asked: list[bool] = []
+    refusal = "cannot be told to begin later. Set cfg_start to 0."
 
-    def evaluate(args: dict[str, Any]) -> list[Tensor]:
-        asked.append(True)
-        positive, _ = args["conds"]
-        watched = args["model_options"].get("sampler_post_cfg_function")
-        prediction = evaluate_before(args if watched else {**args, "conds": [positive, None]})[0]
-        return [prediction, prediction]
+    def predict(executor: Any, x: Tensor, sigma: Tensor, model_options: dict[str, Any], seed: int | None) -> Tensor:
+        if step_at(inversion.sigmas, float(sigma[0])) >= start * steps:
+            return executor(x, sigma, model_options, seed)
+        arguments = (executor, x, sigma, model_options, seed)
+        return _predict_with_negative(lambda x, _, positive: positive, f"cfg_start is {start}", refusal, *arguments)
 
-    prediction = executor(x, sigma, {**model_options, "sampler_calc_cond_batch_function": evaluate}, seed)
-    if not asked:
-        raise ValueError(
-            f"cfg_start is {start}, but the guider ({type(executor.class_obj).__name__}) evaluates its texts itself "
-            "and cannot be told to begin later. Set cfg_start to 0."
-        )
-    return prediction
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, predict)
 
 
 def edit_in_region(guider: Any, inversion: Inversion, region: Tensor) -> None:

@@ -135,8 +135,8 @@ class MapGuidance:
             1/T of the move. That carries over from one size and number of steps to another, and from one model to
             another whose maps answer to the latent alike. "share": how much of L_xa, the squared distance of the maps
             that an unguided run would have, the guidance is to take away: 0 none, 0.5 half of it, 1 as much as it can.
-            It is measured on every picture, so it means the same with every model; see `unguided_distance` for how
-            and for what that costs, and `Aim` for the step.
+            It is measured on every picture; how well it carries over from model to model was not. See
+            `unguided_distance` for how and for what that costs, and `Aim` for the step.
         start: guided from this fraction of the steps on, 0 to 1.
         end: guided up to this fraction of the steps, 0 to 1.
         applied: "before" the sampler's step, which then predicts at the moved latent, as in the paper; or "after" it:
@@ -206,7 +206,7 @@ class Aim:
     A move by -c g, with g the gradient of L = L_xa, takes c |g|^2 of L away in first order. Polyak's step (Introduction
     to Optimization, 1987, section 5.3) goes down to a goal that is known, c = (L - goal) / |g|^2: it needs no step size
     and is the same for every scale of the latent and of L. Three limits hold it back. With the first two, T steps are a
-    descent that does not depend on T.
+    descent that does not depend on T. Their values are first guesses, not tuned.
 
     Attributes:
         goal: what L_xa is to be, (B,): that of an unguided run less the share. Below it nothing moves.
