@@ -448,7 +448,9 @@ class GuidedSampling:
         if noise.shape != inverted:
             raise ValueError(
                 f"The sampler's latent has shape {tuple(noise.shape)}, the inverted picture {tuple(inverted)} (batch, "
-                "channels, height, width). Give the sampler the latent that was inverted, or one of its shape."
+                "channels, height, width). Give the sampler the latent that was inverted, or one of its shape. A node "
+                "that has it, and first tries itself on a latent of its own (ClownsharKSampler), cannot be guided: "
+                "take KSampler or SamplerCustomAdvanced with the same sampler."
             )
         if sigma > highest * (1 + 1e-4):
             raise ValueError(
