@@ -26,7 +26,7 @@ from ..tasks import TASKS as EDITS
 from ..tasks import draw_scenes, pictures, pose_problem
 from .networks import Subject
 from .plan import Job
-from .tasks import Report, decibels, invert_by_node, now, read, reason, sample_by_node, unlike
+from .tasks import Report, compared, invert_by_node, now, read, reason, sample_by_node
 
 TASK = "cat2dog"
 
@@ -119,8 +119,7 @@ def embedded(pack: Any, job: Job, folder: Path, report: Report) -> None:
                 continue
             if what in seconds:
                 figures["cpu_seconds"] = seconds[what]
-            figures["alike_db"] = decibels(found, expected[what])
-            report(what, **figures, **unlike(figures, True, ALIKE[job.weights]))
+            report(what, **figures, **compared(found, expected[what], ALIKE[job.weights]))
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
     save_file({what: tensor.contiguous() for what, tensor in expected.items()}, kept)

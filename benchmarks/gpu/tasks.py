@@ -66,25 +66,15 @@ def steps(pack: Any, job: Job, folder: Path, report: Report) -> None:
                 report(what, failed=reason(error))
                 continue
             figures["weights_bytes"] = guider.model_patcher.loaded_size()
-            if what in reference:
-                figures["alike_db"] = decibels(found[what], reference[what])
-            twin = found.get(what.removesuffix(", checkpointed"))
-            if what.endswith("checkpointed") and twin is not None:
-                figures["alike_db"] = decibels(found[what], twin)
-            same = job.mode != "normal" or what.endswith("checkpointed")
-            report(what, **figures, **unlike(figures, same))
+            expected, least = reference.get(what), ALIKE if job.part == "memory" and job.mode != "normal" else LOWEST
+            if what.endswith("checkpointed"):
+                expected, least = found.get("guidance step"), ALIKE
+            report(what, **figures, **compared(found[what], expected, least))
 
     inside(subject, measure)
     if job.mode == "normal":
         kept = {what: tensor.float().cpu() for what, tensor in found.items()}
         save_file(kept, folder / file_name(job.network, job.weights))
-
-
-def unlike(figures: dict[str, Any], same: bool, expected: float = ALIKE) -> dict[str, str]:
-    """A failure, where two ways to compute the same differ."""
-    if not same or figures.get("alike_db", expected) >= expected:
-        return {}
-    return {"failed": f"differs by more than rounding: {figures['alike_db']:.1f} dB, and {expected:.0f} are expected"}
 
 
 def file_name(network: str, weights: str) -> str:
@@ -194,8 +184,7 @@ def compiled(pack: Any, job: Job, folder: Path, report: Report) -> None:
     subject = Subject(model, subject.latent, subject.source, subject.target)
     for what in ("edit, compiling", "edit, compiled"):
         edited, figures = measured(lambda: edit_by_nodes(pack, subject, job.steps), device, 1, warm=True)
-        figures["alike_db"] = decibels(edited, expected)
-        report(what, steps=job.steps, **figures, **unlike(figures, same=True))
+        report(what, steps=job.steps, **figures, **compared(edited, expected, ALIKE))
 
 
 # ------------------------------------------------------------------ clocks, and how alike two results are
@@ -230,11 +219,27 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def compared(found: Tensor, expected: Tensor | None, least: float) -> dict[str, Any]:
+    """How alike a result and the expected one are, if there is one; and a failure, where that is less than expected."""
+    if not torch.isfinite(found).all():
+        return {"failed": "the result holds NaN or Inf"}
+    if expected is None:
+        return {}
+    alike = decibels(found, expected)
+    if alike >= least:
+        return {"alike_db": alike}
+    return {"alike_db": alike, "failed": f"differs by more than rounding; {least:.0f} dB are expected"}
+
+
+LOWEST, HIGHEST = -200.0, 200.0
+"""Decibels between which results are told apart."""
+
+
 def decibels(found: Tensor, expected: Tensor) -> float:
-    """How far a result is from the expected one: the ratio of their power to that of the difference, at most 200."""
+    """How far a finite result is from the expected one: the ratio of its power to that of the difference."""
     found, expected = found.double().cpu(), expected.double().cpu()
-    ratio = expected.square().sum() / (found - expected).square().sum().clamp(min=1e-300)
-    return min(200.0, float(10 * ratio.log10()))
+    signal, error = expected.square().sum(), (found - expected).square().sum()
+    return max(LOWEST, min(HIGHEST, float(10 * (signal / error.clamp(min=1e-300)).clamp(min=1e-300).log10())))
 
 
 def reason(error: BaseException) -> str:
