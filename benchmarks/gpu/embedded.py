@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def masked(pack: Any, subject: Subject, steps: int) -> Tensor:
     mask = torch.zeros_like(subject.latent["samples"][:, 0])
     mask[..., : mask.shape[-1] // 2] = 1
     latent = {**subject.latent, "noise_mask": mask}
-    return by_sampler()(pack, Subject(subject.model, latent, subject.source, subject.target), steps)
+    return by_sampler()(pack, replace(subject, latent=latent), steps)
 
 
 GUIDANCE = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
@@ -144,7 +145,7 @@ def load(*, on_cpu: bool, exact: bool) -> Subject:
             patcher.model.to("cpu")
     problem = pose_problem(TinyZoo.load(CHECKPOINT), TASK, "test", 2, 1)
     latent = {"samples": model.get_model_object("latent_format").process_out(problem.x0)}
-    return Subject(model, latent, [[problem.source, {}]], [[problem.target(200), {}]], clip)
+    return Subject(model, latent, [[problem.source, {}]], [[problem.target(200), {}]], clip=clip)
 
 
 def texts(pack: Any, zoo: Subject, steps: int) -> Tensor:
@@ -156,7 +157,7 @@ def maps(pack: Any, zoo: Subject, steps: int) -> Tensor:
     """Attention Maps of an inversion, as a picture."""
     text = load_edit(TASK, FOLDER).source_sentences[0]
     source = zoo.clip.encode_from_tokens_scheduled(zoo.clip.tokenize(text))
-    inversion, _ = invert_by_node(pack, Subject(zoo.model, zoo.latent, source, source), steps)
+    inversion, _ = invert_by_node(pack, replace(zoo, source=source), steps)
     side = 8 * zoo.latent["samples"].shape[-1]
     grey = torch.full((2, side, side, 3), 0.5)
     return pack.nodes.AttentionMaps.execute(

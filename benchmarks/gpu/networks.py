@@ -40,6 +40,7 @@ class Network:
         pooled: width of a text's pooled vector, 0 where there is none.
         latent: shape of a picture's latent.
         last: the weight that makes the prediction.
+        sigma: level at which single steps are measured; a flow's is below 1.
         narrowed: what is smaller than in the family, for a run without a GPU; ComfyUI is told of the small one.
     """
 
@@ -51,6 +52,7 @@ class Network:
     pooled: int
     latent: tuple[int, ...]
     last: str
+    sigma: float = 5.0
     narrowed: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,7 +69,7 @@ NETWORKS = {
         0,
         (4, 8, 8),
         "out.2.weight",
-        {"model_channels": 32, "context_dim": 32, "num_heads": 4},
+        narrowed={"model_channels": 32, "context_dim": 32, "num_heads": 4},
     ),
     "SDXL, narrow": Network(
         "SDXL",
@@ -78,7 +80,7 @@ NETWORKS = {
         64,
         (4, 16, 16),
         "out.2.weight",
-        {"model_channels": 32, "context_dim": 96, "adm_in_channels": 64 + 6 * 256, "num_head_channels": 16},
+        narrowed={"model_channels": 32, "context_dim": 96, "adm_in_channels": 64 + 6 * 256, "num_head_channels": 16},
     ),
 }
 """Name -> network. A new family is a row here and, to be measured, its name in `plan`."""
@@ -93,6 +95,7 @@ class Subject:
         latent: a random picture, as the nodes take it.
         source: its text, a random embedding.
         target: the edited picture's.
+        sigma: level at which single steps are measured.
         clip: its text encoder, where it has one.
     """
 
@@ -100,6 +103,7 @@ class Subject:
     latent: dict[str, Tensor]
     source: Any
     target: Any
+    sigma: float = 5.0
     clip: Any = None
 
 
@@ -126,7 +130,7 @@ def load(name: str, weights: str) -> Subject:
         more = {"pooled_output": draw(network.pooled)} if network.pooled else {}
         return [[draw(network.tokens, network.width), more]]
 
-    return Subject(model, {"samples": draw(*network.latent)}, text(), text())
+    return Subject(model, {"samples": draw(*network.latent)}, text(), text(), network.sigma)
 
 
 def random_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
