@@ -20,6 +20,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def measure(row: str, side: int, channels: int) -> tuple[int, float]:
     Returns:
         bytes at the peak above those before, and seconds.
     """
+    find_comfyui(["--cpu"])
     pack = load_pack()
     import comfy.model_patcher
     import comfy.samplers
@@ -147,15 +149,19 @@ def random_model(channels: int) -> Any:
     return model.eval()
 
 
-def load_pack() -> Any:
-    """Import the pack beside ComfyUI's modules, on the CPU."""
+def find_comfyui(flags: Sequence[str]) -> None:
+    """Put ComfyUI's tree where this process's modules come from, and its flags where it reads them."""
     if "COMFYUI_PATH" not in os.environ:
         raise SystemExit("Set COMFYUI_PATH to the folder that holds ComfyUI's main.py; run.py makes one in .runtime.")
     sys.path[0] = str(Path(os.environ["COMFYUI_PATH"]).resolve())  # instead of this folder
-    sys.argv = sys.argv[:1]  # ComfyUI reads it
-    from comfy.cli_args import args
+    sys.argv = [sys.argv[0], *flags]
+    import comfy.options
 
-    args.cpu = True
+    comfy.options.enable_args_parsing()
+
+
+def load_pack() -> Any:
+    """Import the pack beside ComfyUI's modules."""
     spec = importlib.util.spec_from_file_location(
         "pix2pix_zero", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )

@@ -95,11 +95,11 @@ class Meter:
             patch.object(torch.autograd, "grad", self._backward(grad)),
             patch.object(torch.autograd, "backward", self._backward(backward)),
         ):
-            before = _begin_peak(self.unet.device)
+            before = begin_peak(self.unet.device)
             self._since, started = self._now(), time.perf_counter()
             edit(self)
             self._switch("")
-            peak, wall = _peak(self.unet.device) - before, time.perf_counter() - started
+            peak, wall = peak_of(self.unet.device) - before, time.perf_counter() - started
         del self._phases[""]
         return Usage(dict(self._calls), dict(self._phases), wall, peak, self._map_bytes)
 
@@ -176,7 +176,8 @@ def living_map_bytes() -> int:
     return sum(storages.values())
 
 
-def _begin_peak(device: torch.device) -> int:
+def begin_peak(device: torch.device) -> int:
+    """Let the peak of the memory in use start anew; what is in use now, bytes."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
@@ -185,7 +186,8 @@ def _begin_peak(device: torch.device) -> int:
     return resident("VmRSS")
 
 
-def _peak(device: torch.device) -> int:
+def peak_of(device: torch.device) -> int:
+    """Memory in use at the peak since `begin_peak`, bytes."""
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
 
 
