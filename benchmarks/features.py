@@ -63,6 +63,13 @@ class Lpips:
         self.biases = [tensor(layer["bias"]) for layer in backbone]
         self.heads = [tensor(head).reshape(1, -1, 1, 1) for head in heads]
 
+    def to(self, device: str | torch.device) -> Lpips:
+        """Move the weights to a device; returns the distance itself."""
+        self.kernels, self.biases, self.heads = (
+            [tensor.to(device) for tensor in tensors] for tensors in (self.kernels, self.biases, self.heads)
+        )
+        return self
+
     @classmethod
     def load(cls) -> Lpips:
         """Read the weights of the installed package.
@@ -81,7 +88,7 @@ class Lpips:
 
     def _features(self, images: Tensor) -> Iterator[Tensor]:
         """Yield every layer, scaled to unit length over its channels."""
-        shift, scale = (torch.tensor(values)[:, None, None] for values in (self.SHIFT, self.SCALE))
+        shift, scale = (images.new_tensor(values)[:, None, None] for values in (self.SHIFT, self.SCALE))
         x = (2 * images - 1 - shift) / scale
         for (stride, padding, pooled), kernel, bias in zip(self.LAYERS, self.kernels, self.biases, strict=True):
             x = F.relu(F.conv2d(F.max_pool2d(x, 3, 2) if pooled else x, kernel, bias, stride, padding))
@@ -121,6 +128,11 @@ class Structure:
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights as the package stores them."""
         self.weights = weights
+
+    def to(self, device: str | torch.device) -> Structure:
+        """Move the weights to a device; returns the distance itself."""
+        self.weights = {name: tensor.to(device) for name, tensor in self.weights.items()}
+        return self
 
     @classmethod
     def load(cls) -> Structure:

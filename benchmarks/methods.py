@@ -6,6 +6,7 @@ conditioning unless a setting says otherwise; the later ones, a file each in `ri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,16 +16,21 @@ import torch
 from torch import Tensor
 
 from pix2pix_zero_core import (
+    Denoiser,
     Inversion,
     MapGuidance,
     NoiseRegularizer,
+    Prediction,
+    RegionalDenoiser,
     ReplayedGuidance,
     edit,
+    edit_region,
     invert,
     official,
     reconstruct,
+    within,
 )
-from pix2pix_zero_core.edit import euler_step
+from pix2pix_zero_core.edit import euler_step, map_guidance_step
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.types import RECOMMENDED
@@ -143,6 +149,10 @@ class Pix2PixZero:
         guidance: of the cross-attention maps.
         cfg: scale of classifier-free guidance.
         negative: its negative conditioning; "replayed" is the noise that the inversion recorded.
+        source_share: how much of the source caption's embedding is mixed into an empty negative, 0 to 1.
+        cfg_start: share of the steps before which the target's text is followed plainly, the nodes' `cfg_start`.
+        cfg_below: highest noise level, sigma, at which classifier-free guidance takes part; the same by another scale.
+        region: threshold of `edit_region`, outside which the picture follows the inversion back; 0 edits everywhere.
         regularizer: of the predicted noise during inversion.
         fixed_point: refinements of an inversion step.
         steps: DDIM steps; 0 takes as many as the other methods.
@@ -155,6 +165,10 @@ class Pix2PixZero:
     guidance: MapGuidance = RECOMMENDED
     cfg: float = ReplayedGuidance.scale
     negative: Negative | Literal["replayed"] = "replayed"
+    source_share: float = 0.0
+    cfg_start: float = 0.0
+    cfg_below: float = math.inf
+    region: float = 0.0
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1
     steps: int = 0
@@ -167,14 +181,33 @@ class Pix2PixZero:
         """Edit as a `Method`."""
         sigmas = ddim_sigmas(denoise.model.sigmas, self.steps or problem.steps)
         inversion = invert(denoise, problem.x0, problem.source, sigmas, self.regularizer, fixed_point=self.fixed_point)
+        target = problem.target(self.sentences, self.direction, self.form)
+        guided, guide = self.guided(denoise, problem, inversion), map_guidance_step
+        if self.region:
+            region = edit_region(denoise, inversion, problem.source, target, self.region)
+            guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
+        start = inversion if self.replay else replace(inversion, trajectory=None)
+        return edit(denoise, start, problem.source, target, guided=guided, guidance=self.guidance, guide=guide).edited
+
+    def guided(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+        """What takes the steps where no region is left out.
+
+        Raises:
+            ValueError: the source is to be mixed into a negative that is not empty.
+        """
+        if self.source_share and self.negative != "empty":
+            raise ValueError(f"source_share is {self.source_share}, with {self.negative} as negative; set it to empty.")
         if self.negative == "replayed":
             guided = ReplayedGuidance(denoise, inversion, self.cfg)
         else:
-            guided = guided_by(denoise, problem, self.cfg, self.negative)
-        if not self.replay:
-            inversion = replace(inversion, trajectory=None)
-        target = problem.target(self.sentences, self.direction, self.form)
-        return edit(denoise, inversion, problem.source, target, guided=guided, guidance=self.guidance).edited
+            guided = guided_by(denoise, problem, self.cfg, self.negative, self.source_share)
+        first = math.ceil(self.cfg_start * (len(inversion.sigmas) - 1))
+        below = min(self.cfg_below, float(inversion.sigmas[first]))
+
+        def predict(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            return (guided if float(sigma[0]) <= below else denoise)(x, sigma, cond, maps=maps)
+
+        return predict
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,36 @@ Columns = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Scenes of a task, drawn once for all methods; n of them.
+
+    Attributes:
+        source: what is edited.
+        truth: what the perfect edit shows.
+        source_pictures: (n, 3, 128, 128) in 0..1.
+        true_pictures: likewise.
+        outside: where neither's animal is, booleans, (n, 1, 128, 128).
+    """
+
+    source: list[Scene]
+    truth: list[Scene]
+    source_pictures: Tensor
+    true_pictures: Tensor
+    outside: Tensor
+
+    @classmethod
+    def of(cls, source: list[Scene], truth: list[Scene], device: str | torch.device = "cpu") -> Drawn:
+        """Draw scenes, and keep their pictures on a device."""
+        before, after = pictures(source), pictures(truth)
+        outside = background(source, before) & background(truth, after)
+        return cls(source, truth, before.to(device), after.to(device), outside.to(device))
+
+    def part(self, first: int, count: int) -> Drawn:
+        """The scenes first .. first + count - 1 of it."""
+        return Drawn(*(values[first : first + count] for values in vars(self).values()))
+
+
+@dataclass(frozen=True)
 class Judge:
     """All that reads pictures.
 
@@ -43,24 +73,24 @@ class Judge:
     structure: Structure
 
     @classmethod
-    def load(cls) -> Judge:
-        """Load all pretrained weights.
+    def load(cls, device: str | torch.device = "cpu") -> Judge:
+        """Load all pretrained weights to a device.
 
         Raises:
             FileNotFoundError: some are not installed.
         """
-        return cls(load_probe(), Lpips.load(), Structure.load())
+        return cls(load_probe().to(device), Lpips.load().to(device), Structure.load().to(device))
 
-    def measure(self, edited: Tensor, source: list[Scene], truth: list[Scene], task: Task) -> Columns:
+    def measure(self, edited: Tensor, scenes: Drawn, task: Task) -> Columns:
         """Measure edited pictures.
 
         Args:
             edited: (n, 3, 128, 128) in 0..1.
-            source: what they were edited from.
-            truth: what the perfect edit shows.
+            scenes: what they were edited from, and what the perfect edit shows.
             task: what the edit means to change.
 
         Returns:
+            each column on the CPU.
             edit_success: 1 where the probe finds in the picture what the edit means to change, else 0.
             attributes_kept: share of all other attributes that the probe finds unchanged.
             pose_error: mean absolute error of position, size, tilt and proportions, as fractions of their ranges.
@@ -72,18 +102,19 @@ class Judge:
         kept = [attribute for attribute in ATTRIBUTES if attribute not in task.change]
 
         def share(attributes: list[str]) -> Tensor:
-            found = [[names[a][i] == getattr(scene, a) for a in attributes] for i, scene in enumerate(truth)]
+            found = [[names[a][i] == getattr(scene, a) for a in attributes] for i, scene in enumerate(scenes.truth)]
             return torch.tensor(found).float().mean(1)
 
-        true_pictures, source_pictures = pictures(truth), pictures(source)
-        return {
+        truth = scenes.true_pictures
+        columns = {
             "edit_success": share(list(task.change)),
             "attributes_kept": share(kept),
-            "pose_error": (pose - pose_of(truth)).abs().mean(1),
-            "bg_lpips": self.lpips(torch.where(background(source, truth), edited, true_pictures), true_pictures),
-            "structure_distance": self.structure(edited, source_pictures),
-            "truth_psnr": psnr(edited, true_pictures),
+            "pose_error": (pose - pose_of(scenes.truth).to(pose)).abs().mean(1),
+            "bg_lpips": self.lpips(torch.where(scenes.outside, edited, truth), truth),
+            "structure_distance": self.structure(edited, scenes.source_pictures),
+            "truth_psnr": psnr(edited, truth),
         }
+        return {name: values.cpu() for name, values in columns.items()}
 
 
 def with_excess(columns: Columns, true_edit: Columns) -> Columns:
@@ -103,14 +134,9 @@ def pose_of(scenes: list[Scene]) -> Tensor:
     )
 
 
-def background(source: list[Scene], truth: list[Scene], threshold: float = 0.02) -> Tensor:
-    """Where neither the animal before the edit nor the one after it is: booleans, (n, 1, H, W)."""
-
-    def empty(scenes: list[Scene]) -> Tensor:
-        difference = pictures(scenes) - pictures(scenes, animal=False)
-        return difference.abs().amax(1, keepdim=True) < threshold
-
-    return empty(source) & empty(truth)
+def background(scenes: list[Scene], drawn: Tensor, threshold: float = 0.02) -> Tensor:
+    """Where no animal is in scenes' pictures (n, 3, H, W): booleans, (n, 1, H, W)."""
+    return (drawn - pictures(scenes, animal=False)).abs().amax(1, keepdim=True) < threshold
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

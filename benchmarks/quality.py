@@ -16,6 +16,7 @@ from typing import Any
 from .cells import RESULTS, Bench, Cell, add_options, write_text
 from .methods import ABLATION, IN_50_STEPS, tuned_methods
 from .report import Row, contact_sheet, contrast, contrast_table, environment, summarise, table
+from .sharing import Unit, add_processes, edit_all
 from .tasks import PAPER_TASKS, TASKS, draw_scenes, pictures
 from .tune import read_settings
 
@@ -36,8 +37,8 @@ def main() -> None:
     """Do what is not done yet, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, count=None)
+    add_processes(parser)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
-    parser.add_argument("--no-tables", action="store_true", help="only edit: several processes can share the work")
     parser.add_argument("--quick", action="store_true", help="two scenes a task, 8 steps: does it run?")
     options = parser.parse_args()
     if options.quick:
@@ -48,14 +49,19 @@ def main() -> None:
     whole = Bench.from_options(options, "test")
     benches = {task: whole.with_count(options.count or SCENES[task]) for task in options.tasks}
 
-    cells: Cells = {}
-    for task, bench in benches.items():
-        chosen = {name: m for name, m in methods.items() if name not in ABLATION or task in ABLATION_TASKS}
-        cells[task] = {name: bench.cell(task, method, name) for name, method in chosen.items()}
-    if options.no_tables:
-        return
+    units = [
+        Unit(bench.count, task, method, name)
+        for task, bench in benches.items()
+        for name, method in methods.items()
+        if name not in ABLATION or task in ABLATION_TASKS
+    ]
+    edit_all(whole, units, options.processes)
+    cells: Cells = {task: {} for task in benches}
+    for _, task, method, name in units:
+        cells[task][name] = benches[task].cell(task, method, name)
     results = collect(cells, {task: bench.true_edits(task) for task, bench in benches.items()})
-    about = {"steps": whole.steps, "weights": whole.weights, "settings": settings} | environment()
+    about = {"steps": whole.steps, "weights": whole.weights, "settings": settings}
+    about |= environment(results["rows"])
     write_text(output / "quality.json", json.dumps({**results, "environment": about}, indent=1) + "\n")
     write_text(output / "quality.md", describe(results, about))
     for task in cells:
@@ -93,9 +99,10 @@ def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
     stale = "" if tuning["weights"] == about["weights"] else " Those settings belong to other weights: tune again."
     parts = [
         "# Quality of edits on held-out scenes of Tiny Zoo\n",
-        f"By `python -m benchmarks.quality`, {about['date']}, {about['steps']} steps. In parentheses: 95 % bootstrap "
-        f"intervals over scenes. Every method was tuned with {tuning['settings_tried']} settings on "
-        f"the same validation scenes, at most {tuning['scenes']} a task.{stale}\n",
+        f"By `python -m benchmarks.quality`, {about['date']}, {about['steps']} steps, on "
+        f"{' and '.join(about['devices'])}. In parentheses: 95 % bootstrap intervals over scenes. Every method was "
+        f"tuned with {tuning['settings_tried']} settings on the same validation scenes, at most {tuning['scenes']} a "
+        f"task.{stale}\n",
     ]
     groups = list(dict.fromkeys(row["task"] for row in (*results["means"], *results["rows"])))
     for group in groups:
@@ -116,7 +123,8 @@ def draw_sheet(bench: Bench, task: str, cells: dict[str, Cell], folder: Path) ->
     """Save a contact sheet of a task: source, true edit and every method on the first scenes."""
     source, truth = draw_scenes(TASKS[task], bench.split, min(SHEET_ROWS, bench.count))
     columns = {"source": pictures(source), "true edit": pictures(truth)}
-    columns |= {name: bench.decode(c.latents[: len(source)]) for name, c in cells.items() if name not in NOT_ON_SHEETS}
+    shown = {name: cell.latents[: len(source)] for name, cell in cells.items() if name not in NOT_ON_SHEETS}
+    columns |= {name: bench.decode(latents).cpu() for name, latents in shown.items()}
     contact_sheet(columns).save(folder / f"{task}.png", optimize=True)
 
 

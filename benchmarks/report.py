@@ -30,7 +30,7 @@ TITLES = {
     "excess_structure": "structure beyond the true edit's",
     "excess_lpips": "LPIPS beyond the true edit's",
     "unet_rows": "UNet rows",
-    "seconds": "CPU seconds",
+    "seconds": "seconds",
 }
 """Column -> what stands over it. Higher is better in edit success, attributes kept and PSNR, lower in all others."""
 
@@ -55,6 +55,7 @@ def summarise(task: str, method: str, cells: Sequence[Cell]) -> Row:
         "intervals": {
             column: [round(low, 5), round(high, 5)] for column, (_, low, high) in figures.items() if column in COLUMNS
         },
+        "devices": sorted({device for cell in cells for device in cell.devices}),
     }
 
 
@@ -130,9 +131,10 @@ def _band(columns: Mapping[str, Tensor]) -> Image.Image:
     return labelled
 
 
-def environment() -> dict[str, Any]:
-    """Where figures were measured."""
-    return {
+def environment(rows: Sequence[Row] = ()) -> dict[str, Any]:
+    """Where figures were measured: the devices of rows of :func:`summarise`, and this machine."""
+    devices = {device for row in rows for device in row["devices"]}
+    return ({"devices": sorted(devices)} if devices else {}) | {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),

@@ -49,9 +49,14 @@ def ddim_inversion(denoise: Counted, problem: Problem) -> Inversion:
     return invert(denoise, problem.x0, problem.source, sigmas, PLAIN, fixed_point=0)
 
 
-def guided_by(denoise: Counted, problem: Problem, cfg: float, negative: Negative) -> ClassifierFreeGuidance:
-    """Guide away from the source caption or from no text."""
-    return ClassifierFreeGuidance(denoise, problem.source if negative == "source" else problem.empty, cfg)
+def guided_by(
+    denoise: Counted, problem: Problem, cfg: float, negative: Negative, source_share: float = 0.0
+) -> ClassifierFreeGuidance:
+    """Guide away from the source caption or from no text, or from some of the former mixed into the latter."""
+    text = problem.source if negative == "source" else problem.empty
+    if source_share:
+        text = torch.lerp(text.expand_as(problem.source), problem.source, source_share)
+    return ClassifierFreeGuidance(denoise, text, cfg)
 
 
 def predict_both(
@@ -92,7 +97,8 @@ def white_noise(problem: Problem, count: int) -> Tensor:
     Returns:
         (count, B, 4, H, W).
     """
-    seeds = [int(noise.contiguous().view(torch.int32).sum()) for noise in problem.noise]
+    seeds = [int(noise.contiguous().view(torch.int32).sum()) for noise in problem.noise.cpu()]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (count, *problem.x0.shape[1:])
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators], dim=1)
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators], dim=1)
+    return noise.to(problem.x0)

@@ -173,7 +173,7 @@ def mix(bench: Bench, method: Method) -> tuple[list[Row], dict[str, Tensor]]:
             return sum(all(names[a][i] == v for a, v in change.items()) for i in range(bench.count)) / bench.count  # noqa: B023
 
         rows.append({"edit": name, **{edit: shown(changes[edit]) for edit in MIXED}, "all": shown(everything)})
-        columns[name] = edited[:SHEET_ROWS]
+        columns[name] = edited[:SHEET_ROWS].cpu()
     columns["true edit"] = pictures([counterfactual(scene, **everything) for scene in scenes[:SHEET_ROWS]])
     return rows, columns
 

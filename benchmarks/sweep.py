@@ -11,8 +11,9 @@ from typing import Any
 from .cells import RESULTS, Bench, add_options, write_text
 from .methods import adjust
 from .report import table
+from .sharing import add_processes
 from .tasks import PAPER_TASKS, TASKS
-from .tune import before_finals, combine, label_of, try_out
+from .tune import before_finals, combine, label_of, try_all
 
 
 def along(name: str, *values: Any) -> list[dict[str, Any]]:
@@ -54,13 +55,12 @@ def main() -> None:
     parser.add_argument("name", choices=SWEEPS)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=PAPER_TASKS, help="default: the paper's")
     add_options(parser, count=20)
+    add_processes(parser)
     options = parser.parse_args()
     bench = Bench.from_options(options, "validation")
     base = before_finals()
-    rows = [
-        try_out(bench, "ours", adjust(base, settings), label_of(settings), options.tasks)
-        for settings in SWEEPS[options.name]
-    ]
+    tried = [("ours", label_of(settings), adjust(base, settings)) for settings in SWEEPS[options.name]]
+    rows = try_all(bench, tried, options.tasks, options.processes)
     text = (
         f"Ours with other settings, {options.count} validation scenes of each of {', '.join(options.tasks)}; "
         f"{options.steps} steps, weights {bench.weights[:12]}. Otherwise {base}.\n\n"

@@ -136,13 +136,13 @@ def pose_problem(model: TinyZoo, name: str, split: Split, count: int, steps: int
     sentences = load_edit(name, FOLDER)
     noise = [torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
     with torch.no_grad():
-        x0 = torch.cat([model.vae.encode(pictures([scene])) for scene in scenes])
+        x0 = torch.cat([model.vae.encode(pictures([scene]).to(model.device)) for scene in scenes])
     return Problem(
         x0=x0,
-        noise=torch.stack(noise),
+        noise=torch.stack(noise).to(x0),
         source=model.encode_text(captions),
         swapped=model.encode_text(swapped),
-        alignment=torch.stack([align_tokens(a, b) for a, b in zip(captions, swapped, strict=True)]),
+        alignment=torch.stack([align_tokens(a, b) for a, b in zip(captions, swapped, strict=True)]).to(x0),
         shifts=model.encode_text(sentences.target_sentences) - model.encode_text(sentences.source_sentences),
         empty=model.encode_text([""]),
         steps=steps,
@@ -153,11 +153,12 @@ def pose_problem(model: TinyZoo, name: str, split: Split, count: int, steps: int
 def aligned_shifts(model: TinyZoo, texts: EditSentences, captions: Sequence[str]) -> Tensor:
     """Shifts of captions' embeddings along the direction of some sentences that is aligned to words, (B, 77, D)."""
     direction = build_direction(
-        texts, "aligned to words", lambda batch: (model.encode_text(batch), None), tokenize, encoder="tiny_zoo"
+        texts, "aligned to words", lambda batch: (model.encode_text(batch).cpu(), None), tokenize, encoder="tiny_zoo"
     )
-    embeddings = model.encode_text(captions)
+    embeddings = model.encode_text(captions).cpu()
     tokens = [tokenize(caption) for caption in captions]
-    return apply_direction(direction, embeddings, None, encoder="tiny_zoo", tokens=tokens).embedding - embeddings
+    shifted = apply_direction(direction, embeddings, None, encoder="tiny_zoo", tokens=tokens).embedding
+    return (shifted - embeddings).to(model.device)
 
 
 def tokenize(text: str) -> list[Token]:

@@ -16,9 +16,10 @@ from typing import Any
 from .cells import RESULTS, Bench, add_options, write_text
 from .methods import TUNED, adjust
 from .report import TITLES, Row, environment, table
+from .sharing import add_processes
 from .sweep import along
 from .tasks import PAPER_TASKS, TASKS
-from .tune import label_of, read_settings, try_out
+from .tune import label_of, read_settings, try_all
 
 STRENGTHS = (0.0, 0.6, 1.25, 2.5, 5.0)
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.5)
@@ -71,15 +72,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=PAPER_TASKS, help="default: the paper's")
     add_options(parser, count=40)
+    add_processes(parser)
     options = parser.parse_args()
     bench = Bench.from_options(options, "test")
-    measured: dict[str, list[Row]] = {}
-    for curve, (name, points) in curves().items():
-        measured[curve] = [
-            try_out(bench, curve, adjust(TUNED[name], settings), label_of(settings), options.tasks)
-            for settings in points
-        ]
-    about = {"tasks": options.tasks, "steps": bench.steps, "weights": bench.weights} | environment()
+    drawn = curves()
+    tried = [
+        (curve, label_of(how), adjust(TUNED[name], how)) for curve, (name, points) in drawn.items() for how in points
+    ]
+    rows = try_all(bench, tried, options.tasks, options.processes)
+    measured = {curve: [row for row in rows if row["task"] == curve] for curve in drawn}
+    about = {"tasks": options.tasks, "steps": bench.steps, "weights": bench.weights} | environment(rows)
     write_text(RESULTS / "tradeoff.json", json.dumps({"curves": measured, "environment": about}, indent=1) + "\n")
     write_text(RESULTS / "tradeoff.md", describe(measured, bench, options.tasks))
     draw(measured, RESULTS / "tradeoff.svg")

@@ -36,8 +36,9 @@ from .cells import RESULTS, Bench, add_options, write_text
 from .injection import rewritten_attention
 from .methods import Counted, Pix2PixZero, adjust
 from .report import table
+from .sharing import add_processes
 from .tasks import PAPER_TASKS, TASKS, Problem
-from .tune import before_finals, try_out
+from .tune import before_finals, try_all
 
 
 @dataclass(frozen=True)
@@ -365,10 +366,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=PAPER_TASKS, help="default: the paper's")
     add_options(parser, count=8)
+    add_processes(parser)
     options = parser.parse_args()
     bench = Bench.from_options(options, "validation")
     ours = before_finals()
-    rows = [try_out(bench, "ours", trial, name, options.tasks) for name, trial in trials(ours).items()]
+    tried = [("ours", name, trial) for name, trial in trials(ours).items()]
+    rows = try_all(bench, tried, options.tasks, options.processes)
     text = (
         f"Ours with one thing changed, {options.count} validation scenes of each of {', '.join(options.tasks)}; "
         f"{options.steps} steps, weights {bench.weights[:12]}. Otherwise {ours}.\n\n"

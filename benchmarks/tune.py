@@ -23,6 +23,7 @@ from typing import Any
 from .cells import RESULTS, Bench, add_options, write_text
 from .methods import TUNED, Method, Pix2PixZero, adjust
 from .report import Row, markdown, show, summarise
+from .sharing import Unit, add_processes, edit_all
 from .tasks import PAPER_TASKS
 
 SETTINGS = Path(__file__).parent / "settings.json"
@@ -106,6 +107,7 @@ def main() -> None:
     """Try every setting of every method and choose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, count=None)
+    add_processes(parser)
     parser.add_argument("--finals", action="store_true", help="the second round")
     parser.add_argument(
         "--methods", nargs="+", choices=GRIDS, help="try only these and choose nothing, to share the work"
@@ -115,12 +117,12 @@ def main() -> None:
     tried = {name: finals(name, first[name]) if options.finals else grid for name, grid in GRIDS.items()}
     options.count = options.count or SCENES["finals" if options.finals else "grids"]
     bench = Bench.from_options(options, "validation")
-    rows: dict[str, list[Row]] = {}
-    for name in options.methods or tried:
-        labelled = [(label_of(settings), adjust(TUNED[name], settings)) for settings in tried[name]]
-        rows[name] = [try_out(bench, name, method, label, PAPER_TASKS) for label, method in labelled]
+    chosen = options.methods or tried
+    flat = [(name, label_of(how), adjust(TUNED[name], how)) for name in chosen for how in tried[name]]
+    found = try_all(bench, flat, PAPER_TASKS, options.processes)
     if options.methods:
         return
+    rows = {name: [row for row in found if row["task"] == name] for name in chosen}
     best = {name: choose(of_method) for name, of_method in rows.items()}
     write_text(RESULTS / ("finals.md" if options.finals else "tuning.md"), describe(rows, best))
     settings = {name: tried[name][index] for name, index in best.items()}
@@ -130,9 +132,10 @@ def main() -> None:
         "steps": bench.steps,
         "settings_tried": len(GRIDS["ours"]) + (len(REFINED["ours"]) if options.finals else 0),
         "weights": bench.weights,
+        "devices": sorted({device for row in found for device in row["devices"]}),
     }
-    chosen = {"first_round": first or settings, "settings": settings, "tuned_on": about}
-    write_text(SETTINGS, json.dumps(chosen, indent=1) + "\n")
+    written = {"first_round": first or settings, "settings": settings, "tuned_on": about}
+    write_text(SETTINGS, json.dumps(written, indent=1) + "\n")
     print(f"written to {SETTINGS}")
 
 
@@ -151,9 +154,26 @@ def before_finals() -> Pix2PixZero:
     return adjust(Pix2PixZero(), read_settings()["first_round"]["ours"])
 
 
-def try_out(bench: Bench, name: str, method: Method, label: str, tasks: Sequence[str]) -> Row:
-    """Average a method over tasks, under a label for its settings."""
-    return summarise(name, label, [bench.cell(task, method, f"{name} {label}") for task in tasks])
+def try_all(
+    bench: Bench, tried: Sequence[tuple[str, str, Method]], tasks: Sequence[str], processes: int = 1
+) -> list[Row]:
+    """Average methods over tasks.
+
+    Args:
+        bench: edits and measures.
+        tried: of each method a name, a label for its settings, and what it is.
+        tasks: that count alike.
+        processes: that share the work.
+
+    Returns:
+        a row for each method.
+    """
+    units = [Unit(bench.count, task, method, f"{name} {label}") for name, label, method in tried for task in tasks]
+    edit_all(bench, units, processes)
+    return [
+        summarise(name, label, [bench.cell(task, method, f"{name} {label}") for task in tasks])
+        for name, label, method in tried
+    ]
 
 
 def choose(rows: Sequence[Row]) -> int:

@@ -32,6 +32,18 @@ class TinyZoo:
         abar = alphas_cumprod()
         self.sigmas = ((1 - abar) / abar).sqrt()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.sigmas.device
+
+    def to(self, device: str | torch.device) -> TinyZoo:
+        """Move all parts to a device; returns the model itself."""
+        for part in (self.vae, self.encoder, self.unet):
+            part.to(device)
+        self.sigmas = self.sigmas.to(device)
+        return self
+
     @classmethod
     def load(cls, checkpoint: Path) -> TinyZoo:
         """Read the checkpoint that `tiny_zoo.export` writes, into float32."""
@@ -52,7 +64,7 @@ class TinyZoo:
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of texts, (B, 77, D)."""
-        return self.encoder(torch.tensor([token_ids(text) for text in texts]))
+        return self.encoder(torch.tensor([token_ids(text) for text in texts], device=self.device))
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
         """Predict as a `Denoiser`; `cond` are embeddings (B, 77, D)."""

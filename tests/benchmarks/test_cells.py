@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks import cells
 from benchmarks.cells import Bench, Cell
 from benchmarks.methods import Counted
-from benchmarks.metrics import COLUMNS, EXCESS, MEASURED, Judge
+from benchmarks.metrics import COLUMNS, EXCESS, MEASURED, Drawn, Judge
 from benchmarks.tasks import Problem
 
 
@@ -37,12 +37,12 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         texts = torch.zeros(count, 77, 128)
         return Problem(x0, x0, texts, texts, torch.zeros(count, 77, 77), texts, texts[:1], steps)
 
-    def measure(edited: Tensor, source: list[Any], truth: list[Any], task: Any) -> dict[str, Tensor]:
-        assert len(edited) == len(source) == len(truth)
+    def measure(edited: Tensor, scenes: Drawn, task: Any) -> dict[str, Tensor]:
+        assert len(edited) == len(scenes.source) == len(scenes.true_pictures)
         return {column: edited.mean((1, 2, 3)) + i for i, column in enumerate(MEASURED)}
 
     judge = type("Fake", (), {"measure": staticmethod(measure)})
-    monkeypatch.setattr(Judge, "load", lambda: judge)
+    monkeypatch.setattr(Judge, "load", lambda device: judge)
     monkeypatch.setattr(cells, "pose_problem", pose)
 
     def bench(count: int = 3, **settings: Any) -> Bench:
@@ -52,6 +52,8 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def same(a: Cell, b: Cell) -> bool:
+    if a.devices != b.devices:
+        return False
     tensors = [(a.latents, b.latents), (a.rows, b.rows), (a.seconds, b.seconds)]
     tensors += [(a.columns[column], b.columns[column]) for column in COLUMNS]
     return all(torch.equal(x, y) for x, y in tensors)
@@ -69,6 +71,7 @@ def test_a_cell_is_done_once(make) -> None:
 
 def test_an_interrupted_cell_goes_on(make, monkeypatch: pytest.MonkeyPatch) -> None:
     method = Nothing()
+    make().true_edits("cat2dog")
     save, saved = Cell.save, []
 
     def save_once(cell: Cell, path: Path) -> None:
@@ -133,7 +136,20 @@ def test_another_number_of_scenes_changes_nothing_else(make) -> None:
 def test_an_unfinished_file_is_nothing(make, tmp_path: Path) -> None:
     method = Nothing()
     make(count=2).cell("cat2dog", method, "nothing")
-    (finished,) = (tmp_path / "cells").iterdir()
+    (finished,) = (tmp_path / "cells").glob("*-Nothing-*")
     finished.rename(finished.with_suffix(".1.partial"))
     make(count=2).cell("cat2dog", method, "nothing")
     assert method.calls == [2, 2]
+
+
+def test_parts_say_on_which_devices_they_were_made(make) -> None:
+    values = torch.zeros(1)
+    cpu, gpu = (Cell(values, dict.fromkeys(COLUMNS, values), values, values, (name,)) for name in ("cpu", "a GPU"))
+    assert Cell.join([cpu, gpu, cpu]).devices == ("a GPU", "cpu")
+    assert make(count=2).cell("cat2dog", Nothing(), "nothing").devices == ("cpu",)
+
+
+def test_true_edits_are_kept_too(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make().true_edits("cat2dog")
+    monkeypatch.setattr(cells, "draw_scenes", None)
+    assert same(make().true_edits("cat2dog"), first)

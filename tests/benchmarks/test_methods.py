@@ -28,7 +28,8 @@ from benchmarks.rivals.p2p_direct import DirectInversion
 from benchmarks.rivals.pnp import PlugAndPlay
 from benchmarks.tasks import Problem
 from benchmarks.tune import read_settings
-from pix2pix_zero_core import MapGuidance, NoiseRegularizer
+from pix2pix_zero_core import MapGuidance, NoiseRegularizer, edit_region, invert
+from pix2pix_zero_core.schedule import ddim_sigmas
 from tiny_zoo.denoiser import TinyZoo
 
 METHODS = tuned_methods(read_settings()["settings"])
@@ -68,6 +69,11 @@ ROWS = {  # what a method costs a sample in STEPS steps
     "paper": (TUNED["paper"], STEPS + (2 + 3 + 2) * STEPS),
     "ours": (Pix2PixZero(), (1 + STEPS) + (1 + 3) * STEPS),
     "ours, with the source as negative": (Pix2PixZero(negative="source"), (1 + STEPS) + (1 + 3 + 1) * STEPS),
+    "ours, guided by texts in the last step alone": (
+        Pix2PixZero(negative="empty", cfg_start=0.5),
+        (1 + STEPS) + (1 + 3) * STEPS + 1,
+    ),
+    "ours, in a region": (Pix2PixZero(region=0.4), 2 + (1 + STEPS) + (1 + 3) * STEPS),
     "ours, explicit and unguided": (Pix2PixZero(guidance=MapGuidance(0), fixed_point=0), STEPS + STEPS),
     "ours, with steps of its own": (Pix2PixZero(steps=2), (1 + 2) + (1 + 3) * 2),
 }
@@ -101,6 +107,40 @@ def test_ours_without_all_its_parts_is_ddim_with_a_word_swap(model: TinyZoo, pro
     for changes in ABLATION.values():
         bare = adjust(bare, changes)
     assert difference(bare, DdimWordSwap(cfg=bare.cfg), model, problem) < 1e-3
+
+
+EMPTY = Pix2PixZero(negative="empty", cfg=5.0, guidance=MapGuidance(0))
+
+
+def test_guidance_by_texts_begins_at_a_share_of_the_steps_or_at_a_noise_level(model: TinyZoo, problem: Problem) -> None:
+    sigmas = ddim_sigmas(model.sigmas, STEPS)
+    for negative in ("empty", "replayed"):
+        method = adjust(EMPTY, {"negative": negative})
+        plain, late = (adjust(method, setting) for setting in ({"cfg": 1.0}, {"cfg_start": 0.5}))
+        assert difference(plain, adjust(method, {"cfg_start": 1.0}), model, problem) == 0
+        assert difference(plain, adjust(method, {"cfg_below": 0.0}), model, problem) == 0
+        assert difference(late, adjust(method, {"cfg_below": float(sigmas[2])}), model, problem) == 0
+        assert difference(late, method, model, problem) > 0.01
+        assert difference(late, plain, model, problem) > 0.01
+
+
+def test_an_empty_negative_with_all_of_the_source_is_the_source(model: TinyZoo, problem: Problem) -> None:
+    mixed, source = adjust(EMPTY, {"source_share": 1.0}), adjust(EMPTY, {"negative": "source"})
+    assert difference(mixed, source, model, problem) < 1e-4
+    assert difference(adjust(EMPTY, {"source_share": 0.5}), source, model, problem) > 0.01
+    with pytest.raises(ValueError, match=r"source_share is 0.5, with source"):
+        adjust(source, {"source_share": 0.5})(Counted(model), problem)
+
+
+def test_outside_its_region_the_picture_comes_back(model: TinyZoo, problem: Problem) -> None:
+    method = replace(EMPTY, region=0.9, guidance=MapGuidance(2.5))
+    inversion = invert(
+        Counted(model), problem.x0, problem.source, ddim_sigmas(model.sigmas, STEPS), method.regularizer, fixed_point=1
+    )
+    region = edit_region(Counted(model), inversion, problem.source, problem.target(method.sentences), method.region)
+    change = (method(Counted(model), problem) - problem.x0).abs().amax(1, keepdim=True)
+    assert change[region == 0].max() < 1e-3
+    assert change[region == 1].max() > 0.01
 
 
 def test_sdedit_starts_from_noise_at_its_strength(model: TinyZoo, problem: Problem) -> None:

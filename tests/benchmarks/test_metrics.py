@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.metrics import EXCESS, MEASURED, Judge, background, pose_of, psnr, with_excess
-from benchmarks.tasks import TASKS, draw_scenes, pictures
+from benchmarks.metrics import EXCESS, MEASURED, Drawn, Judge, pose_of, psnr, with_excess
+from benchmarks.tasks import TASKS, draw_scenes
+from tiny_zoo.world import POSE_RANGES
 
 TASK = TASKS["cat2dog"]
 SOURCE, TRUTH = draw_scenes(TASK, "validation", 12)
+DRAWN = Drawn.of(SOURCE, TRUTH)
 
 
 @pytest.fixture(scope="module")
 def perfect(judge: Judge) -> dict[str, torch.Tensor]:
-    return Judge.measure(judge, pictures(TRUTH), SOURCE, TRUTH, TASK)
+    return Judge.measure(judge, DRAWN.true_pictures, DRAWN, TASK)
 
 
 def test_the_true_edit_is_as_good_as_can_be(perfect: dict[str, torch.Tensor]) -> None:
@@ -28,7 +30,7 @@ def test_the_true_edit_is_as_good_as_can_be(perfect: dict[str, torch.Tensor]) ->
 
 
 def test_an_edit_that_does_nothing_keeps_everything_and_fails(judge: Judge, perfect: dict[str, torch.Tensor]) -> None:
-    nothing = Judge.measure(judge, pictures(SOURCE), SOURCE, TRUTH, TASK)
+    nothing = Judge.measure(judge, DRAWN.source_pictures, DRAWN, TASK)
     assert nothing["edit_success"].mean() < 0.1
     assert nothing["attributes_kept"].mean() > 0.9
     assert nothing["structure_distance"].max() == 0
@@ -37,7 +39,7 @@ def test_an_edit_that_does_nothing_keeps_everything_and_fails(judge: Judge, perf
 
 
 def test_the_excess_is_what_an_edit_changes_beyond_the_true_one(judge: Judge, perfect: dict[str, torch.Tensor]) -> None:
-    nothing = Judge.measure(judge, pictures(SOURCE), SOURCE, TRUTH, TASK)
+    nothing = Judge.measure(judge, DRAWN.source_pictures, DRAWN, TASK)
     assert all((with_excess(perfect, perfect)[column] == 0).all() for column in EXCESS)
     columns = with_excess(nothing, perfect)
     assert tuple(columns) == (*MEASURED, "excess_structure", "excess_lpips")
@@ -47,24 +49,30 @@ def test_the_excess_is_what_an_edit_changes_beyond_the_true_one(judge: Judge, pe
 
 
 def test_what_happens_on_the_animal_is_not_the_background(judge: Judge) -> None:
-    outside = background(SOURCE, TRUTH)
-    inside_changed = torch.where(outside, pictures(TRUTH), torch.rand(12, 3, 128, 128))
-    outside_changed = torch.where(outside, torch.rand(12, 3, 128, 128), pictures(TRUTH))
-    assert Judge.measure(judge, inside_changed, SOURCE, TRUTH, TASK)["bg_lpips"].max() == 0
-    assert Judge.measure(judge, outside_changed, SOURCE, TRUTH, TASK)["bg_lpips"].min() > 0.01
+    outside = DRAWN.outside
+    inside_changed = torch.where(outside, DRAWN.true_pictures, torch.rand(12, 3, 128, 128))
+    outside_changed = torch.where(outside, torch.rand(12, 3, 128, 128), DRAWN.true_pictures)
+    assert Judge.measure(judge, inside_changed, DRAWN, TASK)["bg_lpips"].max() == 0
+    assert Judge.measure(judge, outside_changed, DRAWN, TASK)["bg_lpips"].min() > 0.01
 
 
 def test_the_background_leaves_out_both_animals() -> None:
-    outside = background(SOURCE, TRUTH)
+    outside = DRAWN.outside
     assert 0.4 < outside.float().mean() < 0.9
-    before, after = pictures(SOURCE), pictures(TRUTH)
+    before, after = DRAWN.source_pictures, DRAWN.true_pictures
     assert ((before - after).abs().amax(1, keepdim=True) * outside).max() < 0.05
     assert outside[:, :, 0].all()
 
 
+def test_a_part_of_what_is_drawn_is_measured_as_in_the_whole(judge: Judge, perfect: dict[str, torch.Tensor]) -> None:
+    part = Judge.measure(judge, DRAWN.true_pictures[3:5], DRAWN.part(3, 2), TASK)
+    for name, values in part.items():
+        torch.testing.assert_close(values, perfect[name][3:5], atol=1e-5, rtol=1e-5)
+
+
 def test_poses_are_fractions_of_their_ranges() -> None:
     poses = pose_of(SOURCE)
-    assert poses.shape == (12, 6)
+    assert poses.shape == (12, len(POSE_RANGES))
     assert poses.min() >= 0 and poses.max() <= 1
 
 
