@@ -6,9 +6,9 @@ import argparse
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from operator import attrgetter
-from typing import NamedTuple
 
 import torch
 
@@ -16,7 +16,8 @@ from .cells import Bench
 from .sampling import Method
 
 
-class Unit(NamedTuple):
+@dataclass(frozen=True)
+class Unit:
     """A cell to be: what one process does at a time."""
 
     count: int

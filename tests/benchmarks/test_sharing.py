@@ -46,7 +46,7 @@ def test_what_is_missing_is_done_once_by_all_processes(tmp_path: Path) -> None:
     (tmp_path / "a x 1").write_text("done\n")
     edit_all(Ledger(tmp_path), UNITS, 2)  # type: ignore
     done = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
-    assert set(done) == {f"{task} {method} {count}" for count, task, method, _ in UNITS}
+    assert set(done) == {f"{unit.task} {unit.method} {unit.count}" for unit in UNITS}
     assert done.pop("a x 1") == ["done"]
     assert all(len(by) == 1 for by in done.values())
     workers = {by[0] for by in done.values()}
