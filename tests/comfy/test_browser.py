@@ -15,7 +15,7 @@ import pytest
 
 from authoring import workflows
 from authoring.browser import SCREENSHOTS, WINDOW, FrontEnd, find_browser, open_front_end
-from authoring.formats import promoted
+from authoring.kinds import Widget
 from launcher.runtime import EXAMPLES, ROOT
 from launcher.server import Server
 from tests.comfy.test_workflows import require_stock_nodes
@@ -154,9 +154,9 @@ def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server
     assert front_end.images(11)[0]["src"].startswith("blob:")  # a preview, sent while the node runs
     front_end.screenshot(SCREENSHOTS / "running.png")
 
-    front_end.wait_for_image(19)
+    front_end.wait_for_image(18)
     front_end.screenshot(SCREENSHOTS / "edited.png")
-    assert [front_end.images(node)[0]["width"] for node in (14, 15, 16, 19)] == [128, 128, 128, 400]
+    assert [front_end.images(node)[0]["width"] for node in (14, 15, 16, 18)] == [128, 128, 128, 384]
 
     saved = tmp_path / "my dog.png"
     front_end.save_image(16, saved)
@@ -200,7 +200,7 @@ def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: Server,
 
     shown = front_end.evaluate(f"Object.fromEntries({node}.widgets.map(widget => [widget.name, widget.value]))", name)
     inside = workflows.BLUEPRINTS[name]
-    assert list(shown) == [entry for entry in inside.inputs if promoted(inside, entry)]
+    assert list(shown) == [entry for entry, slot in inside.schema().inputs.items() if isinstance(slot, Widget)]
     sockets = {"image": (3, 0), "model": (1, 0), "clip": (1, 1), "vae": (1, 2)}
     connect = f"""(() => {{
         const node = {node.replace("argument", "argument[0]")}

@@ -607,7 +607,7 @@ def test_aligned_directions_are_saved_loaded_and_added(server: Server, folder: P
     graph.set(graph.target, direction=[both, 0], caption="a drawing of a cat")
     saved = graph.save(graph.sampler)
     outputs = server.run(graph.workflow)
-    assert outputs[saved]["latents"] and outputs[graph.target]["text"] == [""]
+    assert outputs[saved]["latents"] and outputs[graph.target]["pix2pix_zero_warning"] == [""]
     graph.set(both, direction_1=[graph.direction, 0])
     fails(server, graph, "CombineEditDirections", "is aligned to words", "is mean by position")
 
@@ -849,5 +849,5 @@ def test_an_edit_that_does_not_fit_the_caption_warns_and_goes_on(
     outputs = server.run(graph.workflow)
     assert outputs[saved]["latents"]
     (warning,) = outputs[shown]["text"]
-    assert outputs[graph.target]["text"] == [warning]
+    assert outputs[graph.target]["pix2pix_zero_warning"] == [warning]
     assert words in warning and bool(words) == bool(warning)
