@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .nodes import Pix2PixZeroExtension
 
 WEB_DIRECTORY = "./web"
-"""What ComfyUI serves to the browser: help pages, example pictures and the script that brings them along."""
+"""What ComfyUI serves to the browser: help pages, example pictures and scripts."""
 
 
 async def comfy_entrypoint() -> Pix2PixZeroExtension:

@@ -194,7 +194,7 @@ def one_edit(model: Model, note: Note) -> Graph:
         {"Caption": g.caption_group, "Edit direction": ((direction, target, notes.DIRECTION),)},
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
         {"Edit": ((sampler, edited, notes.EDIT),)},
-        {"Result": ((together, saved[2]), (saved[0], saved[1], compared))},
+        {"Result": ((compared, together, saved[0]), (saved[2], saved[1]))},
     )
     return g
 

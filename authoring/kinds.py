@@ -11,7 +11,7 @@ WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
 
 WIDTH = 320  # of most nodes, pixels of the canvas
 ROW, LINE, TEXT_BOX = 20, 24, 64  # heights of a socket, a widget and a box for text
-PREVIEW, MESSAGE = 230, 52  # heights of a picture and of a line or two that a node shows
+PREVIEW, MESSAGE = 230, 64  # heights of a picture and of a line or two that a node shows
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ OURS = {
             "download": Widget("BOOLEAN", False, optional=True),
         },
         {"caption": "STRING"},
+        MESSAGE,
     ),
     "Pix2PixZeroEditDirection": Kind(
         {
@@ -168,7 +169,7 @@ OURS = {
             "reconstruction_db": "FLOAT",
             "warning": "STRING",
         },
-        PREVIEW,
+        PREVIEW + MESSAGE,
     ),
     "Pix2PixZeroCrossAttnGuidedSampler": Kind(
         GUIDED_EDIT, {"edited": "LATENT", "reference": "LATENT", "path": INVERSION, "warning": "STRING"}, PREVIEW

@@ -38,6 +38,9 @@ CUSTOM = "custom"
 COLLECTIONS = {"": SHIPPED, "tiny_zoo/": Path(__file__).parents[1] / "tiny_zoo" / "directions"}
 """Prefix of an edit's id -> folder that lists it. Tiny Zoo's own sentences use the few words that its model knows."""
 
+MANY = 0.1
+"""Share of the words of a named edit's sentences that an encoder does not know, from which on it is another's edit."""
+
 KEPT = 32
 
 _built: dict[Hashable, Direction] = {}
@@ -293,11 +296,19 @@ def _idle_words(edit: str, source: str, target: str) -> str:
 
 def _unknown_concepts(clip: Any, edit: str, texts: EditSentences) -> str:
     """Say what of an edit the text encoder reads as an unknown word."""
-    unknown = [word for text in dict.fromkeys((texts.source, texts.target)) for word in unknown_words(clip, text)]
+    if edit == CUSTOM:
+        unknown = unknown_words(clip, f"{texts.source} {texts.target}")
+        remedy = "Choose words that it was trained on."
+    else:
+        sentences = " ".join((*texts.source_sentences, *texts.target_sentences))
+        unknown = unknown_words(clip, sentences)
+        if len(unknown) < MANY * len(set(sentences.split())):
+            unknown = []
+        remedy = "Choose an edit that is made for it."
     if not unknown:
         return ""
-    remedy = "words that it was trained on" if edit == CUSTOM else "an edit that is made for it"
-    return f"This model does not know {', '.join(map(repr, unknown))}: the edit leads anywhere. Choose {remedy}."
+    more = f" and {len(unknown) - 3} more words" if len(unknown) > 3 else ""
+    return f"This model does not know {', '.join(map(repr, unknown[:3]))}{more}: the edit may lead anywhere. {remedy}"
 
 
 def _known_concepts() -> list[str]:

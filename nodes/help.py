@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from aiohttp import web
@@ -12,11 +13,9 @@ DOCS = PACK_FOLDER / "web" / "docs"
 
 def serve_help_pages() -> None:
     """Answer for every language with its page, or with the English one: a miss is an error in the browser's console."""
-    from server import PromptServer  # not at the top: it is there only while the server runs
-
-    server = getattr(PromptServer, "instance", None)
+    server = sys.modules.get("server")  # ComfyUI's; it is there only while that runs
     if server is not None:
-        server.routes.get(f"/extensions/{PACK_FOLDER.name}/docs/{{node}}/{{language}}.md")(_page)
+        server.PromptServer.instance.routes.get(f"/extensions/{PACK_FOLDER.name}/docs/{{node}}/{{language}}.md")(_page)
 
 
 async def _page(request: web.Request) -> web.FileResponse:

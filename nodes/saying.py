@@ -31,8 +31,8 @@ def say_meanwhile(node: Any, note: str) -> None:
         node: a node class, with `unique_id` among its hidden inputs.
         note: replaces what the node has said before.
     """
-    from server import PromptServer  # not at the top: it is there only while the server runs
-
     if node.hidden is not None and node.hidden.unique_id is not None:
+        from server import PromptServer  # not at the top: it is there only while the server runs
+
         server = PromptServer.instance
         server.send_sync(EVENT, {"node": node.hidden.unique_id, "note": note}, server.client_id)

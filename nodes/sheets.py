@@ -83,7 +83,7 @@ class ContactSheet(io.ComfyNode):
     def execute(  # noqa: D102
         cls, images: list[Tensor], captions: list[str], source: list[Tensor] | None = None
     ) -> io.NodeOutput:
-        lines = [line for text in captions for line in text.splitlines()]
+        lines = [line for text in captions for line in text.splitlines() or [""]]
         pictures = [picture[None] for batch in images for picture in batch]
         if len(lines) != len(pictures):
             raise ValueError(

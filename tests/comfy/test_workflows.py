@@ -38,6 +38,7 @@ FILE_LISTS = {
     ("LoadImage", "image"),
     ("LoadImageDataSetFromFolder", "folder"),
     ("Pix2PixZeroBLIPCaption", "model"),
+    ("Pix2PixZeroJudgeEdit", "model"),
 }
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 EXAMPLE = f"{PACK} example"
@@ -379,7 +380,7 @@ def bring_folder(nodes: list[dict[str, Any]], base: Path) -> int:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_workflow_runs(request: pytest.FixtureRequest, base: Path, name: str, object_info: dict[str, Any]):
-    real = not name.startswith("tiny_zoo")
+    real = name.startswith(("sd15", "sdxl"))
     server: Server = request.getfixturevalue("family_server" if real else "server")
     require_stock_nodes(read(name), server, object_info)
     workflow, batch = read_twin(name), 1
