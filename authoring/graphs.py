@@ -438,7 +438,7 @@ def one_node(model: Model, note: Note) -> Graph:
     sockets = {"image": loaded["IMAGE"], "model": g.model, "clip": g.clip, "vae": g.vae}
     edit = g.add_graph(EDIT_NODE, BLUEPRINTS[EDIT_NODE], "Edit a Picture", room=ROOM_TO_SAY, **sockets)
     together = g.save(edit["before_and_after"], "before and after", width=440, room=260)
-    edited = g.save(edit["edited"], "edited", width=440, room=210)
+    edited = g.save(edit["edited"], "edited", width=440, room=240)
     g.stacks = ({"Picture": ((checkpoint, loaded),)}, {"Edit": ((edit,),)}, {"Result": ((together, edited),)})
     return g
 

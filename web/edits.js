@@ -32,6 +32,13 @@ function fittingFirst(edits, file) {
   return [...edits.filter(fits), CUSTOM, ...edits.filter((edit) => !fits(edit) && edit !== CUSTOM)]
 }
 
+/** Let a widget list the edits in an order that follows the checkpoint, whenever it is asked for them. */
+function order(node, edit) {
+  let edits = edit.options.values
+  const values = { get: () => fittingFirst(edits, checkpoint(node)), set: (given) => (edits = given), enumerable: true, configurable: true }
+  edit.options = Object.defineProperty({ ...edit.options }, "values", values)
+}
+
 function greyOut(node, edit) {
   for (const widget of node.widgets.filter(({ name }) => OF_CUSTOM.includes(name))) {
     widget.disabled = edit.value !== CUSTOM
@@ -46,12 +53,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "Pix2PixZeroEditDirection") return
     const edit = node.widgets.find(({ name }) => name === "edit")
-    let edits = edit.options.values
-    Object.defineProperty(edit.options, "values", {
-      get: () => fittingFirst(edits, checkpoint(node)),
-      set: (values) => (edits = values),
-      enumerable: true,
-    })
+    order(node, edit)
     const changed = edit.callback
     edit.callback = function (...given) {
       changed?.apply(this, given)
@@ -63,5 +65,14 @@ app.registerExtension({
       greyOut(node, edit)
     }
     greyOut(node, edit)
+  },
+
+  // The node of a subgraph has a copy of the widget inside.
+  afterConfigureGraph() {
+    for (const node of (app.rootGraph ?? app.graph).nodes) {
+      if (!node.subgraph?.nodes.some(({ comfyClass }) => comfyClass === "Pix2PixZeroEditDirection")) continue
+      const edit = node.widgets?.find(({ name }) => name === "edit")
+      if (edit) order(node, edit)
+    }
   },
 })

@@ -183,6 +183,7 @@ def test_the_one_node_says_what_is_wrong_and_goes_on_saying_it(front_end: FrontE
     """After a run, a cached run, a look at another workflow and a reload; a fresh copy says nothing."""
     front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
     assert said(front_end, 3) == {"warning": [], "note": []}
+    name = front_end.evaluate("app.extensionManager.workflow.activeWorkflow.filename")
     values = {"steps": 2, "cfg": 50}
     front_end.evaluate(
         "app.graph.getNodeById(3).widgets.forEach(widget => (widget.value = argument[widget.name] ?? widget.value))",
@@ -202,7 +203,7 @@ def test_the_one_node_says_what_is_wrong_and_goes_on_saying_it(front_end: FrontE
     assert said(front_end, 3) == before
     front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
     assert said(front_end, 3) == {"warning": [], "note": []}
-    front_end.page.locator(".workflow-tabs").get_by_text("edit_a_picture", exact=True).first.click()
+    front_end.page.locator(".workflow-tabs").get_by_text(name, exact=True).first.click()
     front_end.wait("app.graph.getNodeById(3)?.widgets.some(widget => widget.element?.querySelector('.warning'))")
     assert said(front_end, 3) == before
     front_end.page.reload()
@@ -220,6 +221,9 @@ def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_
     assert front_end.evaluate(grey) == ["source", "target", "sentences", "kind"]
     front_end.choose(8, "edit", "custom")
     assert front_end.evaluate(grey) == []
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    promoted = "app.graph.getNodeById(3).widgets.find(widget => widget.name == 'edit').options.values"
+    assert all(edit.startswith("tiny_zoo/") for edit in front_end.evaluate(promoted)[:4])
     front_end.drop(workflows.UI_FOLDER / "sd15_edit.json")
     assert not [edit for edit in front_end.evaluate(values)[:20] if edit.startswith("tiny_zoo/")]
 
