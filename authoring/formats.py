@@ -71,7 +71,7 @@ def ui_format(graph: Graph) -> dict[str, Any]:
         "nodes": nodes,
         "links": links,
         "groups": groups,
-        **({"definitions": {"subgraphs": [subgraph(*entry[::-1]) for entry in inside.items()]}} if inside else {}),
+        **({"definitions": {"subgraphs": [subgraph(part, name) for name, part in inside.items()]}} if inside else {}),
         "config": {},
         "extra": {"ds": {"scale": graph.zoom, "offset": [round(value) for value in offset]}},
         "version": 0.4,

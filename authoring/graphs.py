@@ -230,7 +230,7 @@ def strength_sweep(model: Model, note: Note) -> Graph:
     sampler = g.sample(inversion, g.source, target["target"])
     edited = g.decode(sampler["edited"])
     sheet = g.add("Pix2PixZeroContactSheet", images=edited["IMAGE"], captions=values["caption"], source=g.picture)
-    saved = g.save(sheet["sheet"], "contact sheet", width=3 * WIDTH)
+    saved = g.save(sheet["sheet"], "contact sheet", width=2 * WIDTH)
     g.stacks = (
         {"Picture": g.picture_group},
         {"Caption": g.caption_group, "Edit direction": ((direction, values, target, notes.STRENGTHS),)},

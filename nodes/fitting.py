@@ -82,7 +82,8 @@ class FitPicture(io.ComfyNode):
         if fit == "pad to square":
             fitted = _pad(pictures, side)
         else:
-            height, width = whole_size(*pictures.shape[2:], side) if fit == "keep shape" else (side, side)
+            keeps = fit == "keep shape"
+            height, width = whole_size(pictures.shape[2], pictures.shape[3], side) if keeps else (side, side)
             fitted = comfy.utils.common_upscale(pictures, width, height, "lanczos", "center")
         return io.NodeOutput(list(fitted.movedim(1, -1).split(1)))
 
