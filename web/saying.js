@@ -11,6 +11,7 @@ const MARGIN = 10 // pixels that the front end leaves round such a widget
 
 const said = new Map(JSON.parse(sessionStorage.getItem(STORE) ?? "[]")) // [graph, id of a run's node] as JSON -> {note, warning}
 const graphs = new Map() // id of a run -> id of its graph
+const passedOver = new Map() // id of a run -> its nodes that were in ComfyUI's cache
 
 document.head.append(
   Object.assign(document.createElement("style"), {
@@ -37,10 +38,11 @@ function way(id) {
 }
 
 function draw(node, id) {
-  const entries = [...said].filter(([key]) => {
+  const mine = [...said].filter(([key]) => {
     const [graph, at] = JSON.parse(key)
     return graph === root().id && (at === id || at.startsWith(`${id}:`))
   })
+  const entries = mine.sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }))
   const texts = (kind) => [...new Set(entries.flatMap(([, entry]) => entry[kind]).filter(Boolean))]
   const warnings = texts("warning")
   const notes = texts("note").filter((note) => !warnings.some((warning) => warning.includes(note)))
@@ -85,6 +87,30 @@ function keep(run, id, entry) {
   if (graph === root().id) drawWay(id)
 }
 
+function say(run, id, output) {
+  keep(run, id, { note: output.pix2pix_zero_note, warning: output.pix2pix_zero_warning })
+}
+
+/** Whether a node, and all that it depends on, is the same in two prompts. */
+function same(id, one, other) {
+  if (one[id]?.class_type !== other[id]?.class_type) return false
+  if (JSON.stringify(one[id].inputs) !== JSON.stringify(other[id].inputs)) return false
+  return Object.values(one[id].inputs).every((value) => !Array.isArray(value) || !one[value[0]] || same(value[0], one, other))
+}
+
+/** ComfyUI passes over nodes in its cache without a word: find out what they said when they ran, perhaps in another page. */
+async function recall(run, cached) {
+  const history = await (await api.fetchApi("/history?max_items=50")).json()
+  const prompt = history[run]?.prompt[2]
+  if (!prompt) return
+  for (const id of cached) {
+    const earlier = Object.values(history).findLast(
+      (entry) => entry.outputs[id]?.pix2pix_zero_note && same(id, prompt, entry.prompt[2]),
+    )
+    if (earlier) say(run, id, earlier.outputs[id])
+  }
+}
+
 app.registerExtension({
   name: "pix2pix-zero.saying",
 
@@ -92,9 +118,10 @@ app.registerExtension({
     api.addEventListener("execution_start", ({ detail }) => graphs.set(detail.prompt_id, root().id))
     api.addEventListener("pix2pix-zero.saying", ({ detail }) => keep(detail.prompt_id, detail.node, { note: [detail.note], warning: [] }))
     api.addEventListener("executed", ({ detail: { prompt_id, node, output } }) => {
-      if (!output?.pix2pix_zero_note) return
-      keep(prompt_id, node, { note: output.pix2pix_zero_note, warning: output.pix2pix_zero_warning })
+      if (output?.pix2pix_zero_note) say(prompt_id, node, output)
     })
+    api.addEventListener("execution_cached", ({ detail: { prompt_id, nodes } }) => passedOver.set(prompt_id, nodes))
+    api.addEventListener("execution_success", ({ detail: { prompt_id } }) => recall(prompt_id, passedOver.get(prompt_id) ?? []))
     api.addEventListener("execution_error", ({ detail }) => keep(detail.prompt_id, detail.node_id))
     api.addEventListener("execution_interrupted", ({ detail }) => {
       if (!detail.node_type.startsWith("Pix2PixZero")) return
