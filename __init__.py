@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from .nodes import Pix2PixZeroExtension
 
 WEB_DIRECTORY = "./web"
-"""What ComfyUI serves to the browser: help pages, example pictures and the script that brings them along."""
+"""What ComfyUI serves to the browser: help pages, example pictures and scripts."""
 
 
 async def comfy_entrypoint() -> Pix2PixZeroExtension:
-    """Make Tiny Zoo known to the stock loaders and return the extension that lists the nodes."""
+    """Make Tiny Zoo known to the stock loaders, serve the help pages, and return the extension that lists the nodes."""
     from .nodes import Pix2PixZeroExtension
+    from .nodes.help import serve_help_pages
     from .tiny_zoo.comfy_model import register
 
     register()
+    serve_help_pages()
     return Pix2PixZeroExtension()

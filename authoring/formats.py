@@ -11,11 +11,11 @@ from launcher.pins import COMFYUI_VERSION
 from launcher.runtime import PACK, ROOT
 
 from .graph import Graph, Link, Node, Note
-from .kinds import KINDS, WIDTH, Extra, Kind, Socket, Widget
+from .kinds import Extra, Kind, Socket, Widget
 
 TITLE_BAR, GAP, MARGIN = 30, 30, 20  # pixels of the canvas; a node's position is that of its body, below the title bar
-SCALE = 0.58  # of the first view; below 0.57 the browser leaves the text out
 CORNER = (80, 150)  # pixels of the window that sidebar, tabs and menus cover
+ALIASES = ("edit image", "image editing", "replace object", "cat to dog")  # words that find a blueprint
 SLOT = 20  # height of an input of a subgraph, drawn at its edge
 
 UILink = tuple[int, int, int, int, int, str]
@@ -25,37 +25,55 @@ Place = list[int]
 """Left and top."""
 
 
-def api_format(graph: Graph) -> dict[str, Any]:
-    """What POST /prompt takes: node id -> class, inputs, title."""
-    return {
-        str(number): {
-            "class_type": node.kind,
-            "inputs": {
-                name: [str(value.node), value.output] if isinstance(value, Link) else value
-                for name, value in node.inputs.items()
-            },
-            "_meta": {"title": node.title or node.kind},
-        }
-        for number, node in graph.nodes.items()
-    }
+def api_format(graph: Graph, path: str = "", given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What POST /prompt takes: node id -> class, inputs, title. The nodes of a subgraph stand in place of its own.
+
+    Args:
+        graph: what is queued.
+        path: of a subgraph: what its ids begin with, "3:".
+        given: of a subgraph: name of an input -> what it is given.
+    """
+
+    def resolve(value: Any) -> Any:
+        if not isinstance(value, Link):
+            return value
+        if value.node == Graph.INPUT:
+            return (given or {})[list(graph.inputs)[value.output]]
+        number, output, inside = f"{path}{value.node}", value.output, graph.nodes[value.node].inside
+        if inside is not None:
+            link = list(inside.outputs.values())[output]
+            number, output = f"{number}:{link.node}", link.output
+        return [number, output]
+
+    prompt: dict[str, Any] = {}
+    for number, node in graph.nodes.items():
+        inputs = {name: resolve(value) for name, value in node.inputs.items()}
+        if node.inside is None:
+            title = {"title": node.title or node.kind}
+            prompt[f"{path}{number}"] = {"class_type": node.kind, "inputs": inputs, "_meta": title}
+        else:
+            prompt |= api_format(node.inside, f"{path}{number}:", inputs)
+    return prompt
 
 
-def ui_format(graph: Graph, name: str) -> dict[str, Any]:
+def ui_format(graph: Graph) -> dict[str, Any]:
     """What the browser opens and saves, version 0.4 of the schema."""
     links, (places, groups) = list_links(graph), lay_out(graph)
     nodes = ui_nodes(graph, links, places)
     corner = [min(place[i] for place in places.values()) for i in (0, 1)]
-    offset = [CORNER[0] / SCALE - corner[0], CORNER[1] / SCALE - corner[1]]
+    offset = [edge / graph.zoom - start for edge, start in zip(CORNER, corner, strict=True)]
+    inside = {node.kind: node.inside for node in graph.nodes.values() if node.inside is not None}
+    # No id: the front end gives every copy that is opened one of its own.
     return {
-        "id": identify(name),
         "revision": 0,
         "last_node_id": len(nodes),
         "last_link_id": len(links),
         "nodes": nodes,
         "links": links,
         "groups": groups,
+        **({"definitions": {"subgraphs": [subgraph(part, name) for name, part in inside.items()]}} if inside else {}),
         "config": {},
-        "extra": {"ds": {"scale": SCALE, "offset": [round(value) for value in offset]}},
+        "extra": {"ds": {"scale": graph.zoom, "offset": [round(value) for value in offset]}},
         "version": 0.4,
     }
 
@@ -63,22 +81,18 @@ def ui_format(graph: Graph, name: str) -> dict[str, Any]:
 def blueprint(graph: Graph, name: str) -> dict[str, Any]:
     """What `subgraphs/` holds: a workflow of one node, and the graph inside it."""
     inside = subgraph(graph, name)
-    kind = Kind(
-        {slot: promoted(graph, slot) or Socket(type_) for slot, type_ in graph.inputs.items()},
-        {slot: link.type for slot, link in graph.outputs.items()},
-    )
-    node = ui_node(Node(1, inside["id"], {}, name), kind, [], [0, 0], 0)
+    node = ui_node(graph, Node(1, name, graph.schema(), {}, name, inside=graph), [], [0, 0], 0)
     return {
         "id": identify(name),
         "revision": 0,
         "last_node_id": 1,
         "last_link_id": 0,
-        "nodes": [{**node, "properties": {}, "widgets_values": []}],
+        "nodes": [node],
         "links": [],
         "groups": [],
         "definitions": {"subgraphs": [inside]},
         "config": {},
-        "extra": {},
+        "extra": {"BlueprintDescription": graph.help, "BlueprintSearchAliases": list(ALIASES)},
         "version": 0.4,
     }
 
@@ -123,29 +137,18 @@ def subgraph(graph: Graph, name: str) -> dict[str, Any]:
     }
 
 
-def promoted(graph: Graph, name: str) -> Widget | None:
-    """The widget inside a subgraph that an input of it shows on its node."""
-    for node in graph.nodes.values():
-        for inside, value in node.inputs.items():
-            entry = KINDS[node.kind].inputs[inside]
-            if value == graph.input(name) and isinstance(entry, Widget):
-                return entry
-    return None
-
-
 def ui_nodes(graph: Graph, links: list[UILink], places: Mapping[Node | Note, Place]) -> list[dict[str, Any]]:
     """Every node of a graph, then every note."""
-    nodes = [
-        ui_node(node, KINDS[node.kind], links, places[node], order) for order, node in enumerate(graph.nodes.values())
-    ]
+    nodes = [ui_node(graph, node, links, places[node], order) for order, node in enumerate(graph.nodes.values())]
     for note, place in places.items():
         if isinstance(note, Note):
             nodes.append(ui_note(len(nodes) + 1, note, place))
     return nodes
 
 
-def ui_node(node: Node, kind: Kind, links: list[UILink], place: Place, order: int) -> dict[str, Any]:
+def ui_node(graph: Graph, node: Node, links: list[UILink], place: Place, order: int) -> dict[str, Any]:
     """One node in the UI format."""
+    kind = node.schema
     arriving = {slot: link for link, _, _, target, slot, _ in links if target == node.number}
     inputs: list[dict[str, Any]] = []
     for slot, (name, entry) in enumerate(drawn(kind).items()):
@@ -160,10 +163,9 @@ def ui_node(node: Node, kind: Kind, links: list[UILink], place: Place, order: in
         }
         for slot, (name, type_) in enumerate(kind.outputs.items())
     ]
-    ours = node.kind.startswith("Pix2PixZero")
     return {
         "id": node.number,
-        "type": node.kind,
+        "type": node.kind if node.inside is None else identify(f"{node.kind}/inside"),
         "pos": place,
         "size": [node.width, kind.height],
         "flags": {},
@@ -172,14 +174,20 @@ def ui_node(node: Node, kind: Kind, links: list[UILink], place: Place, order: in
         "inputs": inputs,
         "outputs": outputs,
         **({"title": node.title} if node.title else {}),
-        "properties": {
-            "Node name for S&R": node.kind,
-            "cnr_id": PACK if ours else "comfy-core",
-            "ver": pack_version() if ours else COMFYUI_VERSION,
-            **({"models": [model._asdict() for model in node.models]} if node.models else {}),
-            **({f"{PACK} example": node.example} if node.example else {}),
-        },
-        "widgets_values": widget_values(node, kind),
+        "properties": {} if node.inside else properties(node),
+        "widgets_values": [] if node.inside else widget_values(graph, node),
+    }
+
+
+def properties(node: Node) -> dict[str, Any]:
+    """What a node of a class carries: where that is from, and what it needs."""
+    ours = node.kind.startswith("Pix2PixZero")
+    return {
+        "Node name for S&R": node.kind,
+        "cnr_id": PACK if ours else "comfy-core",
+        "ver": pack_version() if ours else COMFYUI_VERSION,
+        **({"models": [model._asdict() for model in node.models]} if node.models else {}),
+        **({f"{PACK} example": node.example} if node.example else {}),
     }
 
 
@@ -209,21 +217,16 @@ def drawn(kind: Kind) -> dict[str, Socket | Widget | Extra]:
     return dict(sorted(entries.items(), key=lambda item: not isinstance(item[1], Socket)))
 
 
-def widget_values(node: Node, kind: Kind) -> list[Any]:
-    """Values of a node's widgets in the order of its schema; one with a link holds its usual value."""
-    values: list[Any] = []
-    for name, entry in kind.inputs.items():
-        if not isinstance(entry, Socket):
-            value = node.inputs.get(name, entry.value)
-            values.append(entry.value if isinstance(value, Link) else value)
-    return values
+def widget_values(graph: Graph, node: Node) -> list[Any]:
+    """Values of a node's widgets in the order of its schema."""
+    return [graph.held(node, name) for name, entry in node.schema.inputs.items() if not isinstance(entry, Socket)]
 
 
 def list_links(graph: Graph) -> list[UILink]:
     """Every link, those to the outputs of a subgraph last."""
     links: list[UILink] = []
     for node in graph.nodes.values():
-        for slot, name in enumerate(drawn(KINDS[node.kind])):
+        for slot, name in enumerate(drawn(node.schema)):
             value = node.inputs.get(name)
             if isinstance(value, Link):
                 links.append((len(links) + 1, value.node, value.output, node.number, slot, value.type))
@@ -237,7 +240,7 @@ def lay_out(graph: Graph) -> tuple[dict[Node | Note, Place], list[dict[str, Any]
     above = 2 * TITLE_BAR + MARGIN  # of a group's first node: the group's title, then the node's
     places: dict[Node | Note, Place] = {graph.note: [0, 0]}
     groups: list[dict[str, Any]] = []
-    x = WIDTH + GAP + MARGIN
+    x = graph.note.size[0] + GAP + MARGIN
     for stack in graph.stacks:
         top, right = 0, x
         for title, columns in stack.items():

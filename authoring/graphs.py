@@ -10,7 +10,7 @@ from launcher.runtime import PACK
 
 from . import notes
 from .graph import Graph, Link, ModelFile, Node, Note
-from .kinds import KINDS, WIDTH
+from .kinds import WIDTH
 
 
 class Model(NamedTuple):
@@ -36,6 +36,7 @@ class Model(NamedTuple):
 
 
 TINY_ZOO = Model("Load Tiny Zoo", "tiny_zoo.safetensors", 128, "tiny_zoo", "tiny_zoo/cat2dog")
+ROOM_TO_SAY = 400  # height below a node's widgets, for what it says after a run and the picture while it runs
 PUBLISHED_SCALE = {"cfg": 5.0, "guidance": 7.5}
 """Of classifier-free guidance with Stable Diffusion, and as much guidance of the maps as that needs on Tiny Zoo."""
 
@@ -132,14 +133,10 @@ class Edit(Graph):
         """Decode a latent."""
         return self.add("VAEDecode", samples=latent, vae=self.vae)
 
-    def save(self, images: Link, title: str, width: int = WIDTH) -> Node:
+    def save(self, images: Link, title: str, width: int = WIDTH, room: int | None = None) -> Node:
         """Save pictures under their title."""
         prefix = f"{PACK}/{title.replace(' ', '_')}"
-        return self.add("SaveImage", title, body_width=width, images=images, filename_prefix=prefix)
-
-    def stitch(self, left: Link, right: Link) -> Node:
-        """Put a picture right of another one."""
-        return self.add("ImageStitch", image1=left, image2=right)
+        return self.add("SaveImage", title, body_width=width, room=room, images=images, filename_prefix=prefix)
 
     def compare(self, source: Link, reconstruction: Node, edited: Node) -> Node:
         """Put picture, reconstruction and edited picture side by side."""
@@ -190,15 +187,14 @@ def one_edit(model: Model, note: Note) -> Graph:
         g.save(reconstructed["IMAGE"], "reconstruction"),
         g.save(edited["IMAGE"], "edited"),
     ]
-    two = g.stitch(g.picture, reconstructed["IMAGE"])
-    three = g.stitch(two["IMAGE"], edited["IMAGE"])
-    together = g.save(three["IMAGE"], "side by side")
+    compared = g.compare(g.picture, reconstructed, edited)
+    together = g.save(compared["comparison"], "side by side")
     g.stacks = (
         {"Picture": g.picture_group},
         {"Caption": g.caption_group, "Edit direction": ((direction, target, notes.DIRECTION),)},
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
         {"Edit": ((sampler, edited, notes.EDIT),)},
-        {"Result": ((saved[0], saved[2], two), (saved[1], together, three))},
+        {"Result": ((compared, together, saved[0]), (saved[2], saved[1]))},
     )
     return g
 
@@ -225,27 +221,22 @@ def two_edits(model: Model, edits: tuple[str, str], note: Note) -> Graph:
     return g
 
 
-def strength_sweep(model: Model, strengths: tuple[float, ...], note: Note) -> Graph:
+def strength_sweep(model: Model, note: Note) -> Graph:
     """One picture, edited at several strengths, on a contact sheet."""
     g = PictureEdit(model, note)
-    direction = g.direction(model.edit)
-    usual = KINDS["Pix2PixZeroCrossAttnGuidedSampler"].value("guidance")
-    guidance = g.add("PrimitiveFloat", "guidance", value=usual)
+    direction, values = g.direction(model.edit), g.add("Pix2PixZeroValuesToTry")
     inversion = g.invert(g.latent, g.source, reconstruct=False)
-    sheet, columns = g.picture, []
-    for strength in strengths:
-        target = g.turn(g.source, direction, f"strength {strength:g}", strength=strength)
-        sampler = g.sample(inversion, g.source, target["target"], guidance=guidance["FLOAT"])
-        edited = g.decode(sampler["edited"])
-        stitched = g.stitch(sheet, edited["IMAGE"])
-        columns.append((target, sampler, edited, stitched))
-        sheet = stitched["IMAGE"]
-    saved = g.save(sheet, "contact sheet", width=3 * WIDTH)
+    target = g.turn(g.source, direction, strength=values["value"], caption=g.said)
+    sampler = g.sample(inversion, g.source, target["target"])
+    edited = g.decode(sampler["edited"])
+    sheet = g.add("Pix2PixZeroContactSheet", images=edited["IMAGE"], captions=values["caption"], source=g.picture)
+    saved = g.save(sheet["sheet"], "contact sheet", width=2 * WIDTH)
     g.stacks = (
         {"Picture": g.picture_group},
-        {"Caption": g.caption_group, "Edit direction": ((direction, guidance, notes.STRENGTHS),)},
+        {"Caption": g.caption_group, "Edit direction": ((direction, values, target, notes.STRENGTHS),)},
         {"Invert": ((inversion, notes.INVERT),)},
-        {"Contact sheet": ((saved,),), "Strengths": tuple(columns)},
+        {"Edit": ((sampler, edited, notes.EDIT),)},
+        {"Result": ((saved, sheet),)},
     )
     return g
 
@@ -383,21 +374,25 @@ def generated_edit(model: Model, prompt: str, note: Note) -> Graph:
     return g
 
 
-def edit_node(note: Note) -> Graph:
+def edit_node(model: Model, note: Note) -> Graph:
     """A whole edit as one node: picture and checkpoint in, edited picture out."""
     sockets = {"image": "IMAGE", "model": "MODEL", "clip": "CLIP", "vae": "VAE"}
     widgets = {
-        "caption_model": "COMBO",
         "edit": "COMBO",
         "strength": "FLOAT",
-        "steps": "INT",
-        "cfg": "FLOAT",
         "guidance": "FLOAT",
+        "cfg": "FLOAT",
+        "steps": "INT",
+        "fit": "COMBO",
+        "caption_model": "COMBO",
     }
-    g = Edit(note, {**sockets, **widgets})
+    g = Edit(note, {**sockets, **widgets}, {"edit": model.edit, "caption_model": model.blip, **model.sampling})
+    g.help = notes.BLUEPRINT_HELP
     g.model, g.clip, g.vae = g.input("model"), g.input("clip"), g.input("vae")
-    encoded = g.encode(g.input("image"))
-    caption = g.caption(g.input("image"), g.input("caption_model"))
+    fitted = g.add("Pix2PixZeroFitPicture", image=g.input("image"), model=g.model, fit=g.input("fit"))
+    picture = fitted["picture"]
+    encoded = g.encode(picture)
+    caption = g.caption(picture, g.input("caption_model"))
     source = g.text(caption["caption"])
     direction = g.direction(g.input("edit"))
     text = source["CONDITIONING"]
@@ -405,26 +400,61 @@ def edit_node(note: Note) -> Graph:
     inversion = g.invert(encoded["LATENT"], text, steps=g.input("steps"))
     sampler = g.sample(inversion, text, target["target"], cfg=g.input("cfg"), guidance=g.input("guidance"))
     edited, reconstructed = g.decode(sampler["edited"]), g.decode(inversion["reconstruction"])
+    judged = g.add(
+        "Pix2PixZeroJudgeEdit",
+        image=edited["IMAGE"],
+        caption=caption["caption"],
+        model=g.input("caption_model"),
+        direction=direction["direction"],
+        original=picture,
+    )
+    warning = g.add(
+        "StringConcatenate", "warning", string_a=inversion["warning"], string_b=judged["warning"], delimiter="\n"
+    )
+    compared = g.add("Pix2PixZeroCompare", source=picture, edited=edited["IMAGE"])
     g.outputs = {
         "edited": edited["IMAGE"],
         "reconstruction": reconstructed["IMAGE"],
         "caption": caption["caption"],
+        "before_and_after": compared["comparison"],
+        "warning": warning["STRING"],
     }
     g.stacks = (
-        {"Caption": ((encoded, caption, source, notes.CAPTION),)},
+        {"Picture": ((fitted, encoded),), "Caption": ((caption, source, notes.CAPTION),)},
         {"Edit direction": ((direction, target, notes.DIRECTION),)},
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
         {"Edit": ((sampler, edited, notes.EDIT),)},
+        {"Judge": ((judged, warning, compared),)},
     )
     return g
 
 
+def one_node(model: Model, note: Note) -> Graph:
+    """A picture in, the whole edit as one node, and before and after side by side."""
+    g = Edit(note)
+    g.zoom = 0.75
+    checkpoint = g.load(model)
+    loaded = g.add("LoadImage", "picture", example="cat.png", image="cat.png")
+    sockets = {"image": loaded["IMAGE"], "model": g.model, "clip": g.clip, "vae": g.vae}
+    edit = g.add_graph(EDIT_NODE, BLUEPRINTS[EDIT_NODE], "Edit a Picture", room=ROOM_TO_SAY, **sockets)
+    together = g.save(edit["before_and_after"], "before and after", width=440, room=260)
+    edited = g.save(edit["edited"], "edited", width=440, room=240)
+    g.stacks = ({"Picture": ((checkpoint, loaded),)}, {"Edit": ((edit,),)}, {"Result": ((together, edited),)})
+    return g
+
+
+EDIT_NODE = "Edit a Picture (pix2pix-zero)"
+
+BLUEPRINTS: Mapping[str, Graph] = {EDIT_NODE: edit_node(TINY_ZOO, notes.introduction(notes.BLUEPRINT))}
+"""Name of the node -> what is inside it."""
+
 GRAPHS: Mapping[str, Graph] = {
+    "edit_a_picture": one_node(TINY_ZOO, notes.introduction(notes.ONE_NODE, 520, 280)),
     "tiny_zoo_edit": one_edit(TINY_ZOO, notes.introduction(notes.FIRST_STEPS)),
     "tiny_zoo_two_edits": two_edits(
         TINY_ZOO, ("tiny_zoo/cat2dog", "tiny_zoo/cat2glasses"), notes.introduction(notes.TWO_EDITS)
     ),
-    "tiny_zoo_strengths": strength_sweep(TINY_ZOO, (0.0, 0.5, 0.75, 1.0, 1.5), notes.introduction(notes.SWEEP)),
+    "tiny_zoo_strengths": strength_sweep(TINY_ZOO, notes.introduction(notes.SWEEP)),
     "tiny_zoo_guider": guider_edit(TINY_ZOO, notes.introduction(notes.WITH_GUIDER)),
     "tiny_zoo_attention": attention_maps(TINY_ZOO, notes.introduction(notes.LOOKING)),
     "tiny_zoo_folder": folder_edit(
@@ -436,7 +466,4 @@ GRAPHS: Mapping[str, Graph] = {
     ),
     "sdxl_edit": one_edit(SDXL, notes.introduction(notes.SDXL, height=540)),
 }
-"""Name of the file -> graph."""
-
-BLUEPRINTS: Mapping[str, Graph] = {"Edit a Picture (pix2pix-zero)": edit_node(notes.introduction(notes.BLUEPRINT))}
-"""Name of the node -> what is inside it."""
+"""Name of the file -> graph, in the order of the template browser."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
@@ -11,7 +11,7 @@ WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
 
 WIDTH = 320  # of most nodes, pixels of the canvas
 ROW, LINE, TEXT_BOX = 20, 24, 64  # heights of a socket, a widget and a box for text
-PREVIEW, MESSAGE = 230, 52  # heights of a picture and of a line or two that a node shows
+PREVIEW, MESSAGE = 230, 64  # heights of a picture and of a line or two that a node shows
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ OURS = {
             "download": Widget("BOOLEAN", False, optional=True),
         },
         {"caption": "STRING"},
+        MESSAGE,
     ),
     "Pix2PixZeroEditDirection": Kind(
         {
@@ -132,7 +133,8 @@ OURS = {
             "kind": Widget("COMBO", "thing", optional=True),
             "form": Widget("COMBO", "aligned to words", optional=True),
         },
-        {"direction": DIRECTION},
+        {"direction": DIRECTION, "warning": "STRING"},
+        MESSAGE,
     ),
     "Pix2PixZeroApplyEditDirection": Kind(
         {
@@ -160,13 +162,19 @@ OURS = {
             "start_at_step": Widget("INT", 0, optional=True),
             "end_at_step": Widget("INT", 10000, optional=True),
         },
-        {"inversion": INVERSION, "noise": "LATENT", "reconstruction": "LATENT", "reconstruction_db": "FLOAT"},
-        PREVIEW,
+        {
+            "inversion": INVERSION,
+            "noise": "LATENT",
+            "reconstruction": "LATENT",
+            "reconstruction_db": "FLOAT",
+            "warning": "STRING",
+        },
+        PREVIEW + MESSAGE,
     ),
     "Pix2PixZeroCrossAttnGuidedSampler": Kind(
-        GUIDED_EDIT, {"edited": "LATENT", "reference": "LATENT", "path": INVERSION}, PREVIEW
+        GUIDED_EDIT, {"edited": "LATENT", "reference": "LATENT", "path": INVERSION, "warning": "STRING"}, PREVIEW
     ),
-    "Pix2PixZeroCrossAttnGuider": Kind(GUIDED_EDIT, {"guider": "GUIDER"}),
+    "Pix2PixZeroCrossAttnGuider": Kind(GUIDED_EDIT, {"guider": "GUIDER", "warning": "STRING"}),
     "Pix2PixZeroAttentionMaps": Kind(
         {
             "model": Socket("MODEL"),
@@ -191,6 +199,35 @@ OURS = {
             "titles": Widget("BOOLEAN", True, optional=True),
         },
         {"comparison": "IMAGE"},
+    ),
+    "Pix2PixZeroFitPicture": Kind(
+        {
+            "image": Socket("IMAGE"),
+            "model": Socket("MODEL"),
+            "fit": Widget("COMBO", "keep shape"),
+            "side": Widget("INT", 0, optional=True),
+        },
+        {"picture": "IMAGE"},
+    ),
+    "Pix2PixZeroValuesToTry": Kind(
+        {"values": Widget("STRING", "0, 0.5, 0.75, 1, 1.5"), "name": Widget("STRING", "strength")},
+        {"value": "FLOAT", "caption": "STRING"},
+    ),
+    "Pix2PixZeroContactSheet": Kind(
+        {"images": Socket("IMAGE"), "captions": Socket("STRING"), "source": Socket("IMAGE", optional=True)},
+        {"sheet": "IMAGE"},
+    ),
+    "Pix2PixZeroJudgeEdit": Kind(
+        {
+            "image": Socket("IMAGE"),
+            "caption": text_box(),
+            "model": Widget("COMBO", "tiny_zoo"),
+            "direction": Socket(DIRECTION, optional=True),
+            "target": replace(text_box(), optional=True),
+            "original": Socket("IMAGE", optional=True),
+        },
+        {"score": "FLOAT", "shows": "BOOLEAN", "words": "STRING", "warning": "STRING"},
+        MESSAGE,
     ),
 }
 
@@ -218,7 +255,6 @@ STOCK = {
     "VAEDecode": Kind({"samples": Socket("LATENT"), "vae": Socket("VAE")}, {"IMAGE": "IMAGE"}),
     "CLIPTextEncode": Kind({"text": text_box(), "clip": Socket("CLIP")}, {"CONDITIONING": "CONDITIONING"}),
     "PreviewAny": Kind({"source": Socket("*")}, {}, room=104),
-    "PrimitiveFloat": Kind({"value": Widget("FLOAT", 0.0)}, {"FLOAT": "FLOAT"}),
     "EmptyLatentImage": Kind(
         {"width": Widget("INT", 512), "height": Widget("INT", 512), "batch_size": Widget("INT", 1)},
         {"LATENT": "LATENT"},
@@ -262,16 +298,8 @@ STOCK = {
         {"output": "LATENT", "denoised_output": "LATENT"},
         PREVIEW,
     ),
-    "ImageStitch": Kind(
-        {
-            "image1": Socket("IMAGE"),
-            "direction": Widget("COMBO", "right"),
-            "match_image_size": Widget("BOOLEAN", True),
-            "spacing_width": Widget("INT", 8),
-            "spacing_color": Widget("COMBO", "white"),
-            "image2": Socket("IMAGE", optional=True),
-        },
-        {"IMAGE": "IMAGE"},
+    "StringConcatenate": Kind(
+        {"string_a": text_box(), "string_b": text_box(), "delimiter": Widget("STRING", "")}, {"STRING": "STRING"}
     ),
     "MaskToImage": Kind({"mask": Socket("MASK")}, {"IMAGE": "IMAGE"}),
     "SaveImage": Kind({"images": Socket("IMAGE"), "filename_prefix": Widget("STRING", "")}, {}, PREVIEW),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from .graph import Note
 
 
-def introduction(text: str, height: int = 460) -> Note:
+def introduction(text: str, height: int = 460, width: int = 320) -> Note:
     """The note left of a graph."""
-    return Note("How to use it", text, (320, height))
+    return Note("How to use it", text, (width, height))
 
 
 # ------------------------------------------------------------------------------------------------ notes of the groups
@@ -71,11 +71,10 @@ EDIT = Note(
 STRENGTHS = Note(
     "strengths: what to turn",
     """\
-- **guidance** goes to all samplers at once.
-- **strength** is on each *Apply Edit Direction*: 0 is no edit, 1 the whole, more exaggerates, less than 0 leads the
-  other way.
+- **values**: the strengths to try, with commas between them. 0 is no edit, 1 the whole, more exaggerates, less than 0
+  leads the other way.
 
-To try many values of another knob, plug a *Float* into it in the same way.
+To try another knob, unplug **value** from **strength**, plug it into that knob, and change **name**.
 """,
     (320, 130),
 )
@@ -151,6 +150,22 @@ Turn **guidance** up and down. Then another picture: drag one from the pack's fo
 *picture*, and choose an **edit** that fits it, such as `tiny_zoo/horse2zebra` for `horse.png`.
 """
 
+ONE_NODE = """\
+# Edit a picture without a prompt
+Press **Run**. A cat becomes a dog, in the same place.
+
+**Another picture**: drop one of the pack's folder `web/examples` onto *picture*, and choose an **edit** that fits it,
+such as `tiny_zoo/horse2zebra` for `horse.png`.
+
+- **strength**: how far the edit goes; 1 is all of it.
+- **guidance**: how strongly the layout is held.
+
+*Edit a Picture* says below its widgets what it sees, and what is wrong. Open it to see every step.
+
+This is **Tiny Zoo**, the miniature that comes with the pack. For photographs choose your Stable Diffusion checkpoint, a
+BLIP of `models/blip` at **caption_model**, and an **edit** that does not begin with `tiny_zoo/`.
+"""
+
 TWO_EDITS = f"""\
 # Several edits at once
 Press **Run**. A cat becomes a dog, and it gets glasses.
@@ -165,11 +180,10 @@ the picture shows.
 SWEEP = f"""\
 # How strong should an edit be?
 Press **Run**. The picture is inverted once and edited five times; the contact sheet shows the picture and then the
-edits, from left to right.
+edits, from left to right, with the strength below.
 {TINY_ZOO}
 ## Next
-Turn **guidance** and run again: it goes to all five samplers. Or change a **strength**: ComfyUI does only that one
-again.
+Change **values**, or plug **value** into **guidance** or **cfg** instead: all that comes after it runs once for each.
 """
 
 WITH_GUIDER = f"""\
@@ -249,10 +263,32 @@ Change the **edit** together with the prompt: an edit begins with something that
 
 BLUEPRINT = """\
 # A whole edit in one node
-Connect a picture of the model's size and a checkpoint; choose an **edit** that begins with what the picture shows.
+Connect a picture of any size and a checkpoint; choose an **edit** that begins with what the picture shows.
 
 The edited picture comes out at **edited**. Look at **reconstruction** first: what is wrong there is lost before the
-edit begins. **caption** is what BLIP saw.
+edit begins. **caption** is what BLIP saw, **warning** what is wrong.
 
 Open the node to turn the other knobs.
+"""
+
+BLUEPRINT_HELP = """\
+A whole edit in one node: connect a picture of any size and a checkpoint, choose what becomes what, and press Run.
+
+**Inputs**
+- **image**: any size; **fit** says whether it keeps its shape, or is cropped or padded to a square.
+- **model**, **clip**, **vae**: of one checkpoint.
+- **edit**: what becomes what; it begins with something that the picture shows. Those of `tiny_zoo/` are for Tiny Zoo.
+- **strength**: how far the edit goes. 1 is all of it, less is a weaker one, negative leads the other way.
+- **guidance**: how strongly the layout is held. Structure lost: raise it. Edit too weak: lower it.
+- **cfg**: how strongly the new text is followed. With Stable Diffusion begin at 5, and **guidance** 7.5.
+- **steps**: more is more exact, and slower.
+- **caption_model**: the BLIP that says what the picture shows and judges the edit.
+
+**Outputs**
+- **edited**, **reconstruction**: the edited picture, and the picture sampled back without an edit. What is wrong in the
+  latter is lost before the edit begins.
+- **before_and_after**: both side by side. **caption**: what BLIP saw.
+- **warning**: what is wrong; empty if nothing is. The node shows it in amber below its widgets.
+
+Open the node to see every step.
 """

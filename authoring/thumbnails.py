@@ -30,6 +30,8 @@ from .workflows import UI_FOLDER
 SIDE = 384  # pixels; ComfyUI shows templates as squares
 FOOT = 48  # height of the line below a picture
 
+STRIP, SHEET_GAP = 24, 8  # pixels below and between the squares of a contact sheet
+
 Pictures = dict[str, list[Image.Image]]
 """Title of a node that saves -> what it saved."""
 
@@ -43,8 +45,8 @@ def edited(pictures: Pictures, line: str) -> Image.Image:
 def sheet(pictures: Pictures, line: str) -> Image.Image:
     """Source and edits of a contact sheet, in two rows."""
     (contact,) = pictures["contact sheet"]
-    step = contact.height + 8  # the pictures are squares, with a gap of eight pixels
-    cells = [contact.crop((left, 0, left + contact.height, contact.height)) for left in range(0, contact.width, step)]
+    side = contact.height - STRIP
+    cells = [contact.crop((left, 0, left + side, side)) for left in range(0, contact.width, side + SHEET_GAP)]
     return label(grid(cells, columns=3), line)
 
 
@@ -66,8 +68,22 @@ def folder(pictures: Pictures, line: str) -> Image.Image:
     return label(grid([picture for row in rows for picture in row], columns=3), line)
 
 
+def one_node(pictures: Pictures, line: str) -> Image.Image:
+    """Before and after, one above the other, each whole."""
+    (together,) = pictures["before and after"]
+    side = together.width // 2
+    return label(
+        grid(
+            [together.crop((left, together.height - side, left + side, together.height)) for left in (0, side)],
+            columns=2,
+        ),
+        line,
+    )
+
+
 DRAWN: dict[str, tuple[Callable[[Pictures, str], Image.Image], str]] = {
-    "tiny_zoo_edit": (edited, "Tiny Zoo: nothing to download"),
+    "edit_a_picture": (one_node, "start here: one node"),
+    "tiny_zoo_edit": (edited, "every step, in the open"),
     "tiny_zoo_two_edits": (edited, "two edits at once"),
     "tiny_zoo_strengths": (sheet, "one edit, five strengths"),
     "tiny_zoo_guider": (edited, "with SamplerCustomAdvanced"),

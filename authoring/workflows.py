@@ -25,7 +25,7 @@ def compose() -> dict[Path, str]:
     """Path -> text of every file."""
     files = {BLUEPRINT_FOLDER / f"{name}.json": blueprint(graph, name) for name, graph in BLUEPRINTS.items()}
     for name, graph in GRAPHS.items():
-        files[UI_FOLDER / f"{name}.json"] = ui_format(graph, name)
+        files[UI_FOLDER / f"{name}.json"] = ui_format(graph)
         files[API_FOLDER / f"{name}.json"] = api_format(graph)
     # ASCII only: ComfyUI reads blueprints in the encoding of the system.
     return {path: json.dumps(content, indent=2) + "\n" for path, content in files.items()}

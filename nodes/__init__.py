@@ -7,12 +7,14 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .caption import BLIPCaption
 from .direction_files import CombineEditDirections, ImportEditDirection, LoadEditDirection, SaveEditDirection
 from .directions import ApplyEditDirection, EditDirection
+from .fitting import FitPicture
 from .guidance import CrossAttnGuidance, CrossAttnGuider
 from .inversion import RegularizedDDIMInvert
 from .judge import JudgeEdit
 from .sampling import CrossAttnGuidedSampler
 from .seeing import AttentionMaps, Compare
 from .sentences import LoadSentences, SaveSentences, WriteSentences
+from .sheets import ContactSheet, ValuesToTry
 from .until import EditUntilItShows
 
 
@@ -40,4 +42,7 @@ class Pix2PixZeroExtension(ComfyExtension):
             SaveSentences,
             JudgeEdit,
             EditUntilItShows,
+            FitPicture,
+            ValuesToTry,
+            ContactSheet,
         ]

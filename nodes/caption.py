@@ -18,6 +18,7 @@ from ..pix2pix_zero_core.integrations.download import REPOSITORIES, download_bli
 from ..pix2pix_zero_core.types import check_pictures
 from .files import model_folders, own_folder
 from .memory import loaded
+from .saying import said
 from .types import CATEGORY, search_aliases
 
 KIND = "blip"
@@ -91,7 +92,7 @@ class BLIPCaption(io.ComfyNode):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 captions += captioner(pictures, prefix=prefix, max_tokens=max_tokens, beams=beams)
                 bar.update_absolute(len(captions))
-        return io.NodeOutput(captions)
+        return io.NodeOutput(captions, ui=said("\n".join(captions)))
 
 
 def captioners() -> list[str]:

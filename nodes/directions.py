@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import comfy.utils
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 
 from ..pix2pix_zero_core import AlignedDirection, Direction, apply_direction
 from ..pix2pix_zero_core import EditDirection as CoreEditDirection
@@ -30,12 +30,16 @@ from ..pix2pix_zero_core.integrations.sentences import (
     sentences_about,
 )
 from .bridge import Conditioning
-from .text_encoder import current_fingerprint, encode, encoder_fingerprint, encoder_state, tokenize
+from .saying import said
+from .text_encoder import current_fingerprint, encode, encoder_fingerprint, encoder_state, tokenize, unknown_words
 from .types import CATEGORY, DirectionType, search_aliases
 
 CUSTOM = "custom"
 COLLECTIONS = {"": SHIPPED, "tiny_zoo/": Path(__file__).parents[1] / "tiny_zoo" / "directions"}
 """Prefix of an edit's id -> folder that lists it. Tiny Zoo's own sentences use the few words that its model knows."""
+
+MANY = 0.1
+"""Share of the words of a named edit's sentences that an encoder does not know, from which on it is another's edit."""
 
 KEPT = 32
 
@@ -114,7 +118,12 @@ class EditDirection(io.ComfyNode):
             outputs=[
                 DirectionType.Output(
                     "direction", display_name="direction", tooltip="For Apply Edit Direction, with the same CLIP."
-                )
+                ),
+                io.String.Output(
+                    "warning",
+                    display_name="warning",
+                    tooltip="What was left out, and words that the text encoder does not know; empty if there is none.",
+                ),
             ],
         )
 
@@ -130,8 +139,14 @@ class EditDirection(io.ComfyNode):
         kind: Kind = "thing",
         form: Form = "mean by position",
     ) -> io.NodeOutput:
-        texts = _custom_edit(source, target, sentences, kind) if edit == CUSTOM else _named_edit(edit)
-        return io.NodeOutput(_direction(clip, texts, form))
+        custom = edit == CUSTOM
+        texts = _custom_edit(source, target, sentences, kind) if custom else _named_edit(edit)
+        direction = _direction(clip, texts, form)
+        idle = "" if custom else _idle_words(edit, source, target)
+        warning = " ".join(filter(None, [idle, _unknown_concepts(clip, edit, texts)]))
+        if warning:
+            logging.warning("Edit Direction: %s", warning)
+        return io.NodeOutput(direction, warning, ui=said(warning=warning))
 
 
 class ApplyEditDirection(io.ComfyNode):
@@ -174,7 +189,6 @@ class ApplyEditDirection(io.ComfyNode):
                     "warning", display_name="warning", tooltip="Why the edit may not fit the caption; empty if it does."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -189,11 +203,7 @@ class ApplyEditDirection(io.ComfyNode):
         warning = " ".join(filter(None, dict.fromkeys([named, *remarks])))
         if warning:
             logging.warning("Apply Edit Direction: %s", warning)
-        if cls.hidden is not None and cls.hidden.unique_id is not None and (warning or caption is not None):
-            write_on_node(cls.hidden.unique_id, warning or f"{start} -> {end}, {direction.form}")
-        if not warning and caption is None:
-            return io.NodeOutput(target, "")
-        return io.NodeOutput(target, warning, ui=ui.PreviewText(warning))
+        return io.NodeOutput(target, warning, ui=said(f"{start} -> {end}, {direction.form}", warning))
 
 
 def shift_conditioning(
@@ -224,13 +234,6 @@ def shift_conditioning(
         target.append([shifted.embedding, {**options, **pooled}])
         remarks += shifted.remarks
     return target, remarks
-
-
-def write_on_node(node: str, text: str) -> None:
-    """Show a line of text on a node in the browser."""
-    from server import PromptServer  # not at the top: it is there only while the server runs
-
-    PromptServer.instance.send_progress_text(text, node)
 
 
 def _direction(clip: Any, texts: EditSentences, form: Form) -> Direction:
@@ -281,6 +284,31 @@ def _custom_edit(source: str, target: str, count: int, kind: Kind) -> EditSenten
         for lines, own, other in ((source_lines, before, after), (target_lines, after, before))
     )
     return EditSentences(before, after, *names)
+
+
+def _idle_words(edit: str, source: str, target: str) -> str:
+    """Say that words stand beside a named edit, which has its own."""
+    idle = [
+        f"{name} ({text.strip()[:40]!r})" for name, text in (("source", source), ("target", target)) if text.strip()
+    ]
+    return f"{' and '.join(idle)} did nothing: edit is {edit}. Set edit to {CUSTOM} to use them." if idle else ""
+
+
+def _unknown_concepts(clip: Any, edit: str, texts: EditSentences) -> str:
+    """Say what of an edit the text encoder reads as an unknown word."""
+    if edit == CUSTOM:
+        unknown = unknown_words(clip, f"{texts.source} {texts.target}")
+        remedy = "Choose words that it was trained on."
+    else:
+        sentences = " ".join((*texts.source_sentences, *texts.target_sentences))
+        unknown = unknown_words(clip, sentences)
+        if len(unknown) < MANY * len(set(sentences.split())):
+            unknown = []
+        remedy = "Choose an edit that is made for it."
+    if not unknown:
+        return ""
+    more = f" and {len(unknown) - 3} more words" if len(unknown) > 3 else ""
+    return f"This model does not know {', '.join(map(repr, unknown[:3]))}{more}: the edit may lead anywhere. {remedy}"
 
 
 def _known_concepts() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import comfy.sample
 import comfy.samplers
 import torch
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
@@ -20,10 +20,13 @@ from ..pix2pix_zero_core import Inversion, NoiseRegularizer, invert, reconstruct
 from ..pix2pix_zero_core.schedule import check_sigmas, ddim_sigmas
 from ..pix2pix_zero_core.types import check_latent
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, progress, require_cross_attention_model
+from .saying import said
 from .types import CATEGORY, InversionType, MaskedInversion, search_aliases
 
-POOR = 15.0
-"""Reconstructions below this many decibels differ from the picture visibly."""
+POOR, GOOD = 15.0, 20.0
+"""Decibels: below the one reconstructions differ from the picture visibly, from the other on hardly."""
+
+FEW_STEPS = 5
 
 DDIM = "ddim"
 """The paper's own grid, beside ComfyUI's schedulers."""
@@ -137,6 +140,11 @@ class RegularizedDDIMInvert(io.ComfyNode):
                     is_output_list=True,
                     tooltip="Signal-to-noise ratio of the reconstructed latent in dB.",
                 ),
+                io.String.Output(
+                    "warning",
+                    display_name="warning",
+                    tooltip="What is wrong with the reconstruction or the settings; empty if nothing is.",
+                ),
             ],
         )
 
@@ -147,16 +155,20 @@ class RegularizedDDIMInvert(io.ComfyNode):
         # As ComfyUI maps a node over lists: where one is shorter its last value counts.
         runs = [cls.invert(**{name: v[min(run, len(v) - 1)] for name, v in inputs.items()}) for run in range(count)]
         inversions, noises, reconstructions, decibels = map(list, zip(*runs, strict=True))
-        poor = [db for db in decibels if isinstance(db, float) and db < POOR]
-        warning = (
-            f"The reconstruction has only {min(poor):.0f} dB: what it lost is lost to the edit. Check the caption, "
-            "raise steps or fixed_point, or lower regularization and kl."
-            if poor
-            else ""
+        known = [db for db in decibels if isinstance(db, float)]
+        note = "\n".join(f"reconstruction {db:.1f} dB: {in_words(db)}" for db in known)
+        warning = " ".join(
+            filter(
+                None,
+                [
+                    few_steps_warning(min(len(inversion.sigmas) - 1 for inversion in inversions)),
+                    poor_warning(min(known, default=GOOD)),
+                ],
+            )
         )
         if warning:
             logging.warning("Regularized DDIM Invert: %s", warning)
-        return io.NodeOutput(inversions, noises, reconstructions, decibels, ui=ui.PreviewText(warning))
+        return io.NodeOutput(inversions, noises, reconstructions, decibels, warning, ui=said(note, warning))
 
     @staticmethod
     def invert(
@@ -208,6 +220,29 @@ class RegularizedDDIMInvert(io.ComfyNode):
         error = (sampler.reconstruction - x0.to(sampler.reconstruction)).square().mean()
         decibels = float(10 * (x0.float().var() / error).log10())
         return inversion, {"samples": noise}, {"samples": sampler.reconstruction}, decibels
+
+
+def in_words(decibels: float) -> str:
+    """Say a reconstruction's signal-to-noise ratio for people."""
+    return "good" if decibels >= GOOD else "fair" if decibels >= POOR else "poor"
+
+
+def poor_warning(decibels: float) -> str:
+    """Say what to do about a poor reconstruction; nothing where it is better."""
+    if decibels >= POOR:
+        return ""
+    return (
+        f"The reconstruction has only {decibels:.0f} dB: what it lost is lost to the edit. Check the caption, "
+        "raise steps or fixed_point, or lower regularization and kl."
+    )
+
+
+def few_steps_warning(steps: int) -> str:
+    """Say so where an inversion has too few steps to edit by; nothing where it has enough."""
+    if steps >= FEW_STEPS:
+        return ""
+    count = "1 step" if steps == 1 else f"{steps} steps"
+    return f"The inversion has {count}: edits hardly show, or spoil other things. Raise steps to 20 or more."
 
 
 def latents_of(latents: list[dict[str, Any]], texts: int) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 from torch import Tensor, cat
 
 from ..pix2pix_zero_core import Direction
@@ -29,6 +29,7 @@ from ..pix2pix_zero_core.integrations.sentences import parse_sentences
 from ..pix2pix_zero_core.types import check_pictures
 from .caption import BATCH, captioners, load_captioner
 from .memory import loaded
+from .saying import said
 from .types import CATEGORY, DirectionType, search_aliases
 
 Asked = Sequence[Sequence[Question]]
@@ -56,6 +57,7 @@ class JudgeEdit(io.ComfyNode):
             display_name="Judge Edit",
             category=CATEGORY,
             **search_aliases("score", "did it work", "check edit", "evaluate", "CLIP score"),
+            is_output_node=True,
             description="Say of each edited picture whether the edit shows: whether the captioner rather says the "
             "target of it than the source. Above 0 it shows; 2 and more is clear.",
             inputs=[
@@ -139,8 +141,8 @@ class JudgeEdit(io.ComfyNode):
         words = [in_words(questions, score) for questions, score in zip(asked, scores, strict=True)]
         for warning in filter(None, dict.fromkeys(warnings)):
             logging.warning("Judge Edit: %s", warning)
-        shown = numbered([" ".join(filter(None, pair)) for pair in zip(words, warnings, strict=True)])
-        return io.NodeOutput(scores, [s > 0 for s in scores], words, warnings, ui=ui.PreviewText(shown))
+        shows = [score > 0 for score in scores]
+        return io.NodeOutput(scores, shows, words, warnings, ui=said(numbered(words), numbered(warnings)))
 
 
 def judge_pictures(captioner: Captioner, images: Tensor, asked: Asked) -> list[float]:

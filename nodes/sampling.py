@@ -23,7 +23,8 @@ from .bridge import (
     edit_in_region,
     progress,
 )
-from .guidance import Settings, edit_inputs
+from .guidance import Settings, edit_inputs, settings_warning_output
+from .saying import said
 from .types import CATEGORY, InversionType, MaskedInversion, search_aliases
 
 
@@ -49,6 +50,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
                 InversionType.Output(
                     "path", display_name="path", tooltip="The edited latent at every step, for Attention Maps."
                 ),
+                settings_warning_output(),
             ],
         )
 
@@ -78,7 +80,9 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         if mask is not None and inversion.trajectory is not None:  # what stays is the picture
             picture = guided.get_model_object("latent_format").process_out(inversion.trajectory[-1])
         edited = guider.sample(empty, picture, sampler, inversion.sigmas, denoise_mask=mask, disable_pbar=True)
-        return io.NodeOutput({"samples": edited}, {"samples": sampler.reference}, sampler.path)
+        warning = settings.warning(cfg)
+        outputs = {"samples": edited}, {"samples": sampler.reference}, sampler.path
+        return io.NodeOutput(*outputs, warning, ui=said(warning=warning))
 
 
 class _Editor(comfy.samplers.Sampler):

@@ -15,7 +15,7 @@ import comfy.utils
 import numpy as np
 import torch
 from comfy.sd1_clip import escape_important, token_weights, unescape_important
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from ..pix2pix_zero_core import AttentionMaps as Maps
 from ..pix2pix_zero_core import Inversion
 from ..pix2pix_zero_core.types import check_pictures
 from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, require_cross_attention_model, require_inversion_of
+from .saying import said
 from .types import CATEGORY, InversionType, search_aliases
 
 CAPTION_HEIGHT = 24  # pixels of the strip that carries a word or a title
@@ -117,7 +118,7 @@ class AttentionMaps(io.ComfyNode):
         masks = heat.mean(1)
         if warning := form_warning(under.shape[:2], inversion.noise.shape[-2:]):
             logging.warning("Attention Maps: %s", warning)
-        return io.NodeOutput(torch.stack(sheets), masks[0], masks[-1], ui=ui.PreviewText(warning))
+        return io.NodeOutput(torch.stack(sheets), masks[0], masks[-1], ui=said(warning=warning))
 
 
 class Compare(io.ComfyNode):
@@ -316,8 +317,9 @@ def _overlay(picture: Tensor, heat: Tensor) -> Tensor:
     return (1 - weight) * picture[..., :3].cpu().mean(-1, keepdim=True) + weight * colour
 
 
-def captioned(picture: Tensor, words: str) -> Tensor:
-    """Put a strip with words above a picture, (H, W, 3) in 0..1 -> (H + CAPTION_HEIGHT, W, 3)."""
+def captioned(picture: Tensor, words: str, below: bool = False) -> Tensor:
+    """Put a strip with words above or below a picture, (H, W, 3) in 0..1 -> (H + CAPTION_HEIGHT, W, 3)."""
     strip = Image.new("RGB", (picture.shape[1], CAPTION_HEIGHT), "white")
     ImageDraw.Draw(strip).text((6, 6), words, fill="black")
-    return torch.cat([torch.from_numpy(np.array(strip)).to(picture) / 255, picture])
+    said = torch.from_numpy(np.array(strip)).to(picture) / 255
+    return torch.cat([picture, said] if below else [said, picture])

@@ -184,6 +184,15 @@ def tokenize(clip: Any, text: str) -> list[Token]:
     ]
 
 
+def unknown_words(clip: Any, text: str) -> list[str]:
+    """Find the words of a text that an encoder with a closed vocabulary, such as Tiny Zoo's, has no token for."""
+    tokenizers = [getattr(part, "tokenizer", None) for part in vars(clip.tokenizer).values()]
+    unknown = {getattr(tokenizer, "unk_token_id", None) for tokenizer in tokenizers} - {None}
+    # Byte-pair encodings spell every word; CLIP's stands for the end as well, which is no word.
+    found = (word for word in re.findall(r"[\w'-]+", text) if {token.id for token in tokenize(clip, word)} & unknown)
+    return list(dict.fromkeys(found))
+
+
 def _spelling(clip: Any, token: Any) -> str:
     if not isinstance(token, int):
         return "embedding</w>"  # of textual inversion: a vector in a word's place

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..pix2pix_zero_core import Direction, Inversion
@@ -18,10 +18,11 @@ from ..pix2pix_zero_core.integrations.judge import ask_of_direction, in_words, w
 from ..pix2pix_zero_core.until import edit_until, read_strengths
 from .bridge import Conditioning
 from .caption import load_captioner
-from .directions import shift_conditioning, write_on_node
-from .guidance import edit_inputs, original_inputs
+from .directions import shift_conditioning
+from .guidance import Settings, edit_inputs, original_inputs
 from .judge import captioner_input, judge_pictures, numbered, warn_originals
 from .sampling import CrossAttnGuidedSampler
+from .saying import said, say_meanwhile
 from .types import CATEGORY, DirectionType, search_aliases
 
 
@@ -110,7 +111,9 @@ class EditUntilItShows(io.ComfyNode):
         decoded: dict[int, Tensor] = {}
 
         def edit_at(strength: float, pictures: Sequence[int]) -> Tensor:
-            cls._say(f"strength {strength:g}" + (f", {len(pictures)} of {count} pictures" if count > 1 else ""))
+            say_meanwhile(
+                cls, f"strength {strength:g}" + (f", {len(pictures)} of {count} pictures" if count > 1 else "")
+            )
             target, found = shift_conditioning(source, direction, clip, strength, caption)
             remarks.extend(found)
             texts = source, target, negative
@@ -132,20 +135,15 @@ class EditUntilItShows(io.ComfyNode):
         words = [f"strength {s:g}, {in_words(questions, score)}" for s, score in zip(used, scores, strict=True)]
         missed = [warn_after(questions, score) for score in scores]
         each = numbered([" ".join(filter(None, pair)) for pair in zip(fits, missed, strict=True)])
-        warning = "\n".join(filter(None, [each, *dict.fromkeys(remarks)]))
+        settled = Settings(**{name: value for name, value in settings.items() if name != "cfg"}).warning(
+            settings["cfg"]
+        )
+        warning = "\n".join(filter(None, [each, *dict.fromkeys(remarks), settled]))
         if warning:
             logging.warning("Edit Until It Shows: %s", warning)
         text = numbered(words)
-        cls._say(warning or text)
         images = torch.stack([decoded[picture] for picture in range(count)])
-        shown = ui.PreviewText("\n".join(filter(None, [text, warning])))
-        return io.NodeOutput({"samples": found.edited}, images, used, scores, text, warning, ui=shown)
-
-    @classmethod
-    def _say(cls, text: str) -> None:
-        """Show a line on the node in the browser."""
-        if cls.hidden is not None and cls.hidden.unique_id is not None:
-            write_on_node(cls.hidden.unique_id, text)
+        return io.NodeOutput({"samples": found.edited}, images, used, scores, text, warning, ui=said(text, warning))
 
 
 def _rows(cond: Conditioning, pictures: Sequence[int], count: int) -> Conditioning:

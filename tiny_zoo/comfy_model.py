@@ -31,7 +31,13 @@ PREVIEW_COLOURS = [
 
 
 class WordTokenizer:
-    """The part of a transformers tokenizer that ComfyUI uses, on the vocabulary of Tiny Zoo's captions."""
+    """The part of a transformers tokenizer that ComfyUI uses, on the vocabulary of Tiny Zoo's captions.
+
+    Attributes:
+        unk_token_id: of every word that is not in it.
+    """
+
+    unk_token_id = VOCABULARY[UNKNOWN]
 
     @classmethod
     def from_pretrained(cls, path: str, **kwargs: Any) -> WordTokenizer:
@@ -44,7 +50,7 @@ class WordTokenizer:
 
     def __call__(self, text: str) -> dict[str, list[int]]:
         """Split into words, between the start and the end token."""
-        ids = [VOCABULARY.get(word, VOCABULARY[UNKNOWN]) for word in words(text)]
+        ids = [VOCABULARY.get(word, self.unk_token_id) for word in words(text)]
         return {"input_ids": [VOCABULARY[START], *ids, VOCABULARY[END]]}
 
 
@@ -117,6 +123,7 @@ class TinyZoo(comfy.supported_models.SD15):
     }
     unet_extra_config: ClassVar[dict[str, int]] = {"num_heads": UNET_HEADS, "num_head_channels": -1}
     latent_format = LatentFormat
+    picture_side = 128  # pixels: what it was trained on, for Fit Picture
 
     def clip_target(self, state_dict: dict[str, Any] | None = None) -> Any:
         """The tokenizer and text encoder to build."""

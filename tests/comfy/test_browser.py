@@ -15,7 +15,7 @@ import pytest
 
 from authoring import workflows
 from authoring.browser import SCREENSHOTS, WINDOW, FrontEnd, find_browser, open_front_end
-from authoring.formats import promoted
+from authoring.kinds import Widget
 from launcher.runtime import EXAMPLES, ROOT
 from launcher.server import Server
 from tests.comfy.test_workflows import require_stock_nodes
@@ -154,9 +154,9 @@ def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server
     assert front_end.images(11)[0]["src"].startswith("blob:")  # a preview, sent while the node runs
     front_end.screenshot(SCREENSHOTS / "running.png")
 
-    front_end.wait_for_image(19)
+    front_end.wait_for_image(18)
     front_end.screenshot(SCREENSHOTS / "edited.png")
-    assert [front_end.images(node)[0]["width"] for node in (14, 15, 16, 19)] == [128, 128, 128, 400]
+    assert [front_end.images(node)[0]["width"] for node in (14, 15, 16, 18)] == [128, 128, 128, 384]
 
     saved = tmp_path / "my dog.png"
     front_end.save_image(16, saved)
@@ -167,9 +167,74 @@ def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server
     assert front_end.graph() == graph
 
 
+def said(front_end: FrontEnd, node: int) -> dict[str, list[str]]:
+    """What a node says below its widgets: warnings and notes."""
+    return front_end.evaluate(
+        """Object.fromEntries(["warning", "note"].map(kind => {
+            const faces = app.graph.getNodeById(argument).widgets.filter(({ name }) => name == "pix2pix-zero saying")
+            const lines = faces.flatMap(({ element }) => [...element.querySelectorAll(`.${kind}`)])
+            return [kind, lines.map(line => line.textContent)]
+        }))""",
+        node,
+    )
+
+
+def test_the_one_node_says_what_is_wrong_and_goes_on_saying_it(front_end: FrontEnd) -> None:
+    """After a run, a cached run, a look at another workflow and a reload; a fresh copy says nothing."""
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    assert said(front_end, 3) == {"warning": [], "note": []}
+    name = front_end.evaluate("app.extensionManager.workflow.activeWorkflow.filename")
+    values = {"steps": 2, "cfg": 50}
+    front_end.evaluate(
+        "app.graph.getNodeById(3).widgets.forEach(widget => (widget.value = argument[widget.name] ?? widget.value))",
+        values,
+    )
+    front_end.run()
+    front_end.wait_for_image(4)
+    front_end.wait_for_image(5)
+    before = said(front_end, 3)
+    assert any("The inversion has 2 steps" in line for line in before["warning"])
+    assert any("cfg is 50" in line for line in before["warning"])
+    assert any("cat" in line for line in before["note"]) and any("dB" in line for line in before["note"])
+    front_end.screenshot(SCREENSHOTS / "one_node.png")
+
+    front_end.run()
+    front_end.wait("!document.querySelector('[data-testid=queue-button]')?.disabled && app.ui.lastQueueSize === 0")
+    assert said(front_end, 3) == before
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    assert said(front_end, 3) == {"warning": [], "note": []}
+    front_end.page.locator(".workflow-tabs").get_by_text(name, exact=True).first.click()
+    front_end.wait("app.graph.getNodeById(3)?.widgets.some(widget => widget.element?.querySelector('.warning'))")
+    assert said(front_end, 3) == before
+    front_end.page.reload()
+    front_end.wait_until_ready()
+    front_end.complaints.clear()
+    front_end.wait("app.graph.getNodeById(3)?.widgets.some(widget => widget.element?.querySelector('.warning'))")
+    assert said(front_end, 3) == before
+
+
+def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_end: FrontEnd) -> None:
+    front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
+    values = "app.graph.getNodeById(8).widgets.find(widget => widget.name == 'edit').options.values"
+    assert all(edit.startswith("tiny_zoo/") for edit in front_end.evaluate(values)[:4])
+    grey = "app.graph.getNodeById(8).widgets.filter(widget => widget.disabled).map(widget => widget.name)"
+    assert front_end.evaluate(grey) == ["source", "target", "sentences", "kind"]
+    front_end.choose(8, "edit", "custom")
+    assert front_end.evaluate(grey) == []
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    promoted = "app.graph.getNodeById(3).widgets.find(widget => widget.name == 'edit').options.values"
+    assert all(edit.startswith("tiny_zoo/") for edit in front_end.evaluate(promoted)[:4])
+    front_end.drop(workflows.UI_FOLDER / "sd15_edit.json")
+    assert not [edit for edit in front_end.evaluate(values)[:20] if edit.startswith("tiny_zoo/")]
+
+
 def test_the_template_browser_shows_the_workflows(front_end: FrontEnd) -> None:
     front_end.page.get_by_text("Templates", exact=True).first.click()
     cards = {name: front_end.page.get_by_test_id(f"template-workflow-{name}") for name in NAMES}
+    cards["edit_a_picture"].wait_for()
+    shown = """[...document.querySelectorAll("[data-testid^=template-workflow-]")]
+        .map(card => card.dataset.testid.replace("template-workflow-", "")).filter(name => argument.includes(name))"""
+    assert front_end.evaluate(shown, NAMES) == list(workflows.GRAPHS)
     for name, card in cards.items():
         card.scroll_into_view_if_needed()  # pictures are loaded when they are seen
         picture = "document.querySelector(`[data-testid=template-workflow-${argument}] img`)"
@@ -200,7 +265,7 @@ def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: Server,
 
     shown = front_end.evaluate(f"Object.fromEntries({node}.widgets.map(widget => [widget.name, widget.value]))", name)
     inside = workflows.BLUEPRINTS[name]
-    assert list(shown) == [entry for entry in inside.inputs if promoted(inside, entry)]
+    assert list(shown) == [entry for entry, slot in inside.schema().inputs.items() if isinstance(slot, Widget)]
     sockets = {"image": (3, 0), "model": (1, 0), "clip": (1, 1), "vae": (1, 2)}
     connect = f"""(() => {{
         const node = {node.replace("argument", "argument[0]")}

@@ -113,7 +113,7 @@ def test_sentences_of_several_chunks(pack: Any, make_clip: Callable[..., Any]):
 @torch.inference_mode()
 def test_a_direction_shifts_every_chunk_and_the_pooled_vector(pack: Any, make_clip: Callable[..., Any], family: str):
     clip = make_clip(family)
-    (direction,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    direction, _ = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
     assert (direction.name, direction.sentences) == ("cat -> dog", (2, 2))
     cats, dogs = ([encode_alone(clip, f"{start} {animal}") for start in ("a", "my")] for animal in ("cat", "dog"))
     delta, pooled_delta = (
@@ -139,7 +139,7 @@ ALIGNED = {"form": "aligned to words"}
 def test_an_aligned_direction_goes_to_the_word_in_its_chunk(pack: Any, make_clip: Callable[..., Any], family: str):
     clip = make_clip(family)
     texts = "custom", "a cat\nmy cat", "a dog\nmy dog", 5
-    (direction,) = pack.nodes.EditDirection.execute(clip, *texts, **ALIGNED).result
+    direction, _ = pack.nodes.EditDirection.execute(clip, *texts, **ALIGNED).result
     assert (direction.name, direction.form, direction.sentences) == ("cat -> dog", "aligned to words", (2, 2))
     caption = f"{LONG.replace('cat', 'lion')}, and (my cat:1.2)"
     source = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
@@ -160,7 +160,7 @@ def test_an_aligned_direction_goes_to_the_word_in_its_chunk(pack: Any, make_clip
 @torch.inference_mode()
 def test_an_aligned_direction_without_its_word_or_the_caption_warns(pack: Any, make_clip: Callable[..., Any]):
     clip = make_clip("SD1")
-    (direction,) = pack.nodes.EditDirection.execute(
+    direction, _ = pack.nodes.EditDirection.execute(
         clip, "custom", "sketch", "oil painting", 20, "medium", **ALIGNED
     ).result
     source = clip.encode_from_tokens_scheduled(clip.tokenize("a sketch of a boat"))
@@ -180,7 +180,7 @@ def test_an_aligned_direction_without_its_word_or_the_caption_warns(pack: Any, m
 def test_the_form_of_graphs_that_name_none_is_the_one_there_was(pack: Any, make_clip: Callable[..., Any]):
     clip = make_clip("SD1")
     texts = "custom", "a cat\nmy cat", "a dog\nmy dog", 5
-    (direction,) = pack.nodes.EditDirection.execute(clip, *texts).result
+    direction, _ = pack.nodes.EditDirection.execute(clip, *texts).result
     assert direction.form == "mean by position"
     (form,) = (entry for entry in pack.nodes.EditDirection.define_schema().inputs if entry.id == "form")
     assert form.default == "aligned to words" and form.optional
@@ -192,7 +192,7 @@ def test_the_form_of_graphs_that_name_none_is_the_one_there_was(pack: Any, make_
 def test_a_head_that_the_checkpoint_lacks_is_in_no_direction(pack: Any, make_clip: Callable[..., Any]):
     clip = make_clip("SD1")
     clip.cond_stage_model.clip_l.transformer.text_projection.weight.fill_(torch.nan)
-    (direction,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    direction, _ = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
     source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
     target, _ = pack.nodes.ApplyEditDirection.execute(source, direction, clip, 1.0).result
     assert torch.isfinite(target[0][0]).all()
@@ -247,7 +247,7 @@ def test_directions_are_remembered(pack: Any, make_clip: Callable[..., Any], mon
 
     def build(clip: Any, source: str = "cat", target: str = "dog", count: int = 2) -> Any:
         before = len(encoded)
-        (direction,) = module.EditDirection.execute(clip, "custom", source, target, count).result
+        direction, _ = module.EditDirection.execute(clip, "custom", source, target, count).result
         return direction, len(encoded) - before
 
     first, count = build(clip)
@@ -350,7 +350,7 @@ def test_a_saved_direction_is_refused_where_the_encoder_is_set_differently(
     changed = change(clip)
 
     def direction(clip: Any) -> Any:
-        (built,) = pack.nodes.EditDirection.execute(
+        built, _ = pack.nodes.EditDirection.execute(
             clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5, form=form
         ).result
         return saved_and_loaded(pack, built, tmp_path / "cat2dog.safetensors")
@@ -379,7 +379,7 @@ def test_another_length_of_chunks_is_another_encoder(pack: Any, make_clip: Calla
     assert name(padded) == name(clip), "chunks are filled up to 77 in any case"
     padded.set_tokenizer_option("clip_l_min_length", 154)
     assert name(padded) == f"{name(clip)}; chunk length: 77 and 154 instead of 77"
-    (built,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    built, _ = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
     source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
     with pytest.raises(ValueError, match=r"chunk length 77, the prompt's is 77 and 154 .give both the same tokenizer"):
         pack.nodes.ApplyEditDirection.execute(source, built, padded, 1.0)
@@ -408,7 +408,7 @@ def test_directions_of_0_1_0_are_known_with_their_clip_skip(
     pack: Any, make_clip: Callable[..., Any], family: str, own: int, layer: int
 ):
     clip = make_clip(family)
-    (built,) = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    built, _ = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
     source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
 
     def apply(made_by: Any, used: Any) -> None:
@@ -464,7 +464,7 @@ def test_the_directions_of_tiny_zoo_are_what_its_encoder_makes(pack: Any, edit: 
         pack.nodes.LoadEditDirection.execute(f"tiny_zoo/{name}.safetensors").result[0] for name in (edit, reverse)
     )
     inputs = {"source": "", "target": "", "sentences": 1, "form": loaded.form}
-    (built,) = pack.nodes.EditDirection.execute(clip, f"tiny_zoo/{edit}", **inputs).result
+    built, _ = pack.nodes.EditDirection.execute(clip, f"tiny_zoo/{edit}", **inputs).result
     for name in ("encoder", "name", "sentences"):
         assert getattr(loaded, name) == getattr(built, name), "run `python -m tiny_zoo.build_directions`"
     source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat wearing glasses and a horse, pencil sketch"))
@@ -607,7 +607,7 @@ def test_aligned_directions_are_saved_loaded_and_added(server: Server, folder: P
     graph.set(graph.target, direction=[both, 0], caption="a drawing of a cat")
     saved = graph.save(graph.sampler)
     outputs = server.run(graph.workflow)
-    assert outputs[saved]["latents"] and outputs[graph.target]["text"] == [""]
+    assert outputs[saved]["latents"] and outputs[graph.target]["pix2pix_zero_warning"] == [""]
     graph.set(both, direction_1=[graph.direction, 0])
     fails(server, graph, "CombineEditDirections", "is aligned to words", "is mean by position")
 
@@ -849,5 +849,5 @@ def test_an_edit_that_does_not_fit_the_caption_warns_and_goes_on(
     outputs = server.run(graph.workflow)
     assert outputs[saved]["latents"]
     (warning,) = outputs[shown]["text"]
-    assert outputs[graph.target]["text"] == [warning]
+    assert outputs[graph.target]["pix2pix_zero_warning"] == [warning]
     assert words in warning and bool(words) == bool(warning)

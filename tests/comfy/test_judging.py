@@ -44,8 +44,8 @@ def test_a_batch_is_judged_picture_by_picture(judge: Callable[..., Any], in_proc
     assert words == [f"dog: clearly ({yes:.1f})", f"dog: not quite ({no:.1f})"]
     assert warnings[0] == "" and warnings[1].startswith(f"The edit does not show: {words[1]}. Raise ")
     assert judge("dog").result[0][0] == pytest.approx(yes, abs=1e-3)
-    (said,) = output.ui.as_dict()["text"]
-    assert said == f"1: {words[0]}\n2: {words[1]} {warnings[1]}"
+    assert output.ui["text"] == [f"1: {words[0]}\n2: {words[1]}\n2: {warnings[1]}"]
+    assert output.ui["pix2pix_zero_warning"] == [f"2: {warnings[1]}"]
 
 
 def test_a_direction_brings_its_words_and_every_picture_may_have_a_caption(

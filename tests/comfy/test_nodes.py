@@ -35,13 +35,13 @@ FROZEN = {
         "model:MODEL latent:LATENT source:CONDITIONING steps:INT regularization:FLOAT kl:FLOAT fixed_point:INT "
         "reconstruct:BOOLEAN",
         "sigmas:SIGMAS scheduler:COMBO start_at_step:INT end_at_step:INT",
-        f"inversion:{INVERSION}* noise:LATENT* reconstruction:LATENT* reconstruction_db:FLOAT*",
+        f"inversion:{INVERSION}* noise:LATENT* reconstruction:LATENT* reconstruction_db:FLOAT* warning:STRING",
     ),
     "Pix2PixZeroEditDirection": (
         "Edit Direction",
         "clip:CLIP edit:COMBO source:STRING target:STRING sentences:INT",
         "kind:COMBO form:COMBO",
-        f"direction:{DIRECTION}",
+        f"direction:{DIRECTION} warning:STRING",
     ),
     "Pix2PixZeroApplyEditDirection": (
         "Apply Edit Direction",
@@ -54,20 +54,20 @@ FROZEN = {
         f"model:MODEL inversion:{INVERSION} source:CONDITIONING target:CONDITIONING negative:CONDITIONING "
         f"cfg:FLOAT {SETTINGS}",
         OPTIONAL,
-        f"edited:LATENT reference:LATENT path:{INVERSION}",
+        f"edited:LATENT reference:LATENT path:{INVERSION} warning:STRING",
     ),
     "Pix2PixZeroCrossAttnGuidance": (
         "Cross-Attention Guidance",
         f"model:MODEL inversion:{INVERSION} source:CONDITIONING {SETTINGS}",
         OPTIONAL,
-        "model:MODEL",
+        "model:MODEL warning:STRING",
     ),
     "Pix2PixZeroCrossAttnGuider": (
         "Cross-Attention Guider",
         f"model:MODEL inversion:{INVERSION} source:CONDITIONING target:CONDITIONING negative:CONDITIONING "
         f"cfg:FLOAT {SETTINGS}",
         OPTIONAL,
-        "guider:GUIDER",
+        "guider:GUIDER warning:STRING",
     ),
     "Pix2PixZeroAttentionMaps": (
         "Attention Maps",
@@ -127,6 +127,9 @@ FROZEN = {
         OPTIONAL,
         "edited:LATENT image:IMAGE strength:FLOAT* score:FLOAT* words:STRING warning:STRING",
     ),
+    "Pix2PixZeroFitPicture": ("Fit Picture", "image:IMAGE model:MODEL fit:COMBO", "side:INT", "picture:IMAGE*"),
+    "Pix2PixZeroValuesToTry": ("Values to Try", "values:STRING name:STRING", "", "value:FLOAT* caption:STRING*"),
+    "Pix2PixZeroContactSheet": ("Contact Sheet", "images:IMAGE captions:STRING", "source:IMAGE", "sheet:IMAGE"),
 }
 """Node -> display name, required inputs, optional inputs, outputs (a star marks a list), in the order of the widgets.
 

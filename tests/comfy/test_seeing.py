@@ -65,7 +65,7 @@ def test_sheets_of_words_and_moments(in_process: Any, clip: Any, image: Tensor, 
 
 def test_the_path_of_an_edit_starts_at_its_noise_and_ends_at_its_picture(in_process: Any):
     inversion = in_process.invert(steps=3)[0]
-    edited, _, path = in_process.sample(inversion, guidance=0.0)
+    edited, _, path, _ = in_process.sample(inversion, guidance=0.0)
     assert path.trajectory.shape == inversion.trajectory.shape
     assert torch.equal(path.noise, inversion.noise)
     picture = in_process.model.model.process_latent_out(path.trajectory[-1])

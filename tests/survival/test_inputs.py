@@ -296,7 +296,7 @@ def test_a_thousand_steps(in_process: Any, scheduler: str):
     steps = 999 if scheduler == "ddim" else 1000
     inversion = in_process.invert(steps=steps, fixed_point=0, regularization=0.0, kl=0.0, scheduler=scheduler)[0]
     assert len(inversion.sigmas) == steps + 1
-    edited, _, path = in_process.sample(inversion, guidance=5.0, guidance_end=0.01)
+    edited, _, path, _ = in_process.sample(inversion, guidance=5.0, guidance_end=0.01)
     assert torch.isfinite(edited["samples"]).all() and len(path.trajectory) == steps + 1
 
 

@@ -1,0 +1,179 @@
+"""What an artist meets first: any picture fits, settings that cannot work are named, sheets say what is what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from authoring import workflows
+from launcher.runtime import PACK, ROOT
+from launcher.server import Server
+
+# --- Fit Picture
+
+
+def fit(pack: Any, height: int, width: int, how: str, side: int = 128) -> list[torch.Tensor]:
+    image = torch.rand(2, height, width, 3, generator=torch.Generator().manual_seed(0))
+    return pack.nodes.FitPicture.execute(image, None, how, side).args[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (100, 333), (1000, 60), (57, 57), (3000, 2000)])
+def test_any_picture_keeps_its_shape_in_whole_latent_pixels(pack: Any, height: int, width: int):
+    first, second = fit(pack, height, width, "keep shape")
+    assert first.shape == second.shape and len(first) == 1
+    shape = first.shape[1:3]
+    assert all(side % 8 == 0 and side >= 64 for side in shape)
+    if min(height, width) * 4 > max(height, width):  # else the shorter side would be less than 64 pixels
+        assert shape[0] * shape[1] == pytest.approx(128 * 128, rel=0.15)
+        assert shape[1] / shape[0] == pytest.approx(width / height, rel=0.15)
+
+
+@pytest.mark.parametrize("how", ["crop to square", "pad to square"])
+@pytest.mark.parametrize(("height", "width"), [(100, 333), (1000, 60)])
+def test_squares_are_cropped_from_the_middle_or_padded(pack: Any, height: int, width: int, how: str):
+    (square, _) = fit(pack, height, width, how)
+    assert square.shape == (1, 128, 128, 3)
+    assert torch.isfinite(square).all()
+
+
+def test_a_padded_picture_is_whole_and_its_edges_are_drawn_out(pack: Any):
+    ramp = torch.linspace(0, 1, 64).expand(1, 32, 64)[..., None].expand(1, 32, 64, 3)
+    (square,) = pack.nodes.FitPicture.execute(ramp, None, "pad to square", 64).args[0]
+    assert torch.equal(square[0, 0], square[0, 16]) and torch.allclose(square[0, 32], ramp[0, 16], atol=0.02)
+
+
+def test_a_square_of_the_right_size_stays_as_it_is(pack: Any):
+    image = torch.rand(1, 128, 128, 3)
+    for how in pack.nodes.fitting.FITS:
+        (fitted,) = pack.nodes.FitPicture.execute(image, None, how, 128).args[0]
+        assert torch.allclose(fitted, image, atol=1 / 255)
+
+
+def test_a_side_that_no_latent_has_is_refused(pack: Any):
+    with pytest.raises(ValueError, match="side is 100; it must be a multiple of 8"):
+        fit(pack, 64, 64, "crop to square", 100)
+    with pytest.raises(ValueError, match="fit is 'stretch'; choose one of keep shape, crop"):
+        fit(pack, 64, 64, "stretch")
+
+
+def test_the_model_says_what_it_was_trained_on(pack: Any, load_checkpoint: Callable[[str], Any], load_family: Any):
+    trained_side = pack.nodes.fitting.trained_side
+    assert trained_side(load_checkpoint("random_zoo.safetensors")[0]) == 128
+    assert trained_side(load_family("SD 1")[0]) == 512
+    assert trained_side(load_family("SDXL")[0]) == 1024
+
+
+# --- Values to Try, Contact Sheet
+
+
+def test_each_value_has_its_words(pack: Any):
+    assert pack.nodes.ValuesToTry.execute("0, .5,1", "cfg").args == ([0.0, 0.5, 1.0], ["cfg 0", "cfg 0.5", "cfg 1"])
+    with pytest.raises(ValueError, match=r"values is '1; 2'; write numbers with commas"):
+        pack.nodes.ValuesToTry.execute("1; 2", "")
+
+
+def test_a_contact_sheet_has_a_line_below_every_picture(pack: Any):
+    sheet = pack.nodes.ContactSheet.execute
+    images = [torch.zeros(1, 64, 64, 3), torch.zeros(1, 32, 32, 3)]
+    (plain,), (shown,) = (
+        sheet(images, captions, [torch.zeros(1, 64, 64, 3)]).args[0] for captions in (["", ""], ["one", "two"])
+    )
+    assert plain.shape == shown.shape and shown.shape[1] == 3 * 64 + 2 * 8
+    assert torch.equal(plain[:64], shown[:64])
+    for left in (72, 144):
+        assert not torch.equal(plain[64:, left : left + 64], shown[64:, left : left + 64])
+    with pytest.raises(ValueError, match="captions has 1 lines for 2 pictures"):
+        sheet(images, ["one"])
+
+
+# --- Warnings
+
+
+def test_words_beside_a_named_edit_and_unknown_words_are_told(pack: Any, load_checkpoint: Callable[[str], Any]):
+    _, clip, _ = load_checkpoint("random_zoo.safetensors")
+
+    def warning(edit: str, source: str = "", target: str = "") -> str:
+        with torch.inference_mode():
+            output = pack.nodes.EditDirection.execute(clip, edit, source, target, 4)
+        assert output.ui["pix2pix_zero_warning"] == [output.args[1]]
+        return output.args[1]
+
+    for edit in pack.nodes.directions.named_edits():
+        assert not edit.startswith("tiny_zoo/") or warning(edit) == "", edit
+    idle = warning("tiny_zoo/cat2dog", "a lion", "a mouse")
+    assert "source ('a lion') and target ('a mouse') did nothing: edit is tiny_zoo/cat2dog. Set edit to custom" in idle
+    assert warning("custom", "cat", "dog") == ""
+    assert "does not know 'quokka': the edit may lead anywhere." in warning("custom", "cat", "a quokka")
+    assert "more words: the edit may lead anywhere. Choose an edit that is made for it." in warning("horse2zebra")
+
+
+def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family: Any):
+    assert pack.nodes.text_encoder.unknown_words(load_family("SD 1")[1], "a quokka") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "cfg", "words"),
+    [
+        ({}, 3.0, ""),
+        ({}, None, ""),
+        ({}, 0.0, "cfg is 0: the target text is not followed"),
+        ({}, 50.0, "cfg is 50: so much breaks"),
+        ({"guidance": 1000.0}, 3.0, "guidance is 1000: so much breaks"),
+        ({"guidance": 1000.0, "unit": "paper"}, 3.0, ""),
+        ({"guidance_start": 0.5, "guidance_end": 0.5}, 3.0, "no step is guided"),
+    ],
+)
+def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, Any], cfg: float | None, words: str):
+    usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
+    warning = pack.nodes.guidance.Settings(**usual | changed).warning(cfg)
+    assert words in warning and bool(warning) == bool(words)
+
+
+def test_guidance_that_ends_before_it_starts_names_its_widgets(pack: Any):
+    with pytest.raises(ValueError, match=r"guidance_start is 0\.8 and guidance_end is 0\.2"):
+        pack.nodes.guidance.Settings(5.0, "normalized", 0.8, 0.2)
+
+
+@pytest.mark.parametrize(("decibels", "word"), [(30.0, "good"), (17.0, "fair"), (9.0, "poor")])
+def test_a_reconstruction_has_a_word(pack: Any, decibels: float, word: str):
+    assert pack.nodes.inversion.in_words(decibels) == word
+    assert bool(pack.nodes.inversion.poor_warning(decibels)) == (word == "poor")
+
+
+def test_few_steps_are_told(pack: Any):
+    assert "has 1 step:" in pack.nodes.inversion.few_steps_warning(1)
+    assert pack.nodes.inversion.few_steps_warning(20) == ""
+
+
+def test_what_is_said_meanwhile_needs_no_server(pack: Any):
+    pack.nodes.saying.say_meanwhile(SimpleNamespace(hidden=None), "strength 1")
+
+
+# --- what the browser is given
+
+
+def test_the_template_browser_is_told_the_order() -> None:
+    script = (ROOT / "web" / "templates.js").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"ORDER = \[(.*?)\]", script, re.DOTALL)
+    assert re.findall(r'"(\w+)"', listed) == list(workflows.GRAPHS)
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "fr", "pt-BR"])
+def test_a_help_page_is_there_for_every_language(server: Server, language: str) -> None:
+    page = server.request(f"/extensions/{PACK}/docs/Pix2PixZeroCompare/{language}.md").decode()
+    assert page.startswith("# Compare Edits\n")
+
+
+def test_tables_of_help_pages_fit_the_side_bar() -> None:
+    rows = [
+        (page.name, line)
+        for page in (ROOT / "web" / "docs").glob("*.md")
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    ]
+    assert rows and not [row for row in rows if len(re.findall(r"(?<!\\)\|", row[1])) != 3]

@@ -1,0 +1,139 @@
+// What our nodes say after a run stands below their widgets, warnings in amber. It stays when the page is loaded again, when
+// another workflow is looked at meanwhile, and when a run finds the node in ComfyUI's cache. The node of a subgraph says what
+// those inside it say.
+
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+
+const STORE = "pix2pix-zero.saying" // in the session of this browser tab
+const WIDGET = "pix2pix-zero saying"
+const MARGIN = 10 // pixels that the front end leaves round such a widget
+
+const said = new Map(JSON.parse(sessionStorage.getItem(STORE) ?? "[]")) // [graph, id of a run's node] as JSON -> {note, warning}
+const graphs = new Map() // id of a run -> id of its graph
+const passedOver = new Map() // id of a run -> its nodes that were in ComfyUI's cache
+
+document.head.append(
+  Object.assign(document.createElement("style"), {
+    textContent: `
+      .pix2pix-zero-saying { font: 12px/1.35 sans-serif; color: #ddd; overflow-wrap: anywhere; user-select: text; }
+      .pix2pix-zero-saying p { margin: 0 0 4px; padding: 4px 6px; border-radius: 4px; background: #0004; white-space: pre-line; }
+      .pix2pix-zero-saying .warning { color: #201500; background: #f5b041; }`,
+  }),
+)
+
+const root = () => app.rootGraph ?? app.graph
+
+/** The nodes on the way to a node of a run: "3:7" is node 7 in the subgraph of node 3. */
+function way(id) {
+  const nodes = []
+  let graph = root()
+  for (const part of String(id).split(":")) {
+    const node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part))
+    if (!node) return []
+    nodes.push(node)
+    graph = node.subgraph
+  }
+  return nodes
+}
+
+function draw(node, id) {
+  const mine = [...said].filter(([key]) => {
+    const [graph, at] = JSON.parse(key)
+    return graph === root().id && (at === id || at.startsWith(`${id}:`))
+  })
+  const entries = mine.sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }))
+  const texts = (kind) => [...new Set(entries.flatMap(([, entry]) => entry[kind]).filter(Boolean))]
+  const warnings = texts("warning")
+  const notes = texts("note").filter((note) => !warnings.some((warning) => warning.includes(note)))
+  const line = (className) => (textContent) => Object.assign(document.createElement("p"), { className, textContent })
+  const lines = [...warnings.map(line("warning")), ...notes.map(line("note"))]
+  let widget = node.widgets?.find(({ name }) => name === WIDGET)
+  if (!widget && !lines.length) return
+  widget ??= addWidget(node)
+  widget.element.replaceChildren(...lines)
+  const [width, height] = node.size
+  node.setSize([width, Math.max(height, node.computeSize()[1])])
+  node.setDirtyCanvas(true, true)
+}
+
+function addWidget(node) {
+  const element = Object.assign(document.createElement("div"), { className: "pix2pix-zero-saying" })
+  const getMinHeight = () => heightOf(element, node.size[0] - 2 * MARGIN) + 2 * MARGIN
+  const options = { serialize: false, hideOnZoom: false, getMinHeight }
+  return Object.assign(node.addDOMWidget(WIDGET, "pix2pix-zero-saying", element, options), { serialize: false })
+}
+
+function heightOf(element, width) {
+  const copy = element.cloneNode(true)
+  copy.style.cssText = `position: absolute; visibility: hidden; height: auto; width: ${width}px`
+  document.body.append(copy)
+  const height = copy.offsetHeight
+  copy.remove()
+  return height
+}
+
+function drawWay(id) {
+  const parts = String(id).split(":")
+  way(id).forEach((node, depth) => draw(node, parts.slice(0, depth + 1).join(":")))
+}
+
+function keep(run, id, entry) {
+  const graph = graphs.get(run) ?? root().id
+  const key = JSON.stringify([graph, String(id)])
+  said.delete(key)
+  if (entry) said.set(key, entry)
+  sessionStorage.setItem(STORE, JSON.stringify([...said].slice(-500)))
+  if (graph === root().id) drawWay(id)
+}
+
+function say(run, id, output) {
+  keep(run, id, { note: output.pix2pix_zero_note, warning: output.pix2pix_zero_warning })
+}
+
+/** Whether a node, and all that it depends on, is the same in two prompts. */
+function same(id, one, other) {
+  if (one[id]?.class_type !== other[id]?.class_type) return false
+  if (JSON.stringify(one[id].inputs) !== JSON.stringify(other[id].inputs)) return false
+  return Object.values(one[id].inputs).every((value) => !Array.isArray(value) || !one[value[0]] || same(value[0], one, other))
+}
+
+/** ComfyUI passes over nodes in its cache without a word: find out what they said when they ran, perhaps in another page. */
+async function recall(run, cached) {
+  const history = await (await api.fetchApi("/history?max_items=50")).json()
+  const prompt = history[run]?.prompt[2]
+  if (!prompt) return
+  for (const id of cached) {
+    const earlier = Object.values(history).findLast(
+      (entry) => entry.outputs[id]?.pix2pix_zero_note && same(id, prompt, entry.prompt[2]),
+    )
+    if (earlier) say(run, id, earlier.outputs[id])
+  }
+}
+
+app.registerExtension({
+  name: "pix2pix-zero.saying",
+
+  setup() {
+    api.addEventListener("execution_start", ({ detail }) => graphs.set(detail.prompt_id, root().id))
+    api.addEventListener("pix2pix-zero.saying", ({ detail }) => keep(detail.prompt_id, detail.node, { note: [detail.note], warning: [] }))
+    api.addEventListener("executed", ({ detail: { prompt_id, node, output } }) => {
+      if (output?.pix2pix_zero_note) say(prompt_id, node, output)
+    })
+    api.addEventListener("execution_cached", ({ detail: { prompt_id, nodes } }) => passedOver.set(prompt_id, nodes))
+    api.addEventListener("execution_success", ({ detail: { prompt_id } }) => recall(prompt_id, passedOver.get(prompt_id) ?? []))
+    api.addEventListener("execution_error", ({ detail }) => keep(detail.prompt_id, detail.node_id))
+    api.addEventListener("execution_interrupted", ({ detail }) => {
+      if (!detail.node_type.startsWith("Pix2PixZero")) return
+      keep(detail.prompt_id, detail.node_id, { note: ["Cancelled."], warning: [] })
+      app.extensionManager.toast?.add({ severity: "info", summary: "Cancelled", detail: "The edit was cancelled.", life: 4000 })
+    })
+  },
+
+  afterConfigureGraph() {
+    for (const key of said.keys()) {
+      const [graph, id] = JSON.parse(key)
+      if (graph === root().id) drawWay(id)
+    }
+  },
+})

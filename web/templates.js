@@ -1,0 +1,25 @@
+// ComfyUI lists templates as they lie on the disk. Ours have an order: the whole edit as one node, Tiny Zoo, then each family.
+
+import { api } from "../../scripts/api.js"
+
+const PACK = decodeURIComponent(new URL(import.meta.url).pathname.split("/").at(-2))
+const ORDER = [
+  "edit_a_picture",
+  "tiny_zoo_edit",
+  "tiny_zoo_two_edits",
+  "tiny_zoo_strengths",
+  "tiny_zoo_guider",
+  "tiny_zoo_attention",
+  "tiny_zoo_folder",
+  "sd15_edit",
+  "sd15_generated",
+  "sdxl_edit",
+]
+
+const listed = api.getWorkflowTemplates.bind(api)
+
+api.getWorkflowTemplates = async () => {
+  const templates = await listed()
+  templates[PACK]?.sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b))
+  return templates
+}
