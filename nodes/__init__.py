@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .caption import BLIPCaption
 from .direction_files import CombineEditDirections, ImportEditDirection, LoadEditDirection, SaveEditDirection
 from .directions import ApplyEditDirection, EditDirection
+from .distilled import ApplyDistilledEdit, LoadDistilledEdit
 from .guidance import CrossAttnGuidance, CrossAttnGuider
 from .inversion import RegularizedDDIMInvert
 from .judge import JudgeEdit
@@ -40,4 +41,6 @@ class Pix2PixZeroExtension(ComfyExtension):
             SaveSentences,
             JudgeEdit,
             EditUntilItShows,
+            LoadDistilledEdit,
+            ApplyDistilledEdit,
         ]

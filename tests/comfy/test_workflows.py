@@ -26,7 +26,7 @@ from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, PACK, ROOT, Runtime
 from launcher.server import Server, comfyui_server
 from launcher.workflow import Workflow, node_inputs
-from tests.comfy.conftest import random_zoo
+from tests.comfy.conftest import RANDOM_EDIT, random_zoo
 
 GRAPHS = sorted(path.stem for path in workflows.UI_FOLDER.glob("*.json"))
 BLUEPRINTS = sorted(path.stem for path in workflows.BLUEPRINT_FOLDER.glob("*.json"))
@@ -38,6 +38,7 @@ FILE_LISTS = {
     ("LoadImage", "image"),
     ("LoadImageDataSetFromFolder", "folder"),
     ("Pix2PixZeroBLIPCaption", "model"),
+    ("Pix2PixZeroLoadDistilledEdit", "file"),
 }
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 EXAMPLE = f"{PACK} example"
@@ -51,6 +52,7 @@ QUICK = {
     ("BasicScheduler", "steps"): 2,
     ("Pix2PixZeroRegularizedDDIMInvert", "steps"): 2,
     ("Pix2PixZeroAttentionMaps", "moments"): 2,
+    ("Pix2PixZeroLoadDistilledEdit", "file"): RANDOM_EDIT,
 }
 """What is replaced so that a test is over soon: (class, input) -> value."""
 
