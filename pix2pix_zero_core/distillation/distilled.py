@@ -26,6 +26,8 @@ FORMAT, VERSION = "pix2pix-zero distilled edit", "1"
 
 TEXTS = ("name", "source", "target", "encoder", "teacher", "licence")
 NUMBERS = ("width", "height", "channels", "blocks")
+TYPES = (torch.float16, torch.bfloat16, torch.float32)
+"""Of weights in a file; ours are of the first."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class DistilledEdit:
         generator = _build(path, int(metadata["channels"]), int(metadata["blocks"]), weights).to(dtype)
         try:
             figures: Any = json.loads(metadata["figures"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: figures are no JSON ({error}). Download it again.") from error
         if not isinstance(figures, dict):
             raise ValueError(f"{path}: figures are {figures!r:.40}, no JSON object. Download it again.")
@@ -175,5 +177,5 @@ def _build(path: Path, channels: int, blocks: int, weights: Mapping[str, Tensor]
 
 def _require_finite(weights: Mapping[str, Tensor], what: str) -> None:
     for name, tensor in weights.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        if tensor.dtype not in TYPES or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{what}: {name} has NaN or Inf, or is of the type {tensor.dtype}. Train it again.")

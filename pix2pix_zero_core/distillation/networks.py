@@ -94,6 +94,8 @@ class Generator(nn.Module):
             for inputs, outputs in zip(joined, reversed(channels[:-1]), strict=False)
         )
         self.out = nn.ConvTranspose2d(joined[-1], 3, 4, 2, 1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)  # training begins with no edit at all, not with noise on the picture
 
     def forward(self, picture: Tensor) -> Tensor:
         """Edit pictures."""

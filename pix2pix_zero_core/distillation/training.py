@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -73,6 +74,7 @@ class Pairs:
         """Count them."""
         return len(self.source)
 
+    @cached_property
     def digest(self) -> str:
         """Names the pictures."""
         found = hashlib.sha256()
@@ -290,7 +292,7 @@ class Training:
         state = {
             "format": STATE,
             "settings": asdict(self.settings),
-            "pairs": self.pairs.digest(),
+            "pairs": self.pairs.digest,
             "step": self.step,
             "seconds": self.seconds,
             "networks": [network.state_dict() for network in self._networks],
@@ -319,7 +321,7 @@ class Training:
             raise ValueError(
                 f"{path} is of a training with {', '.join(changed)}. Go on with that, or delete it to train anew."
             )
-        if state["pairs"] != self.pairs.digest():
+        if state["pairs"] != self.pairs.digest:
             raise ValueError(f"{path} is of a training on other pairs. Delete it to train on these.")
         for network, saved in zip(self._networks, state["networks"], strict=True):
             network.load_state_dict(saved)
