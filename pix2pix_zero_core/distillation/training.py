@@ -1,8 +1,10 @@
 """The training of a distilled edit on pairs of pictures, before and after the edit.
 
-A conditional generator as in pix2pix (Isola et al. 2017, arXiv:1611.07004): the mean absolute difference to the
-teacher's edit, and from the middle of the training on what a critic of patches says of it, by the hinge loss (Lim and
-Ye 2017, arXiv:1705.02894; used so in SPADE, arXiv:1903.07291). The critic comes late because what it teaches, sharp
+A conditional generator as in pix2pix (Isola et al. 2017, arXiv:1611.07004): the difference to the teacher's edit, and
+from the middle of the training on what a critic of patches says of it, by the hinge loss (Lim and Ye 2017,
+arXiv:1705.02894; used so in SPADE, arXiv:1903.07291). pix2pix takes the mean absolute difference; here the mean square
+is added to it. Of most pixels an edit changes nothing, and with the absolute difference alone a student that does
+nothing either is a place where the training rests for long. The critic comes late because what it teaches, sharp
 detail, is worth nothing before the edit stands where it should, as in VQGAN (arXiv:2012.09841). What is kept are
 running averages of the weights (Karras et al. 2018, arXiv:1710.10196).
 
@@ -99,8 +101,8 @@ class TrainingSettings:
         lr: peak of the learning rate of generator and critic.
         width: of the generator, see `Generator`.
         blocks: its residual blocks.
-        adversarial: weight of the critic's word, beside that of the mean absolute difference, 1, of values in -1..1.
-            pix2pix has 1 to 100.
+        square: weight of the mean square of the difference, of values in -1..1; that of its mean absolute value is 1.
+        adversarial: weight of the critic's word. pix2pix has 1 to 100 for the mean absolute difference.
         adversarial_from: share of the steps after which the critic has a say; 1 does without it.
         decay: of the running averages.
         precision: of the networks' convolutions; weights, averages and losses are float32 in any case.
@@ -112,9 +114,10 @@ class TrainingSettings:
 
     steps: int = 4000
     batch: int = 8
-    lr: float = 1e-3
+    lr: float = 2e-3
     width: int = 32
     blocks: int = 3
+    square: float = 4.0
     adversarial: float = 0.01
     adversarial_from: float = 0.5
     decay: float = 0.999
@@ -129,6 +132,7 @@ class TrainingSettings:
             "lr": (1e-6, 0.1),
             "width": WIDTHS,
             "blocks": BLOCKS,
+            "square": (0, 100),
             "adversarial": (0, 1),
             "adversarial_from": (0, 1),
             "decay": (0, 0.99999),
@@ -201,12 +205,12 @@ class Training:
         with self._precision():
             made = self.generator(source)
         difference = F.l1_loss(made.float(), edited)
-        loss = difference
+        loss = difference + s.square * F.mse_loss(made.float(), edited)
         if criticized:
             self.critic.requires_grad_(False)
             with self._precision():
                 said = self.critic(source, made)
-            loss = difference - s.adversarial * said.float().mean()
+            loss = loss - s.adversarial * said.float().mean()
         self._move(0, loss)
         if criticized:
             self.critic.requires_grad_(True)

@@ -161,7 +161,7 @@ def test_the_critic_changes_what_is_learned_from_its_step_on():
 @pytest.mark.parametrize(
     ("settings", "pairs", "message"),
     [
-        (replace(QUICK, lr=0.002, batch=1), toy_pairs(), r"with batch 2, lr 0\.001\. Go on with that"),
+        (replace(QUICK, lr=0.001, batch=1), toy_pairs(), r"with batch 2, lr 0\.002\. Go on with that"),
         (replace(QUICK, width=5), toy_pairs(), "with width 4"),
         (QUICK, toy_pairs(13), "on other pairs"),
     ],
