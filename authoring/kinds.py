@@ -90,6 +90,7 @@ def text_box(value: str = "") -> Widget:
 
 
 INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
+DISTILLED = "PIX2PIX_ZERO_DISTILLED"
 
 GUIDED_EDIT: Mapping[str, Input] = {
     "model": Socket("MODEL"),
@@ -228,6 +229,11 @@ OURS = {
         },
         {"score": "FLOAT", "shows": "BOOLEAN", "words": "STRING", "warning": "STRING"},
         MESSAGE,
+    ),
+    "Pix2PixZeroLoadDistilledEdit": Kind({"file": Widget("COMBO", "")}, {"distilled": DISTILLED}, MESSAGE),
+    "Pix2PixZeroApplyDistilledEdit": Kind(
+        {"distilled": Socket(DISTILLED), "image": Socket("IMAGE"), "strength": Widget("FLOAT", 1.0)},
+        {"edited": "IMAGE"},
     ),
 }
 

@@ -38,7 +38,7 @@ Pictures = dict[str, list[Image.Image]]
 
 def edited(pictures: Pictures, line: str) -> Image.Image:
     """The source left of a slanted line and the edited picture right of it."""
-    source, _, result = (fit(picture, SIDE, SIDE) for picture in thirds(pictures["side by side"][0]))
+    source, _, result = (fit(picture, SIDE, SIDE) for picture in squares(pictures["side by side"][0], 3))
     return label(split(source, result), line)
 
 
@@ -64,7 +64,18 @@ def maps(pictures: Pictures, line: str) -> Image.Image:
 
 def folder(pictures: Pictures, line: str) -> Image.Image:
     """Every picture of a folder above its edit."""
-    rows = zip(*((row[0], row[2]) for row in map(thirds, pictures["side by side"])), strict=True)
+    return _above(pictures, 3, line)
+
+
+def frames(pictures: Pictures, line: str) -> Image.Image:
+    """Every frame above its edit."""
+    return _above(pictures, 2, line)
+
+
+def _above(pictures: Pictures, count: int, line: str) -> Image.Image:
+    """The first of each row's squares above the last."""
+    cut = [squares(row, count) for row in pictures["side by side"]]
+    rows = zip(*((row[0], row[-1]) for row in cut), strict=True)
     return label(grid([picture for row in rows for picture in row], columns=3), line)
 
 
@@ -89,6 +100,7 @@ DRAWN: dict[str, tuple[Callable[[Pictures, str], Image.Image], str]] = {
     "tiny_zoo_guider": (edited, "with SamplerCustomAdvanced"),
     "tiny_zoo_attention": (maps, "where it looks for a cat"),
     "tiny_zoo_folder": (folder, "a folder of pictures"),
+    "tiny_zoo_distilled": (frames, "an edit in one pass"),
 }
 """Workflows that run here: name -> how it is drawn, and the line below."""
 
@@ -146,10 +158,10 @@ def announce(title: str, subtitle: str, line: str) -> Image.Image:
     return label(pale, line)
 
 
-def thirds(row: Image.Image) -> list[Image.Image]:
-    """The three squares of a row, without titles above and gaps between them."""
-    side = min(row.height, row.width // 3)
-    lefts = (0, (row.width - side) // 2, row.width - side)
+def squares(row: Image.Image, count: int) -> list[Image.Image]:
+    """The squares of a row, two or more, without titles above and gaps between them."""
+    side = min(row.height, row.width // count)
+    lefts = [(row.width - side) * place // (count - 1) for place in range(count)]
     return [row.crop((left, row.height - side, left + side, row.height)) for left in lefts]
 
 

@@ -8,6 +8,7 @@ from .caption import BLIPCaption
 from .direction_files import CombineEditDirections, ImportEditDirection, LoadEditDirection, SaveEditDirection
 from .directions import ApplyEditDirection, EditDirection
 from .fitting import FitPicture
+from .distilled import ApplyDistilledEdit, LoadDistilledEdit
 from .guidance import CrossAttnGuidance, CrossAttnGuider
 from .inversion import RegularizedDDIMInvert
 from .judge import JudgeEdit
@@ -45,4 +46,6 @@ class Pix2PixZeroExtension(ComfyExtension):
             FitPicture,
             ValuesToTry,
             ContactSheet,
+            LoadDistilledEdit,
+            ApplyDistilledEdit,
         ]

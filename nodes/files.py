@@ -1,7 +1,7 @@
-"""Where this pack's files are among ComfyUI's: model folders, and the files of edit directions.
+"""Where this pack's files are among ComfyUI's: model folders, and the files of edit directions and distilled edits.
 
-The model folder `edit_directions` holds directions, embeddings and sentence lists. As with every model folder,
-extra_model_paths.yaml may name further places.
+The model folder `edit_directions` holds directions, embeddings and sentence lists, `distilled_edits` networks. As with
+every model folder, extra_model_paths.yaml may name further places.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import folder_paths
 
-KIND = "edit_directions"
+KIND, DISTILLED = "edit_directions", "distilled_edits"
 
 LONGEST = 150
 """Bytes of a name: file systems end at 255, and a file has a longer one while it is written."""
@@ -51,23 +51,23 @@ def _model_name(folder: Path) -> str:
     return folder.parts[0].removeprefix("models--").replace("--", "/") if cached else folder.as_posix()
 
 
-def list_files(suffix: str) -> list[str]:
-    """Names of the files with a suffix, in all folders."""
-    return sorted({path.name for root in roots() for path in root.glob(f"*{suffix}")})
+def list_files(suffix: str, kind: str = KIND) -> list[str]:
+    """Names of the files with a suffix, in all folders for a kind."""
+    return sorted({path.name for root in roots(kind) for path in root.glob(f"*{suffix}")})
 
 
-def find_file(name: str, suffix: str) -> Path:
+def find_file(name: str, suffix: str, kind: str = KIND) -> Path:
     """The path of a listed file.
 
     Raises:
         FileNotFoundError: no folder has a file of this name, or it has another suffix.
     """
-    for root in roots():
+    for root in roots(kind):
         if name in (path.name for path in root.glob(f"*{suffix}")):
             return root / name
     raise FileNotFoundError(
-        f"There is no file {name!r} in models/{KIND}; it has: {', '.join(list_files(suffix)) or 'none'}. Put it there "
-        "and reload the page."
+        f"There is no file {name!r} in models/{kind}; it has: {', '.join(list_files(suffix, kind)) or 'none'}. Put it "
+        "there and reload the page."
     )
 
 

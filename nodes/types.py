@@ -1,4 +1,4 @@
-"""What the nodes share: the two socket types that ComfyUI has no stock type for, and how the nodes are found."""
+"""What the nodes share: the socket types that ComfyUI has no stock type for, and how the nodes are found."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ InversionType = io.Custom("PIX2PIX_ZERO_INVERSION")
 
 DirectionType = io.Custom("PIX2PIX_ZERO_DIRECTION")
 """A `pix2pix_zero_core.Direction`."""
+
+DistilledType = io.Custom("PIX2PIX_ZERO_DISTILLED")
+"""A `pix2pix_zero_core.distillation.DistilledEdit`, in main memory."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,13 @@ def size(text: str) -> tuple[int, int]:
     return sides
 
 
-def add_pictures(parser: argparse.ArgumentParser, output: Path | None = None, *, results: bool = True) -> None:
+def add_pictures(
+    parser: argparse.ArgumentParser,
+    output: Path | None = None,
+    *,
+    results: bool = True,
+    usual_size: str = "what the model was made for",
+) -> None:
     """Describe what pictures are read, and where results go, if there are any but those that are printed."""
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, or a folder of pictures")
     if results:
@@ -58,9 +64,12 @@ def add_pictures(parser: argparse.ArgumentParser, output: Path | None = None, *,
             action="store_true",
             help="replace results that were made with other settings; else refuse to",
         )
-    parser.add_argument(
-        "--size", type=size, help="WIDTHxHEIGHT to crop and resize to (default: what the model was made for)"
-    )
+    add_size(parser, usual_size)
+
+
+def add_size(parser: argparse.ArgumentParser, usual: str = "what the model was made for") -> None:
+    """Describe the size that pictures are brought to; `usual` says what it is without the option."""
+    parser.add_argument("--size", type=size, help=f"WIDTHxHEIGHT to crop and resize to (default: {usual})")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -44,8 +44,21 @@ UNTIL = (0.75, 1.0, 1.25, 1.5)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    usual = EditSettings()
     add_pictures(parser, Path("edited"))
+    add_edit(parser, several=True)
+    parser.add_argument(
+        "--until-it-shows",
+        action="store_true",
+        help="keep one picture, at the first of several rising --direction-strength at which BLIP sees the target "
+        f"(default of these: {' '.join(f'{strength:g}' for strength in UNTIL)})",
+    )
+    add_json(parser)
+
+
+def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Describe which edit is made, with which model and settings; `several` strengths, or one of each kind."""
+    usual = EditSettings()
+    each = "; several make a picture each" if several else ""
     way = add_direction(parser)
     way.add_argument("--direction", type=Path, help="a direction that pix2pix-zero direction saved")
     parser.add_argument("--caption", help="what the pictures show; without it BLIP says so of each")
@@ -53,9 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance",
         type=number(float, 0, 1000),
-        nargs="+",
+        nargs="+" if several else 1,
         default=[usual.guidance.strength],
-        help=f"how strongly the layout is kept; several make a picture each (default: {usual.guidance.strength:g})",
+        help=f"how strongly the layout is kept{each} (default: {usual.guidance.strength:g})",
     )
     parser.add_argument(
         "--guidance-unit",
@@ -73,14 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direction-strength",
         type=number(float, -10, 10),
-        nargs="+",
-        help="1 is the full edit, negative leads the other way; several make a picture each (default: 1)",
-    )
-    parser.add_argument(
-        "--until-it-shows",
-        action="store_true",
-        help="keep one picture, at the first of several rising --direction-strength at which BLIP sees the target "
-        f"(default of these: {' '.join(f'{strength:g}' for strength in UNTIL)})",
+        nargs="+" if several else 1,
+        help=f"1 is the full edit, negative leads the other way{each} (default: 1)",
     )
     parser.add_argument(
         "--cfg",
@@ -92,7 +99,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_device(parser)
     add_workers(parser)
-    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pix2pix_zero_core import NoiseRegularizer
 from pix2pix_zero_core.integrations.diffusers import EditSettings, InvertedPictures
 
-from .arguments import UsageError
-from .jobs import Tick
+from .jobs import Tick, made_alike
 from .model import Model, ModelOptions
 from .pictures import read_picture
 
@@ -36,7 +35,10 @@ class InvertingTask:
         size: width and height; None is the model's own.
         output: folder of the results.
         overwrite: whether results that were made with other settings are replaced.
+        flag: the option that names the folder.
     """
+
+    flag: ClassVar[str] = "--output"
 
     model: ModelOptions
     settings: EditSettings
@@ -50,19 +52,8 @@ class InvertingTask:
         return {"model": self.model.name, "dtype": self.model.dtype, "size": self.size, "caption": self.caption}
 
     def is_ours(self, path: Path, found: str | None, record: str) -> bool:
-        """Whether a result that is there was made with these settings.
-
-        Args:
-            path: of the result.
-            found: what its metadata say of how it was made.
-            record: what they would say now.
-
-        Raises:
-            UsageError: it was made with others, and may not be replaced.
-        """
-        if found != record and not self.overwrite:
-            raise UsageError(f"--output: {path} was made with other settings. Choose another folder, or --overwrite")
-        return found == record
+        """See `made_alike`."""
+        return made_alike(path, found, record, overwrite=self.overwrite, flag=self.flag)
 
     def invert_file(self, model: Model, path: Path, tick: Tick) -> tuple[str, InvertedPictures]:
         """Read a picture, caption it if nobody has, and find its noise; its caption, and what was found."""

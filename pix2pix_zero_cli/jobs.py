@@ -74,6 +74,24 @@ class Row:
         return {**fields, **(self.result or {})}
 
 
+def made_alike(path: Path, found: str | None, record: str, *, overwrite: bool, flag: str = "--output") -> bool:
+    """Whether a result that is there was made with these settings.
+
+    Args:
+        path: of the result.
+        found: what its metadata say of how it was made.
+        record: what they would say now.
+        overwrite: whether one that was made with others may be replaced.
+        flag: the option that names the folder.
+
+    Raises:
+        UsageError: it was made with others, and may not be replaced.
+    """
+    if found != record and not overwrite:
+        raise UsageError(f"{flag}: {path} was made with other settings. Choose another folder, or --overwrite")
+    return found == record
+
+
 def attempt(work: Work, picture: Path, tick: Tick) -> Row:
     """Do the work to a picture; whatever it raises becomes the row's error, so that the other pictures go on.
 

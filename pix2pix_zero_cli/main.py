@@ -20,6 +20,8 @@ COMMANDS = {
     "judge": "say whether edited pictures show what they should",
     "direction": "make an edit direction, and save it",
     "invert": "find the noise of pictures, and what samples back from it",
+    "distill": "distill an edit into a small network that does it at once",
+    "apply": "edit pictures by a distilled edit",
     "bench": "measure how long a picture takes on this machine",
     "comfyui": "have several ComfyUI servers run a workflow on many pictures",
 }

@@ -201,6 +201,16 @@ class DirectionOptions:
         return cls(name, None, EditSentences(before, after, source, target), FORMS[arguments.form])
 
     @property
+    def concepts(self) -> tuple[str, str]:
+        """What the edit leads away from, and to.
+
+        Raises:
+            UsageError: a file that is no direction.
+        """
+        named = self.sentences or self._load()
+        return named.source, named.target
+
+    @property
     def digest(self) -> str:
         """Names what the direction is made of: the file's content, or the sentences and the form."""
         content = json.dumps([self.sentences, self.form]).encode() if self.file is None else self.file.read_bytes()
@@ -215,12 +225,19 @@ class DirectionOptions:
         if self.file is None:
             assert self.sentences is not None
             return model.editor.build_direction(self.sentences, on_progress, self.form)
+        direction = self._load()
         try:
-            direction = load_direction(self.file)
             direction.require_encoder(model.editor.encoder)
-        except (FileNotFoundError, ValueError) as error:
+        except ValueError as error:
             raise UsageError(f"--direction {self.file}: {error}") from error
         return direction
+
+    def _load(self) -> Direction:
+        assert self.file is not None
+        try:
+            return load_direction(self.file)
+        except (FileNotFoundError, ValueError) as error:
+            raise UsageError(f"--direction {self.file}: {error}") from error
 
 
 def _sentences(flag: str, words: str, arguments: argparse.Namespace, model: ModelOptions) -> list[str]:

@@ -19,10 +19,14 @@ from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, ROOT, Runtime
 from launcher.server import Server, comfyui_server
 from launcher.workflow import Workflow
+from pix2pix_zero_core.distillation import DistilledEdit, Generator
 from tiny_zoo.captions import VOCABULARY
 from tiny_zoo.networks import AutoEncoder, TextEncoder, UNet
 
 torch.set_num_threads(1)
+
+RANDOM_EDIT = "random_edit.safetensors"
+"""Name of a distilled edit with random weights."""
 
 RANDOM_ZOOS = {
     "random_zoo.safetensors": (0, torch.float32),
@@ -53,6 +57,14 @@ def random_zoo(seed: int) -> dict[str, torch.nn.Module]:
     }
 
 
+def random_edit() -> DistilledEdit:
+    """A distilled edit of a small network with random weights, which changes pictures visibly."""
+    torch.manual_seed(0)
+    generator = Generator(4, 1).folded()
+    torch.nn.init.normal_(generator.out.weight, std=0.1)
+    return DistilledEdit(generator, "cat2dog", "cat", "dog", (64, 64), "encoder", "{}", "MIT", {"pairs": 100})
+
+
 @pytest.fixture(scope="session")
 def zoo() -> dict[str, torch.nn.Module]:
     """The networks of random_zoo.safetensors, as torch modules."""
@@ -73,6 +85,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for key, tensor in network.state_dict().items()
         }
         safetensors.torch.save_file(weights, folder / name)
+    (base / "models" / "distilled_edits").mkdir()
+    random_edit().save(base / "models" / "distilled_edits" / RANDOM_EDIT)
     return base
 
 

@@ -21,6 +21,7 @@ Latent = Callable[[dict[str, Any]], Tensor]
 EditGraph = Callable[..., Any]
 
 INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
+DISTILLED = "PIX2PIX_ZERO_DISTILLED"
 SETTINGS = "guidance:FLOAT unit:COMBO guidance_start:FLOAT guidance_end:FLOAT"
 OPTIONAL = "checkpointing:COMBO finest_layer:INT negative_from:COMBO cfg_start:FLOAT region:FLOAT"
 FROZEN = {
@@ -130,6 +131,13 @@ FROZEN = {
     "Pix2PixZeroFitPicture": ("Fit Picture", "image:IMAGE model:MODEL fit:COMBO", "side:INT", "picture:IMAGE*"),
     "Pix2PixZeroValuesToTry": ("Values to Try", "values:STRING name:STRING", "", "value:FLOAT* caption:STRING*"),
     "Pix2PixZeroContactSheet": ("Contact Sheet", "images:IMAGE captions:STRING", "source:IMAGE", "sheet:IMAGE"),
+    "Pix2PixZeroLoadDistilledEdit": ("Load Distilled Edit", "file:COMBO", "", f"distilled:{DISTILLED}"),
+    "Pix2PixZeroApplyDistilledEdit": (
+        "Apply Distilled Edit",
+        f"distilled:{DISTILLED} image:IMAGE strength:FLOAT",
+        "",
+        "edited:IMAGE",
+    ),
 }
 """Node -> display name, required inputs, optional inputs, outputs (a star marks a list), in the order of the widgets.
 

@@ -26,7 +26,7 @@ from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, PACK, ROOT, Runtime
 from launcher.server import Server, comfyui_server
 from launcher.workflow import Workflow, node_inputs
-from tests.comfy.conftest import random_zoo
+from tests.comfy.conftest import RANDOM_EDIT, random_zoo
 
 GRAPHS = sorted(path.stem for path in workflows.UI_FOLDER.glob("*.json"))
 BLUEPRINTS = sorted(path.stem for path in workflows.BLUEPRINT_FOLDER.glob("*.json"))
@@ -39,6 +39,7 @@ FILE_LISTS = {
     ("LoadImageDataSetFromFolder", "folder"),
     ("Pix2PixZeroBLIPCaption", "model"),
     ("Pix2PixZeroJudgeEdit", "model"),
+    ("Pix2PixZeroLoadDistilledEdit", "file"),
 }
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 EXAMPLE = f"{PACK} example"
@@ -53,6 +54,7 @@ QUICK = {
     ("Pix2PixZeroRegularizedDDIMInvert", "steps"): 2,
     ("Pix2PixZeroAttentionMaps", "moments"): 2,
     ("Pix2PixZeroFitPicture", "side"): 64,
+    ("Pix2PixZeroLoadDistilledEdit", "file"): RANDOM_EDIT,
 }
 """What is replaced so that a test is over soon: (class, input) -> value."""
 

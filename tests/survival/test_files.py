@@ -1,4 +1,4 @@
-"""Every file that a user can put into models/edit_directions, broken: it is read right, or refused in clear words."""
+"""Every file that a user can put into our model folders, broken: it is read right, or refused in clear words."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pix2pix_zero_core import EditDirection, load_direction
 from pix2pix_zero_core.direction_files import ALIGNED as ALIGNED_FORM
 from pix2pix_zero_core.direction_files import FORMAT, MEAN, VERSIONS, read_embedding
+from pix2pix_zero_core.distillation import DistilledEdit, Generator
 from pix2pix_zero_core.integrations.sentences import (
     SentenceBanks,
     load_edit,
@@ -26,7 +27,7 @@ from pix2pix_zero_core.integrations.sentences import (
     read_sentences,
     save_sentences,
 )
-from tests.survival.clear import survive
+from tests.survival.clear import fewer, survive
 from tests.survival.damage import JSON, SCALARS, TEXT, damaged, documents, rewritten
 
 METADATA = {
@@ -134,6 +135,54 @@ def read_embeddings(file: Path, content: bytes) -> None:
 @given(content=st.one_of(damaged(EMBEDDING), damaged(LEGACY)))
 def test_damaged_embeddings(file: Path, content: bytes):
     read_embeddings(file, content)
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], dict[str, str], bytes]:
+    """Weights, metadata and bytes of a distilled edit."""
+    path = tmp_path_factory.mktemp("distilled") / "it.safetensors"
+    edit = DistilledEdit(Generator(4, 0).folded(), "cat2dog", "cat", "dog", (64, 64), "encoder", "{}", "MIT", {})
+    edit.save(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        return safetensors.torch.load_file(path), file.metadata(), path.read_bytes()
+
+
+def read_distilled(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    edit = survive(lambda: DistilledEdit.load(file))
+    if edit is not None:
+        assert edit.describe()
+        assert edit.apply(torch.zeros(1, 9, 9, 3)).shape == (1, 9, 9, 3)
+    assert list(file.parent.iterdir()) == [file]
+
+
+@fewer
+@given(data=st.data())
+def test_damaged_distilled_edits(file: Path, distilled: Any, data: st.DataObject):
+    read_distilled(file, data.draw(damaged(distilled[2])))
+
+
+def decoded(content: bytes) -> str:
+    return content.decode(errors="replace")
+
+
+@fewer
+@given(data=st.data())
+def test_any_metadata_of_a_distilled_edit(file: Path, distilled: Any, data: st.DataObject):
+    weights, metadata, _ = distilled
+    numbers = st.one_of(st.text("0123456789²٣-", max_size=9), documents({"pairs": 100}).map(decoded))
+    changed = data.draw(st.dictionaries(st.sampled_from(sorted(metadata)), st.one_of(st.text(), numbers)))
+    missing = data.draw(st.sampled_from([None, *metadata]))
+    found = {name: text for name, text in (metadata | changed).items() if name != missing}
+    read_distilled(file, safetensors.torch.save(weights, found))
+
+
+@fewer
+@given(data=st.data())
+def test_any_weights_of_a_distilled_edit(file: Path, distilled: Any, data: st.DataObject):
+    weights, metadata, _ = distilled
+    changed = data.draw(st.dictionaries(st.sampled_from([*weights, "x"]), tensors(), max_size=3))
+    read_distilled(file, safetensors.torch.save({**weights, **changed}, metadata))
 
 
 with zipfile.ZipFile(io.BytesIO(EMBEDDING)) as archive:

@@ -86,6 +86,8 @@ READERS: dict[str, Callable[[Any, str], Any]] = {
     "LoadSentences, changed?": lambda nodes, name: nodes.LoadSentences.fingerprint_inputs(name),
     "LoadEditDirection": lambda nodes, name: nodes.LoadEditDirection.execute(name),
     "LoadEditDirection, changed?": lambda nodes, name: nodes.LoadEditDirection.fingerprint_inputs(name),
+    "LoadDistilledEdit": lambda nodes, name: nodes.LoadDistilledEdit.execute(name),
+    "LoadDistilledEdit, changed?": lambda nodes, name: nodes.LoadDistilledEdit.fingerprint_inputs(name),
     "ImportEditDirection": lambda nodes, name: nodes.ImportEditDirection.execute(CLIP, name, name),
     "ImportEditDirection, changed?": lambda nodes, name: nodes.ImportEditDirection.fingerprint_inputs(name, name),
     "EditDirection": lambda nodes, name: nodes.EditDirection.execute(None, name, "", "", 1),
