@@ -7,8 +7,8 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .caption import BLIPCaption
 from .direction_files import CombineEditDirections, ImportEditDirection, LoadEditDirection, SaveEditDirection
 from .directions import ApplyEditDirection, EditDirection
-from .fitting import FitPicture
 from .distilled import ApplyDistilledEdit, LoadDistilledEdit
+from .fitting import FitPicture
 from .guidance import CrossAttnGuidance, CrossAttnGuider
 from .inversion import RegularizedDDIMInvert
 from .judge import JudgeEdit
