@@ -184,8 +184,8 @@ def require_inversion_of(model: Any, inversion: Inversion) -> None:
     coordinates, family = coordinates_of(model), family_of_model(model).name
     if inversion.coordinates is not coordinates:
         raise ValueError(
-            f"The inversion is in {inversion.coordinates.value} coordinates, the model's are {coordinates.value}: one is "
-            "a flow model's, the other is not. Invert the picture with the model that edits it."
+            f"The inversion is in {inversion.coordinates.value} coordinates, the model's are {coordinates.value}: one "
+            "is of a flow model, the other is not. Invert the picture with the model that edits it."
         )
     if isinstance(inversion, ModelInversion) and inversion.family not in ("", family):
         raise ValueError(

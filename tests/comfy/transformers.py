@@ -120,6 +120,31 @@ MODELS = {
         extra={**POOL, "guidance": 1.0},
         cfg=1.0,
     ),
+    "Flux 2": Tiny(
+        "Flux2",
+        {
+            **FLUX,
+            "image_model": "flux2",
+            "in_channels": 128,
+            "out_channels": 128,
+            "axes_dim": [32, 32, 32, 32],
+            "theta": 2000,
+            "patch_size": 1,
+            "qkv_bias": False,
+            "vec_in_dim": None,
+            "guidance_embed": True,
+            "global_modulation": True,
+            "mlp_silu_act": True,
+            "ops_bias": False,
+            "default_ref_method": "index",
+            "ref_index_scale": 10.0,
+        },
+        "final_layer.linear",
+        channels=128,
+        extra={**POOL, "guidance": 1.0},
+        cfg=1.0,
+        size=(4, 6),
+    ),
     "Chroma": Tiny(
         "Chroma",
         {
@@ -338,7 +363,7 @@ def randomize(network: nn.Module, last: str) -> None:
 
 
 def conditioning(name: str, seed: int, tokens: int = TOKENS) -> Any:
-    """A random text, as a text encoder would give it."""
+    """A random text, as a text encoder might give it."""
     tiny, generator = MODELS[name], torch.Generator().manual_seed(seed)
     extra = {
         key: torch.randn(1, *value, generator=generator) if isinstance(value, tuple) else value
