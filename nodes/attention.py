@@ -188,7 +188,7 @@ class Pass:
             layer: where the call is made.
             options: of its block; None where it has none.
             q: queries, (rows, h, N, d).
-            k: keys, (rows, h, L, d).
+            k: keys, (rows, h, L, d), or of fewer heads that several of the queries' share.
             mask: of the call, as torch's attention takes it.
         """
         if not self.rows:
@@ -207,6 +207,8 @@ class Pass:
             raise Obstacle(f"its layer {layer.name} has {q.shape[2]} queries for {grid[0]} x {grid[1]} places")
         image, text = parts
         q, k = q[:, :, image], k[:, :, text]
+        if k.shape[1] < q.shape[1]:  # heads that share their keys
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
         for copy, numbers in enumerate(self._copies(q, layer)):
             for shown in {row.text.key: row.text for row in self.rows if row.text.common is not None}.values():
                 of_text = [number for number, row in enumerate(self.rows) if row.text is shown]

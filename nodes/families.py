@@ -227,6 +227,13 @@ TRANSFORMERS = (
         guided=(0.0, 0.5),
     ),
     Family(
+        name="Krea 2",
+        networks=("comfy.ldm.krea2.model.SingleStreamDiT",),
+        blocks=("comfy.ldm.krea2.model.SingleStreamBlock",),
+        patch="patch",
+        guided=(0.0, 0.5),
+    ),
+    Family(
         name="AuraFlow",
         networks=("comfy.ldm.aura.mmdit.MMDiT",),
         blocks=("comfy.ldm.aura.mmdit.MMDiTBlock", "comfy.ldm.aura.mmdit.DiTBlock"),

@@ -6,10 +6,14 @@ that it takes for granted, and are made as it would make them.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import comfy.ldm.chroma.model
+import comfy.ldm.flux.model
+import comfy.ldm.hunyuan_video.model
 import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models
@@ -109,6 +113,20 @@ COSMOS = {
     "rope_enable_fps_modulation": False,
 }
 POOL = {"pooled_output": (POOLED,)}
+
+PARAMETERS = {
+    "flux": comfy.ldm.flux.model.FluxParams,
+    "flux2": comfy.ldm.flux.model.FluxParams,
+    "chroma": comfy.ldm.chroma.model.ChromaParams,
+    "hunyuan_video": comfy.ldm.hunyuan_video.model.HunyuanVideoParams,
+}
+LATER = {
+    "flux": {"txt_ids_dims": []},
+    "flux2": {"txt_ids_dims": [3]},
+    "chroma": {"txt_ids_dims": [], "vec_in_dim": None},
+    "hunyuan_video": {"meanflow_sum": False},
+}
+"""What releases of ComfyUI after 0.3.75 want to be told as well."""
 
 MODELS = {
     "SD 3": Tiny("SD3", SD3, "final_layer.linear", extra=POOL),
@@ -323,6 +341,42 @@ MODELS = {
         text=4096,
     ),
     "Cosmos Predict 2": Tiny("CosmosT2IPredict2", COSMOS, "final_layer.linear"),
+    "Anima": Tiny("Anima", {**COSMOS, "image_model": "anima"}, "final_layer.linear"),
+    "Kandinsky 5 Image": Tiny(
+        "Kandinsky5Image",
+        {
+            "image_model": "kandinsky5",
+            "in_visual_dim": 16,
+            "out_visual_dim": 16,
+            "in_text_dim": TEXT,
+            "in_text_dim2": POOLED,
+            "time_dim": 32,
+            "model_dim": 64,
+            "ff_dim": 64,
+            "visual_embed_dim": 64,
+            "num_text_blocks": 1,
+            "num_visual_blocks": 2,
+            "axes_dims": (8, 12, 12),
+        },
+        "out_layer.out_layer",
+        extra=POOL,
+    ),
+    "Krea 2": Tiny(
+        "Krea2",
+        {
+            "image_model": "krea2",
+            "features": 128,
+            "tdim": 64,
+            "txtdim": 16,
+            "heads": 4,
+            "kvheads": 2,
+            "layers": 2,
+            "txtlayers": 3,
+            "txtheads": 2,
+            "txtkvheads": 2,
+        },
+        "last.linear",
+    ),
 }
 
 STOCK = ("SD 3", "SD 3.5", "HunyuanImage 2.1", "Wan 2.1")
@@ -331,8 +385,11 @@ STOCK = ("SD 3", "SD 3.5", "HunyuanImage 2.1", "Wan 2.1")
 
 def make(name: str, folder: Path) -> Any:
     """Make the ModelPatcher of a small model."""
-    tiny = MODELS[name]
-    config = getattr(comfy.supported_models, tiny.config)(dict(tiny.sizes))
+    tiny, sizes = MODELS[name], dict(MODELS[name].sizes)
+    if parameters := PARAMETERS.get(sizes.get("image_model", "")):
+        known = {field.name for field in dataclasses.fields(parameters)}
+        sizes |= {key: value for key, value in LATER[sizes["image_model"]].items() if key in known}
+    config = getattr(comfy.supported_models, tiny.config)(sizes)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "")
     randomize(model.diffusion_model, tiny.last)
