@@ -67,13 +67,11 @@ def chosen_layers(layers: Sequence[Layer], blocks: str) -> frozenset[str]:
     Raises:
         ValueError: not of that form, or there is no such layer.
     """
-    count = len(layers)
-    if count and not blocks.strip():
+    count, chosen = len(layers), range(len(layers))
+    if layers and not blocks.strip():
         begin, end = layers[0].family.guided
         chosen = range(math.floor(begin * count), math.ceil(end * count))
-    elif blocks.strip() in ("", "all"):
-        chosen = range(count)
-    else:
+    elif blocks.strip() not in ("", "all"):
         chosen = [number for part in blocks.split(",") for number in _numbers(part, blocks, count)]
     return frozenset(layers[number].name for number in chosen)
 
@@ -246,8 +244,9 @@ def _in_common(keys: int, text: Text, layer: Layer) -> slice | Tensor:
     expected, count = text.keys or text.tokens.shape[1], len(text.common)
     joint = not layer.family.attention and keys > expected  # padding that the network adds
     if keys == expected or joint:
-        contiguous = bool((text.common == torch.arange(count)).all())
-        return slice(count) if contiguous else text.common
+        return (
+            slice(count) if int(text.common[-1]) == count - 1 else text.common
+        )  # ascending: from the first on, or not
     scaled, remainder = divmod(keys * count, expected)
     if remainder:
         raise Obstacle(f"its layer {layer.name} has {keys} keys for a text of {expected} tokens")

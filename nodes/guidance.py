@@ -32,7 +32,7 @@ from ..pix2pix_zero_core import (
     unguided_distance,
     within,
 )
-from .attention import PACK, picture_of
+from .attention import PACK, chosen_layers, modules_of, picture_of, text_layers
 from .bridge import (
     NEGATIVE,
     SOURCE,
@@ -231,11 +231,12 @@ class Settings:
         """Clone a ModelPatcher, and let guiders predict on the clone as the settings say.
 
         Raises:
-            ValueError: the model does not fit the method or the inversion, or is guided already; or the inversion has
-                no trajectory, and a setting needs one.
+            ValueError: the model does not fit the method or the inversion, or is guided already, or has no such blocks;
+                or the inversion has no trajectory, and a setting needs one.
         """
         require_cross_attention_model(model)
         require_inversion_of(model, inversion)
+        chosen_layers(text_layers(modules_of(model)), self.blocks)
         if self.region > 0 and inversion.trajectory is None:
             raise ValueError(
                 f"region is {self.region}, but the inversion has no trajectory to leave the rest of the picture on. "
