@@ -108,6 +108,7 @@ GUIDED_EDIT: Mapping[str, Input] = {
     "negative_from": Widget("COMBO", "inversion", optional=True),
     "cfg_start": Widget("FLOAT", 0.0, optional=True),
     "region": Widget("FLOAT", 0.0, optional=True),
+    "blocks": Widget("STRING", "", optional=True),
 }
 """Of Cross-Attention Guided Sampler and of Cross-Attention Guider."""
 

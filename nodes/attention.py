@@ -6,7 +6,7 @@ after every patch, works out their probabilities, and changes nothing. A wrapper
 of a forward pass are: which text, which sample, which piece of its latent. In the end there is one map a sample, text
 and layer, and together they cover the whole latent, or there is an error that names the patches that may be in the way.
 
-What differs from family to family of networks is data: `FAMILIES`.
+What differs from family to family of networks is data, in `families.py`.
 """
 
 from __future__ import annotations
@@ -20,70 +20,71 @@ from typing import Any, NamedTuple
 
 import comfy.patcher_extension
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..pix2pix_zero_core import AttentionMaps
 from ..pix2pix_zero_core.attention import attention_probabilities
+from .families import Family, Options, family_of
 
 PACK = "pix2pix_zero"
 """Key of all that is ours in a model's options."""
 
 OVERRIDE = "optimized_attention_override"
 
-Options = dict[str, Any]
-"""What ComfyUI calls transformer_options."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """How the networks of a kind let text and image meet.
-
-    Attributes:
-        block: class of the blocks; each that has such an attention is a layer of the maps.
-        attention: the module of a block whose attention call holds text and image; None where it has none.
-        image_and_text: from the number of a call's queries, of its keys and of the image's tokens: which of the queries
-            are the image's and which of the keys the text's; None where the call is another one.
-        grid: height and width of the image's tokens, from the options of the block.
-        replacements: name of the patches that take the place of the whole attention call, in `patches_replace`.
-    """
-
-    block: type[nn.Module]
-    attention: Callable[[Any], nn.Module | None]
-    image_and_text: Callable[[int, int, int], tuple[slice, slice] | None]
-    grid: Callable[[Options], tuple[int, int]]
-    replacements: str
-
-
-UNET = Family(
-    block=BasicTransformerBlock,
-    attention=lambda block: block.attn2,
-    image_and_text=lambda queries, _, tokens: (slice(None), slice(None)) if queries == tokens else None,
-    grid=lambda options: tuple(options["activations_shape"][2:]),
-    replacements="attn2",
-)
-"""Stable Diffusion 1, 2 and XL: cross-attention, the queries the image's, the keys the text's."""
-
-FAMILIES = (UNET,)
-
 
 class Layer(NamedTuple):
-    """A block in which text and image meet."""
+    """A block in which text and image meet, and the network that it belongs to."""
 
     name: str
     block: nn.Module
     family: Family
+    network: nn.Module | None
 
 
 def text_layers(modules: Iterable[tuple[str, nn.Module]]) -> list[Layer]:
     """Find the layers in which text and image meet by the type of their blocks, wherever these are wrapped."""
+    named = list(modules)
+    family, network = family_of(module for _, module in named)
     return [
-        Layer(name, module, family)
-        for name, module in modules
-        for family in FAMILIES
-        if isinstance(module, family.block) and family.attention(module) is not None
+        Layer(name, module, family, network)
+        for name, module in named
+        if family.holds(name, module) and family.attention_of(module) is not None
     ]
+
+
+def chosen_layers(layers: Sequence[Layer], blocks: str) -> frozenset[str]:
+    """Choose the layers that are guided.
+
+    Args:
+        layers: of a network, in the order in which they run.
+        blocks: numbers and ranges from 0, "0-11, 20"; "all"; or empty for what the family has by default.
+
+    Returns:
+        names of layers.
+
+    Raises:
+        ValueError: not of that form, or there is no such layer.
+    """
+    count, chosen = len(layers), range(len(layers))
+    if layers and not blocks.strip():
+        begin, end = layers[0].family.guided
+        chosen = range(math.floor(begin * count), math.ceil(end * count))
+    elif blocks.strip() not in ("", "all"):
+        chosen = [number for part in blocks.split(",") for number in _numbers(part, blocks, count)]
+    return frozenset(layers[number].name for number in chosen)
+
+
+def _numbers(part: str, blocks: str, count: int) -> range:
+    """Read a number or a range of numbers."""
+    first, _, last = (end.strip() for end in part.partition("-"))
+    if first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first) < count:
+        return range(int(first), int(last or first) + 1)
+    raise ValueError(
+        f"blocks is {blocks!r}, of which {part.strip()!r} is no block of this model. Write numbers and ranges from 0 "
+        f"to {count - 1} with commas between them (0-{count // 2}), or all; leave it empty for the model's default."
+    )
 
 
 def modules_of(model: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -123,14 +124,17 @@ class Text:
         key: what it has in common with the same part of another text.
         place: its area of the latent.
         tokens: embeddings, (B or 1, L, D).
-        common: how many of its tokens that other text has as well; None where the text is not to be seen.
+        common: positions, among its keys, of the tokens that are compared with the other text's; None where the text is
+            not to be seen.
+        keys: how many keys it has, with padding; one a token, or more where further encoders add theirs.
         always: whether it is evaluated in every forward pass; a default conditioning only where others leave room.
     """
 
     key: Any
     place: Place
     tokens: Tensor
-    common: int | None
+    common: Tensor | None
+    keys: int = 0
     always: bool = True
 
 
@@ -163,6 +167,7 @@ class Pass:
     Attributes:
         rows: what each row is; none where only the running of the layers is asked for.
         finest_layer: maps come from layers at 1/finest_layer of the latent's resolution and coarser.
+        guided: names of the layers that maps come from.
         ran: names of the layers.
         seen: layer, copy and key of the text -> grid, numbers of the rows, and their probabilities, (rows, h, N, L).
     """
@@ -170,36 +175,46 @@ class Pass:
     rows: list[Row]
     texts: int
     finest_layer: int
+    guided: frozenset[str]
     ran: set[str] = field(default_factory=set)
     seen: dict[tuple[str, int, Any], tuple[tuple[int, int], list[int], Tensor]] = field(default_factory=dict)
 
-    def record(self, layer: Layer, options: Options, q: Tensor, k: Tensor) -> None:
-        """Compute the probabilities of an attention call, and keep them.
+    def record(self, layer: Layer, options: Options | None, q: Tensor, k: Tensor, mask: Tensor | None = None) -> None:
+        """Compute the probabilities of an attention call, and keep them, if it is that of text and image.
 
         Args:
             layer: where the call is made.
-            options: of its block.
+            options: of its block; None where it has none.
             q: queries, (rows, h, N, d).
-            k: keys, (rows, h, L, d).
+            k: keys, (rows, h, L, d), or of fewer heads that several of the queries' share.
+            mask: of the call, as torch's attention takes it.
         """
-        self.ran.add(layer.name)
         if not self.rows:
+            self.ran.add(layer.name)
             return
-        grid, place = layer.family.grid(options), self.rows[0].place
+        place = self.rows[0].place
+        grid = layer.family.grid(layer.network, options, place.height, place.width)
+        parts = layer.family.places(layer.network, q.shape[2], k.shape[2], math.prod(grid))
+        if parts is None and not layer.family.attention:
+            return  # a block makes other calls as well
+        self.ran.add(layer.name)
         finest = math.ceil(place.height / self.finest_layer) * math.ceil(place.width / self.finest_layer)
-        if math.prod(grid) > finest:
+        if math.prod(grid) > finest or layer.name not in self.guided:
             return
-        parts = layer.family.image_and_text(q.shape[2], k.shape[2], math.prod(grid))
         if parts is None:
             raise Obstacle(f"its layer {layer.name} has {q.shape[2]} queries for {grid[0]} x {grid[1]} places")
         image, text = parts
         q, k = q[:, :, image], k[:, :, text]
+        if k.shape[1] < q.shape[1]:  # heads that share their keys
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
         for copy, numbers in enumerate(self._copies(q, layer)):
             for shown in {row.text.key: row.text for row in self.rows if row.text.common is not None}.values():
                 of_text = [number for number, row in enumerate(self.rows) if row.text is shown]
                 keys = _in_common(k.shape[2], shown, layer)
+                if mask is not None and not _spares(mask, image, text, keys):
+                    raise Obstacle(f"its layer {layer.name} masks the attention to the text")
                 rows = [numbers[number] for number in of_text]
-                maps = attention_probabilities(_rows(q, rows), _rows(k, rows)[:, :, :keys])
+                maps = attention_probabilities(_rows(q, rows), _rows(k, rows)[:, :, keys])
                 self.keep((layer.name, copy, shown.key), (grid, of_text, maps))
 
     def keep(self, key: tuple[str, int, Any], found: tuple[tuple[int, int], list[int], Tensor]) -> None:
@@ -223,13 +238,27 @@ class Pass:
         return copies
 
 
-def _in_common(keys: int, text: Text, layer: Layer) -> int:
-    """Count the keys of the tokens in common, where a patch has made more or fewer of every token."""
+def _in_common(keys: int, text: Text, layer: Layer) -> slice | Tensor:
+    """Find the keys of the tokens in common, also where a patch has made more or fewer of every token."""
     assert text.common is not None
-    count, remainder = divmod(keys * text.common, text.tokens.shape[1])
+    expected, count = text.keys or text.tokens.shape[1], len(text.common)
+    joint = not layer.family.attention and keys > expected  # padding that the network adds
+    if keys == expected or joint:
+        return (
+            slice(count) if int(text.common[-1]) == count - 1 else text.common
+        )  # ascending: from the first on, or not
+    scaled, remainder = divmod(keys * count, expected)
     if remainder:
-        raise Obstacle(f"its layer {layer.name} has {keys} keys for a text of {text.tokens.shape[1]} tokens")
-    return count
+        raise Obstacle(f"its layer {layer.name} has {keys} keys for a text of {expected} tokens")
+    return slice(scaled)
+
+
+def _spares(mask: Tensor, image: slice, text: slice, keys: slice | Tensor) -> bool:
+    """Whether a mask leaves the image's attention to some keys of the text as it is, or at least the same to all."""
+    seen = mask[..., text][..., keys]
+    if seen.ndim > 2 and seen.shape[-2] > 1:
+        seen = seen[..., image, :]
+    return bool((seen == seen[..., :1]).all())
 
 
 def _rows(t: Tensor, numbers: list[int]) -> Tensor:
@@ -241,14 +270,46 @@ def _rows(t: Tensor, numbers: list[int]) -> Tensor:
 
 
 class TextAttention:
-    """The layers of a running model in which text and image meet."""
+    """The layers of a running model in which text and image meet.
 
-    def __init__(self, guider: Any) -> None:
-        """Find the layers of the network of a guider that is sampling, with its patches on."""
+    Attributes:
+        layers: all of them, in the order in which they run.
+        guided: names of those that maps come from.
+        exchanged: modules of the network that a patch has put others in the place of.
+        current: the forward pass that is watched at the moment. It is no option of the pass: not every network hands
+            its options on to its blocks, and a block that is computed again belongs to another.
+    """
+
+    def __init__(self, guider: Any, blocks: str = "") -> None:
+        """Find the layers of the network of a guider that is sampling, with its patches on.
+
+        Args:
+            guider: a CFGGuider.
+            blocks: which of the layers are guided, see `chosen_layers`.
+
+        Raises:
+            ValueError: there are no such blocks.
+        """
         network = guider.inner_model.diffusion_model
         self.layers = text_layers(network.named_modules())
+        self.guided = chosen_layers(self.layers, blocks)
         self.exchanged = [name for name in guider.model_patcher.object_patches if name.startswith("diffusion_model")]
+        self.current: Pass | None = None
         self._hooked = False
+
+    @property
+    def family(self) -> Family:
+        """Of the network."""
+        return self.layers[0].family
+
+    @contextlib.contextmanager
+    def watching(self, current: Pass | None) -> Iterator[None]:
+        """Let what runs meanwhile belong to a forward pass, or to none."""
+        before, self.current = self.current, current
+        try:
+            yield
+        finally:
+            self.current = before
 
     @contextlib.contextmanager
     def hooked(self) -> Iterator[None]:
@@ -256,62 +317,96 @@ class TextAttention:
         if self._hooked:
             yield
             return
+        last = max((number for number, layer in enumerate(self.layers) if layer.name in self.guided), default=-1)
         with contextlib.ExitStack() as hooks:
-            for layer in self.layers:
-                attention = layer.family.attention(layer.block)
+
+            def hook(module: nn.Module, function: Callable[..., Any], layer: Layer) -> None:
+                handle = module.register_forward_pre_hook(partial(function, layer), with_kwargs=True)
+                hooks.callback(handle.remove)
+
+            for number, layer in enumerate(self.layers):
+                attention = layer.family.attention_of(layer.block)
                 assert attention is not None
-                for module, change in ((layer.block, _in_block), (attention, _in_attention)):
-                    hook = module.register_forward_pre_hook(partial(_change_options, layer, change), with_kwargs=True)
-                    hooks.callback(hook.remove)
+                if number > last and layer.network is not None:
+                    hook(layer.block, self._without_gradient, layer)
+                if layer.family.replacements:
+                    hook(layer.block, self._in_block, layer)
+                hook(attention, self._project if layer.family.project else self._in_attention, layer)
             self._hooked = True
             hooks.callback(setattr, self, "_hooked", False)
             yield
 
+    def _without_gradient(self, _: Layer, __: Any, args: tuple[Any, ...], kwargs: Options) -> Any:
+        """End the gradient behind the last layer that is guided: what comes after need not be kept for it."""
 
-def _change_options(
-    layer: Layer, change: Callable[[Layer, Pass, Options], Options], _: Any, args: tuple[Any, ...], kwargs: Options
-) -> tuple[tuple[Any, ...], Options]:
-    """Give a module other options than its caller does, as a hook, where the forward pass is watched."""
+        def cut(value: Any) -> Any:
+            return value.detach() if isinstance(value, Tensor) else value
 
-    def changed(value: Any) -> Any:
-        return change(layer, value[PACK], value) if isinstance(value, dict) and PACK in value else value
+        return tuple(map(cut, args)), {name: cut(value) for name, value in kwargs.items()}
 
-    return tuple(map(changed, args)), {name: changed(value) for name, value in kwargs.items()}
+    def _in_block(self, layer: Layer, _: Any, args: tuple[Any, ...], kwargs: Options) -> Any:
+        """A look at what takes the place of the attention call."""
 
+        def changed(options: Options) -> Options:
+            replacements = options.get("patches_replace", {})
+            replaced = replacements.get(layer.family.replacements, {})
+            seen = {block: partial(self._replacement, layer, patch) for block, patch in replaced.items()}
+            return {**options, "patches_replace": {**replacements, layer.family.replacements: seen}}
 
-def _in_block(layer: Layer, current: Pass, options: Options) -> Options:
-    """Options of a block: attention with a gradient, and a look at what takes the place of the attention call."""
-    changed = dict(options)
-    if torch.is_grad_enabled():
-        changed[OVERRIDE] = partial(_differentiable, options.get(OVERRIDE))
-    replacements = options.get("patches_replace", {})
-    if replaced := replacements.get(layer.family.replacements):
-        seen = {block: partial(_replacement, layer, current, patch) for block, patch in replaced.items()}
-        changed["patches_replace"] = {**replacements, layer.family.replacements: seen}
-    return changed
+        return self._change_options(changed, args, kwargs)
 
+    def _in_attention(self, layer: Layer, _: Any, args: tuple[Any, ...], kwargs: Options) -> Any:
+        """A look at the attention calls of a module."""
 
-def _replacement(
-    layer: Layer, current: Pass, patch: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, options: Options
-) -> Tensor:
-    current.record(layer, options, *(_heads(t, options["n_heads"]) for t in (q, k)))
-    return patch(q, k, v, options)
+        def changed(options: Options) -> Options:
+            return {**options, OVERRIDE: partial(self._attend, layer, options)}
 
+        return self._change_options(changed, args, kwargs)
 
-def _in_attention(layer: Layer, current: Pass, options: Options) -> Options:
-    """Options of the attention in which text and image meet: a look at its call."""
+    def _change_options(self, change: Callable[[Options], Options], args: tuple[Any, ...], kwargs: Options) -> Any:
+        """Give a module other options than its caller does, as a hook, where the forward pass is watched."""
+        if self.current is None:
+            return None
 
-    def attend(function: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
-        mask = args[0] if args else kwargs.get("mask")
-        if mask is not None:
-            raise Obstacle(f"its layer {layer.name} masks the attention to the text")
-        split = kwargs.get("skip_reshape", False)
-        current.record(layer, options, *(t if split else _heads(t, heads) for t in (q, k)))
+        def changed(value: Any) -> Any:
+            return change(value) if isinstance(value, dict) and PACK in value else value
+
+        return tuple(map(changed, args)), {name: changed(value) for name, value in kwargs.items()}
+
+    def _replacement(
+        self, layer: Layer, patch: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, options: Options
+    ) -> Tensor:
+        if self.current is not None:
+            self.current.record(layer, options, *(_heads(t, options["n_heads"]) for t in (q, k)))
+        return patch(q, k, v, options)
+
+    def _attend(
+        self,
+        layer: Layer,
+        options: Options,
+        function: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """What takes the place of an attention call: the same, and a look at it."""
+        before = options.get(OVERRIDE)
+        if self.current is not None:
+            mask = args[0] if args else kwargs.get("mask")
+            split = kwargs.get("skip_reshape", False)
+            queries, keys = (t if split else _heads(t, heads) for t in (q, k))
+            self.current.record(layer, options, queries, keys, mask)
         attention = function if before is None else partial(before, function)
         return attention(q, k, v, heads, *args, **kwargs)
 
-    before = options.get(OVERRIDE)
-    return {**options, OVERRIDE: attend}
+    def _project(self, layer: Layer, module: Any, args: tuple[Any, ...], kwargs: Options) -> None:
+        """A look at an attention call that nobody can see, by its module's own projections."""
+        if self.current is not None:
+            assert layer.family.project is not None
+            self.current.record(layer, None, *layer.family.project(module, *args, **kwargs))
 
 
 def _heads(t: Tensor, heads: int) -> Tensor:
@@ -365,18 +460,22 @@ class Watch:
         **kwargs: Any,
     ) -> Tensor:
         """Watch a forward pass, unless another one before it had the same rows: PAG and SAG run the model again."""
-        rows = self._identify(x, c_crossattn, transformer_options.get("uuids", ()))
+        flat = picture_of(x)
+        rows = self._identify(flat, c_crossattn, transformer_options.get("uuids", ()))
         shown = {row for row in self._places(rows) if row not in self._known()}
         if self.texts and not shown:
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        current = Pass(rows, len(transformer_options.get("uuids", ())), self.finest_layer)
+            with self.attention.watching(None):
+                return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        current = Pass(rows, len(transformer_options.get("uuids", ())), self.finest_layer, self.attention.guided)
         self.passes.append(current)
-        options = {**transformer_options, PACK: current}
+        options = {**transformer_options, PACK: True}
         if not (shown and self.x.requires_grad):
-            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-        with torch.inference_mode(False), torch.enable_grad():
+            with self.attention.watching(current):
+                return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        options[OVERRIDE] = partial(_differentiable, options.get(OVERRIDE))
+        with torch.inference_mode(False), torch.enable_grad(), self.attention.watching(current):
             if not x.requires_grad:  # a patch runs the model without gradients
-                x = torch.stack([row.place.of(self.x[row.sample]) for row in rows])
+                x = torch.stack([row.place.of(self.x[row.sample]) for row in rows]).view_as(x)
             out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         return out if torch.is_grad_enabled() else out.detach()
 
@@ -491,6 +590,11 @@ class Watch:
         return ValueError(
             f"At noise level {sigma:.4g} the model does not show its attention to the text: {reason}. {remedy}"
         )
+
+
+def picture_of(latent: Tensor) -> Tensor:
+    """Take the frame out of a latent that has one, (B, C, 1, H, W); others stay as they are, (B, C, H, W)."""
+    return latent.flatten(1, -3)
 
 
 _UNKNOWN = Text(None, Place(0, 0, 0, 0), torch.empty(0), None)

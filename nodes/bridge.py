@@ -25,8 +25,11 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, Prediction, StepInfo
+from ..pix2pix_zero_core.coordinates import Coordinates
 from ..pix2pix_zero_core.schedule import step_at
-from .attention import PACK, Obstacle, Place, Text, TextAttention, Watch, modules_of, text_layers
+from .attention import PACK, Obstacle, Place, Text, TextAttention, Watch, modules_of, picture_of, text_layers
+from .families import FAMILIES, UNET, Family, length_of, text_positions
+from .types import ModelInversion
 
 SOURCE, TARGET, NEGATIVE = "source", "positive", "negative"
 
@@ -35,6 +38,19 @@ CACHES = (
     (WrappersMP.PREDICT_NOISE, "lazycache", "LazyCache"),
 )
 """Wrappers of stock nodes that put a remembered prediction in the place of a pass: kind, key, node."""
+
+REFERENCES = (
+    "ref_latents",
+    "ref_latent",
+    "reference_latent",
+    "image_cond",
+    "clip_fea",
+    "c_concat",
+    "time_dim_concat",
+    "time_dim_replace",
+    "guiding_frame_index",
+)
+"""What a transformer is shown of other pictures, as the model's conditions call it."""
 
 Conditioning = list[list[Any]]
 
@@ -46,8 +62,9 @@ def require_cross_attention_model(model: Any) -> None:
         model: a ModelPatcher.
 
     Raises:
-        ValueError: a flow model, one without a table of noise levels, one without cross-attention to the text, the
-            refiner of SDXL, one that carries our guidance already, or one with a cache that skips steps.
+        ValueError: a model without noise levels that the method knows, one of no family in which it sees the attention
+            to the text, one that makes videos from a picture, the refiner of SDXL, one that carries our guidance
+            already, or one with a cache that skips steps.
     """
     if model.get_wrappers(WrappersMP.SAMPLER_SAMPLE, PACK):
         raise ValueError(
@@ -65,23 +82,87 @@ def require_cross_attention_model(model: Any) -> None:
             "The model is the refiner of SDXL, which knows only the last fifth of the noise levels; inversion needs "
             "all. Load the base checkpoint, and refine the edited picture afterwards."
         )
-    sampling = model.get_model_object("model_sampling")
     name = type(model.model).__name__
-    if isinstance(sampling, comfy.model_sampling.CONST):
-        raise ValueError(
-            f"The model ({name}) is a flow model; pix2pix-zero inverts DDIM, which needs a noise-predicting diffusion "
-            "model. Load a Stable Diffusion 1.x, 2.x or XL checkpoint."
-        )
-    if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
-        raise ValueError(
-            f"The model ({name}) has no discrete noise schedule ({type(sampling).__name__}). Load a Stable Diffusion "
-            "1.x, 2.x or XL checkpoint."
-        )
+    coordinates_of(model)
     if not text_layers(modules_of(model)):
         raise ValueError(
-            f"The model ({name}) has no cross-attention to the text, which pix2pix-zero guides. Load a Stable "
-            "Diffusion 1.x, 2.x or XL checkpoint."
+            f"The model ({name}) has no attention to the text that pix2pix-zero can see and guide. {_load_another()}"
         )
+    if getattr(model.model, "image_to_video", False):
+        raise ValueError(
+            f"The model ({name}) makes videos from a picture that it is shown; pix2pix-zero edits with models that are "
+            "given nothing but text. Load the text-to-image or text-to-video checkpoint."
+        )
+
+
+def _load_another() -> str:
+    names = [family.name for family in FAMILIES]
+    return f"Load a checkpoint of {', '.join(names[:-1])} or {names[-1]}."
+
+
+def coordinates_of(model: Any) -> Coordinates:
+    """How the latents of a model are written while it samples, and its noise levels.
+
+    Args:
+        model: a ModelPatcher.
+
+    Raises:
+        ValueError: in a way that the method does not know.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.CONST):
+        return Coordinates.FLOW
+    known = comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.COSMOS_RFLOW
+    if isinstance(sampling, known):
+        return Coordinates.VE
+    raise ValueError(
+        f"The model ({type(model.model).__name__}) has noise levels of another kind ({type(sampling).__name__}): no "
+        f"discrete schedule, and not those of a flow. {_load_another()}"
+    )
+
+
+def family_of_model(model: Any) -> Family:
+    """Find the family of a ModelPatcher that `require_cross_attention_model` has passed."""
+    return text_layers(modules_of(model))[0].family
+
+
+def distilled_warning(model: Any) -> str:
+    """Say so where a model was distilled to few steps, as far as its architecture tells; else nothing."""
+    sampling, network = model.get_model_object("model_sampling"), model.get_model_object("diffusion_model")
+    distilled = any(kind.__name__ in ("LCM", "ModelSamplingDiscreteDistilled") for kind in type(sampling).__mro__)
+    params = network.params if family_of_model(model).name == "Flux" else None
+    schnell = params is not None and params.vec_in_dim is not None and not params.guidance_embed
+    if not (schnell or distilled):
+        return ""
+    return (
+        "This model was distilled to a few steps (schnell, LCM), and its way from noise to picture does not lead back: "
+        "inversions and edits lose more of the picture. Load the model that it was distilled from, Flux dev say."
+    )
+
+
+def framed(latent: Tensor, model: Any) -> Tensor:
+    """Give a picture's latent, (B, C, H, W), the one frame that a model of videos wants, (B, C, 1, H, W).
+
+    Args:
+        latent: of pictures.
+        model: a ModelPatcher.
+    """
+    frames = model.get_model_object("latent_format").latent_dimensions == 3
+    return latent.unsqueeze(2) if frames and latent.ndim == 4 else latent
+
+
+def require_one_frame(latent: Tensor) -> Tensor:
+    """Take the frame out of a latent of one.
+
+    Raises:
+        ValueError: several frames.
+    """
+    if latent.ndim == 5 and latent.shape[2] != 1:
+        raise ValueError(
+            f"The latent has {latent.shape[2]} frames; pix2pix-zero edits pictures. Encode a single picture, or take "
+            "one frame of the video."
+        )
+    return picture_of(latent) if latent.ndim == 5 else latent
 
 
 def require_inversion_of(model: Any, inversion: Inversion) -> None:
@@ -92,7 +173,7 @@ def require_inversion_of(model: Any, inversion: Inversion) -> None:
         inversion: any.
 
     Raises:
-        ValueError: another number of channels.
+        ValueError: another number of channels, other coordinates, or made by a model of another family.
     """
     channels = model.get_model_object("latent_format").latent_channels
     if inversion.noise.shape[1] != channels:
@@ -100,24 +181,42 @@ def require_inversion_of(model: Any, inversion: Inversion) -> None:
             f"The inversion has {inversion.noise.shape[1]} channels, the model takes {channels}. Invert the "
             "picture with the model that edits it."
         )
+    coordinates, family = coordinates_of(model), family_of_model(model).name
+    if inversion.coordinates is not coordinates:
+        raise ValueError(
+            f"The inversion is in {inversion.coordinates.value} coordinates, the model's are {coordinates.value}: one "
+            "is of a flow model, the other is not. Invert the picture with the model that edits it."
+        )
+    if isinstance(inversion, ModelInversion) and inversion.family not in ("", family):
+        raise ValueError(
+            f"The inversion was made by a model of the family {inversion.family}, the model is of {family}. Invert the "
+            "picture with the model that edits it."
+        )
 
 
 class GuiderDenoiser:
     """A core `Denoiser` on a running guider: one row a sample, no classifier-free guidance, maps and gradients."""
 
-    def __init__(self, guider: Any, extra_args: dict[str, Any], finest_layer: int = 1) -> None:
+    def __init__(self, guider: Any, extra_args: dict[str, Any], finest_layer: int = 1, blocks: str = "") -> None:
         """Bind a guider that is sampling and the arguments its sampler was given.
 
         Args:
             guider: a CFGGuider.
             extra_args: of its sampler: model_options and seed.
             finest_layer: maps come from layers at 1/finest_layer of the latent's resolution and coarser.
+            blocks: which of the layers maps come from, see `chosen_layers`.
+
+        Raises:
+            ValueError: there are no such blocks, or a text of a transformer shows it another picture.
         """
         self.guider = guider
         self.model_options: dict[str, Any] = extra_args["model_options"]
         self.seed: int | None = extra_args["seed"]
-        self.attention = TextAttention(guider)
+        self.attention = TextAttention(guider, blocks)
         self.finest_layer = finest_layer
+        self.frames = guider.inner_model.latent_format.latent_dimensions == 3
+        if self.attention.layers and self.attention.family is not UNET:
+            require_text_alone(guider.conds)
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: str, *, maps: bool = False) -> Prediction:
         """Predict as a core `Denoiser`; `cond` names one of the guider's conditionings.
@@ -159,16 +258,29 @@ class GuiderDenoiser:
                 "cannot be compared. Give both a text for the whole picture, or both the same areas."
             )
         texts: dict[Any, Text] = {}
+        family = self.attention.family
         for key, part in (source if cond == SOURCE else target).items():
-            both = [_tokens(parts[key]).shape[1] for parts in (source, target) if key in parts]
-            common = min(both) if len(both) == 2 else None
-            texts[part["uuid"]] = Text(key, _place(part, x), _tokens(part), common, "default" not in part)
+            both = [parts[key]["model_conds"] for parts in (source, target) if key in parts]
+            common = None
+            if len(both) == 2:
+                common = text_positions(family, both)[0 if cond == SOURCE else 1]
+                if len(common) == 0:
+                    raise ValueError(
+                        "Source or target text has no tokens of its own, only padding, so that their attention cannot "
+                        "be compared. Encode a text for both; Conditioning Zero Out leaves none."
+                    )
+            keys, always = length_of(family, part["model_conds"]), "default" not in part
+            texts[part["uuid"]] = Text(key, _place(part, x), _tokens(part), common, keys, always)
         return texts
 
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
         """Ask the model for x0, (B, C, H, W)."""
-        model = self.guider.inner_model
-        return comfy.samplers.calc_cond_batch(model, [self.guider.conds[cond]], x, sigma, options)[0]
+        model, x = self.guider.inner_model, self.framed(x)
+        return picture_of(comfy.samplers.calc_cond_batch(model, [self.guider.conds[cond]], x, sigma, options)[0])
+
+    def framed(self, x: Tensor) -> Tensor:
+        """Give a latent, (B, C, H, W), the frame that the model may want."""
+        return x.unsqueeze(2) if self.frames else x
 
 
 class GuidedDenoiser(GuiderDenoiser):
@@ -180,6 +292,7 @@ class GuidedDenoiser(GuiderDenoiser):
         extra_args: dict[str, Any],
         finest_layer: int = 1,
         kept: tuple[Tensor, Tensor] | None = None,
+        blocks: str = "",
     ) -> None:
         """Bind a guider as `GuiderDenoiser` does.
 
@@ -188,9 +301,10 @@ class GuidedDenoiser(GuiderDenoiser):
             extra_args: of its sampler: model_options and seed.
             finest_layer: see `GuiderDenoiser`.
             kept: a mask, 1 where the picture may change, of the latent's height and width, and the latent that is
-                predicted where it is 0.
+                predicted where it is 0; both with a frame where the model wants one.
+            blocks: see `GuiderDenoiser`.
         """
-        super().__init__(guider, extra_args, finest_layer)
+        super().__init__(guider, extra_args, finest_layer, blocks)
         self.kept = kept
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: str, *, maps: bool = False) -> Prediction:
@@ -213,16 +327,35 @@ class GuidedDenoiser(GuiderDenoiser):
         positive = self.guider.conds[TARGET]
         self.guider.conds[TARGET] = self.guider.conds[cond]
         try:
-            denoised = self.guider(x, sigma, model_options=options, seed=self.seed)
+            denoised = self.guider(self.framed(x), sigma, model_options=options, seed=self.seed)
         finally:
             self.guider.conds[TARGET] = positive
         if self.kept is None:
-            return denoised
+            return picture_of(denoised)
         mask, picture = self.kept  # as ComfyUI's own samplers apply a noise mask
         if change := options.get("denoise_mask_function"):
             sigmas = options["transformer_options"]["sample_sigmas"]
             mask = change(sigma, mask, extra_options={"model": self.guider, "sigmas": sigmas})
-        return denoised * mask + picture * (1 - mask)
+        return picture_of(denoised * mask + picture * (1 - mask))
+
+
+def require_text_alone(conds: dict[str, list[dict[str, Any]]]) -> None:
+    """Refuse what shows a transformer other pictures.
+
+    Args:
+        conds: of a guider that is sampling.
+
+    Raises:
+        ValueError: names the text and what it shows.
+    """
+    for name, parts in conds.items():
+        for part in parts:
+            if shown := [condition for condition in REFERENCES if condition in part["model_conds"]]:
+                raise ValueError(
+                    f"The {name} text shows the model another picture ({', '.join(shown)}), as instruct and inpainting "
+                    "models (Kontext, Qwen-Image-Edit, Fill) are given theirs; pix2pix-zero edits with models that are "
+                    "given nothing but text. Disconnect the reference picture, or load the base checkpoint."
+                )
 
 
 def _evaluate_apart(options: dict[str, Any]) -> None:
@@ -255,7 +388,7 @@ def replay_negative(model: Any, inversion: Inversion) -> None:
         raise ValueError("The inversion has no trajectory to take the negative from. Set negative_from to text.")
 
     def recorded(x: Tensor, sigma: float, _: Tensor) -> Tensor:
-        return inversion.replayed(x, sigma)
+        return inversion.replayed(picture_of(x), sigma).view_as(x)
 
     refusal = "does not ask for the noise that the inversion recorded. Set negative_from to text."
     replayed = partial(_predict_with_negative, recorded, "negative_from is inversion", refusal)
@@ -350,7 +483,8 @@ def _predict_in_region(
     seed: int | None,
 ) -> Tensor:
     prediction = executor(x, sigma, model_options, seed)
-    return torch.lerp(inversion.replayed(x, float(sigma[0])), prediction, region.to(x))
+    recorded = inversion.replayed(picture_of(x), float(sigma[0]))
+    return torch.lerp(recorded, picture_of(prediction), region.to(x)).view_as(x)
 
 
 def _evaluate(args: dict[str, Any]) -> list[Tensor]:
@@ -390,7 +524,7 @@ def _tokens(part: dict[str, Any]) -> Tensor:
 
 def _place(part: dict[str, Any], x: Tensor) -> Place:
     """The area of a part in a latent, cut off at its edges, as ComfyUI does."""
-    below, right = x.shape[2:]
+    below, right = x.shape[-2:]
     height, width, top, left = part.get("area") or (below, right, 0, 0)
     return Place(top, left, min(height, below - top), min(width, right - left))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..pix2pix_zero_core.edit import map_guidance_step
-from .attention import PACK
+from .attention import TextAttention
 
 CHECKPOINTING = ("on demand", "always", "never")
 """Whether the activations of a block are computed again for the backward pass instead of being kept."""
@@ -51,10 +52,13 @@ class GradientStep:
         Raises:
             OOM_EXCEPTION: out of memory, with the setting to change.
         """
-        unet = denoise.guider.inner_model.diffusion_model
-        blocks = checkpointed(unet) if self.checkpointing == "always" else contextlib.nullcontext()
+        network = denoise.guider.inner_model.diffusion_model
         try:
-            with denoise.attention.hooked(), differentiable(), blocks:
+            with contextlib.ExitStack() as run:
+                run.enter_context(denoise.attention.hooked())
+                saved = run.enter_context(differentiable())
+                if self.checkpointing == "always":
+                    run.enter_context(checkpointed(network, denoise.attention, saved))
                 return map_guidance_step(denoise, *step)
         except comfy.model_management.OOM_EXCEPTION as error:
             if self.checkpointing != "on demand":
@@ -70,7 +74,8 @@ class GradientStep:
             remedy = "Set checkpointing to on demand or always."
         else:
             remedy = (
-                "It is checkpointed already: raise finest_layer to 2 or 4, or edit a smaller picture or fewer at once."
+                "It is checkpointed already: raise finest_layer to 2 or 4 (UNets), name fewer blocks (transformers), "
+                "or edit a smaller picture or fewer at once."
             )
         return f"Out of memory in the gradient of the cross-attention guidance. {remedy}"
 
@@ -85,95 +90,124 @@ def make_room(guider: Any) -> None:
 
 
 @contextlib.contextmanager
-def differentiable() -> Iterator[None]:
-    """Let gradients through a model that was loaded for inference: for a forward pass and its backward pass."""
+def differentiable() -> Iterator[_CopyOnWrite]:
+    """Let gradients through a model that was loaded for inference: for a forward pass and its backward pass.
+
+    What it yields keeps further tensors for the backward pass.
+    """
     copy_on_write = _CopyOnWrite()
     try:
         with _InferenceTensorsAsConstants(), saved_tensors_hooks(copy_on_write.pack, _unpack), copy_on_write:
-            yield
+            yield copy_on_write
     finally:
         copy_on_write.let_go()
 
 
 @contextlib.contextmanager
-def checkpointed(unet: nn.Module) -> Iterator[None]:
-    """Keep only the inputs of a UNetModel's blocks for the backward pass, and compute the rest again there.
+def checkpointed(network: nn.Module, attention: TextAttention, saved: _CopyOnWrite) -> Iterator[None]:
+    """Keep only the inputs of a network's blocks for the backward pass, and compute the rest again there.
 
     Chen et al. (2016), Training deep nets with sublinear memory cost, arXiv:1604.06174.
+
+    Args:
+        network: a UNetModel, whose blocks with and without attention are checkpointed, or a transformer.
+        attention: its layers; a transformer's blocks.
+        saved: keeps the inputs, which blocks may write over.
     """
-    blocks: list[Any] = [module for module in unet.modules() if isinstance(module, ResBlock | SpatialTransformer)]
+    unet: list[Any] = [module for module in network.modules() if isinstance(module, ResBlock | SpatialTransformer)]
+    blocks = [layer.block for layer in attention.layers if layer.network is not None] or unet
     with contextlib.ExitStack() as after:
         for block in blocks:
             # A pack may have given the instance a forward of its own; else that of its class comes to light again.
             own = {"forward": block.forward} if "forward" in vars(block) else {}
-            block.forward = _checkpointed_forward(block.forward)
+            block.forward = _checkpointed_forward(block.forward, attention, saved)
             after.callback(vars(block).update, own)
             after.callback(vars(block).pop, "forward")
         yield
 
 
-def _checkpointed_forward(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+def _checkpointed_forward(
+    forward: Callable[..., Any], attention: TextAttention, saved: _CopyOnWrite
+) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         # transformer_options tells patches which block they are in; by the backward pass it tells of the last one.
-        # What sees the maps is left out of them: its maps lead back here, in a circle that nothing would ever free.
-        watching = [a[PACK] for a in (*args, *kwargs.values()) if isinstance(a, dict) and PACK in a]
-        arguments = [_watched_apart(a, {}) if isinstance(a, dict) else a for a in (*args, *kwargs.values())]
+        arguments = [dict(a) if isinstance(a, dict) else a for a in (*args, *kwargs.values())]
         count, names = len(args), list(kwargs)
-        leaves = [n for n, a in enumerate(arguments) if isinstance(a, Tensor) and a.requires_grad]
-        if not (torch.is_grad_enabled() and leaves):
+        # All of them: a block may also write over what needs no gradient, the text of the first one say.
+        tensors = [n for n, a in enumerate(arguments) if isinstance(a, Tensor)]
+        current, wanted = attention.current, any(t.requires_grad for t in _tensors(arguments))
+        if current is None or not (torch.is_grad_enabled() and wanted):
             return forward(*args, **kwargs)
+        # What was seen before is left out: its maps lead back here, in a circle that nothing would ever free.
+        apart = dataclasses.replace(current, seen={})
 
-        def run(*tensors: Tensor) -> tuple[Tensor, dict[Any, Any]]:
+        def run(*inputs: Tensor) -> tuple[Any, dict[Any, Any]]:
             """Compute the block's output, and the maps that are seen in it."""
-            given, seen = dict(zip(leaves, tensors, strict=True)), {}
-            again = [given.get(n, a) for n, a in enumerate(arguments)]
-            again = [_watched_apart(a, seen) if isinstance(a, dict) else a for a in again]
-            return forward(*again[:count], **dict(zip(names, again[count:], strict=True))), seen
+            given, seen = dict(zip(tensors, inputs, strict=True)), {}
+            again = [given.get(n, dict(a) if isinstance(a, dict) else a) for n, a in enumerate(arguments)]
+            with attention.watching(dataclasses.replace(apart, seen=seen)):
+                return forward(*again[:count], **dict(zip(names, again[count:], strict=True))), seen
 
-        seen: dict[Any, Any] = {}
-        out, *maps = _Recomputed.apply(run, seen, *(arguments[n] for n in leaves))
-        for current in watching:
-            for (key, (grid, rows, _)), probabilities in zip(seen.items(), maps, strict=True):
-                current.keep(key, (grid, rows, probabilities))
+        form, seen = list[Any](), dict[Any, Any]()
+        outputs = _Recomputed.apply(run, saved, form, seen, *(arguments[n] for n in tensors))
+        out, maps = _formed(form[0], outputs)
+        for (key, (grid, rows, _)), probabilities in zip(seen.items(), maps, strict=True):
+            current.keep(key, (grid, rows, probabilities))
         return out
 
     return wrapped
 
 
-def _watched_apart(options: dict[str, Any], seen: dict[Any, Any]) -> dict[str, Any]:
-    """Options of a block of which the maps go elsewhere."""
-    if PACK not in options:
-        return dict(options)
-    return {**options, PACK: dataclasses.replace(options[PACK], seen=seen)}
+def _flat(out: Any) -> list[Tensor]:
+    """The tensors of a block's output: a tensor, or a tuple in which some may be None."""
+    return [out] if isinstance(out, Tensor) else [t for t in out if isinstance(t, Tensor)]
+
+
+def _formed(form: Any, outputs: tuple[Tensor, ...]) -> tuple[Any, list[Tensor]]:
+    """Give outputs the form that they had, and say which are left over."""
+    if form is None:
+        return outputs[0], list(outputs[1:])
+    rest = iter(outputs)
+    return tuple(next(rest) if is_tensor else None for is_tensor in form), list(rest)
 
 
 class _Recomputed(torch.autograd.Function):
-    """A block whose activations are computed again for the backward pass: its output, then its maps.
+    """A block whose activations are computed again for the backward pass: its outputs, then its maps.
 
-    Not `torch.utils.checkpoint`: without reentry it saves what it computes again by hooks of its own, and a patch that
-    writes in place overwrites that unseen; with reentry it gives no gradients to `torch.autograd.grad`.
+    Not `torch.utils.checkpoint`: without reentry it saves what it computes again by hooks of its own, and a patch or a
+    block that writes in place overwrites that unseen; with reentry it gives no gradients to `torch.autograd.grad`.
     """
 
     @staticmethod
-    def forward(ctx: Any, run: Any, seen: dict[Any, Any], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, run: Any, saved: _CopyOnWrite, form: list[Any], seen: dict[Any, Any], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.run = run
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
+        # Not save_for_backward: that saves after the fact, when a block may have written over its inputs.
+        ctx.inputs = [saved.pack(tensor.detach()) for tensor in tensors]
         with torch.enable_grad():  # the operations of the backward pass; of tensors that need no gradient none is kept
             out, maps = run(*(tensor.detach() for tensor in tensors))
+        form.append(None if isinstance(out, Tensor) else [isinstance(t, Tensor) for t in out])
         seen.update(maps)
-        return out, *(probabilities for _, _, probabilities in maps.values())
+        # What a block has written over its input is a view of that, and autograd lets nobody write to one of several.
+        outputs = (_constant(tensor) if tensor._is_view() else tensor for tensor in _flat(out))
+        return *outputs, *(probabilities for _, _, probabilities in maps.values())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         # This may run in a thread of its own, where none of the caller's modes holds.
         with torch.inference_mode(False), torch.enable_grad(), differentiable():
-            inputs = [tensor.detach().clone().requires_grad_() for tensor in ctx.saved_tensors]
-            out, maps = ctx.run(*inputs)
-            outputs = [out, *(probabilities for _, _, probabilities in maps.values())]
-            wanted = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
-            found = torch.autograd.grad([o for o, _ in wanted], inputs, [g for _, g in wanted], allow_unused=True)
-        return None, None, *found
+            needed = ctx.needs_input_grad[4:]
+            inputs = [k.tensor.detach().requires_grad_(need) for k, need in zip(ctx.inputs, needed, strict=True)]
+            # Copies: a block may write over what it is given, and autograd refuses that of a leaf.
+            out, maps = ctx.run(*(tensor.clone() for tensor in inputs))
+            outputs = [*_flat(out), *(probabilities for _, _, probabilities in maps.values())]
+            pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
+            leaves = [tensor for tensor in inputs if tensor.requires_grad]
+            found = iter(torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True))
+        ctx.inputs = ctx.run = None
+        return None, None, None, None, *(next(found) if need else None for need in needed)
 
 
 class _Saved:
@@ -229,8 +263,18 @@ def _written(func: Any) -> tuple[int | str, ...]:
     return tuple(a.name if a.kwarg_only else i for i, a in written)
 
 
-LAYERS = (F.linear, F.conv2d, F.group_norm, F.layer_norm)
-"""What the layers of a UNet call with an activation and their weights."""
+LAYERS = (F.linear, F.conv2d, F.conv3d, F.group_norm, F.layer_norm, F.rms_norm)
+"""What the layers of a network call with an activation and their weights."""
+
+
+@functools.cache
+def _eager(func: Any) -> Any:
+    """Find the plain form of one of comfy-kitchen's fused operations, which have no backward pass; else the same."""
+    package, _, name = getattr(func, "_qualname", str(func)).replace("::", ".").partition(".")
+    if package != "comfy_kitchen":
+        return func
+    forms = importlib.import_module("comfy_kitchen.backends.eager")
+    return getattr(forms, name.partition(".")[0], func)
 
 
 class _InferenceTensorsAsConstants(TorchFunctionMode):
@@ -251,7 +295,7 @@ class _InferenceTensorsAsConstants(TorchFunctionMode):
         # This runs for every operation of a UNet: arguments are walked by hand, and reading an attribute is none.
         differentiable = torch.is_grad_enabled() and func.__name__ != "__get__"
         if differentiable and any(t.requires_grad for t in _tensors((*args, *kwargs.values()))):
-            fixed = _fixed_in_layer if func in LAYERS else _fixed
+            func, fixed = _eager(func), _fixed_in_layer if func in LAYERS else _fixed
             return func(*_mapped(fixed, args), **dict(zip(kwargs, _mapped(fixed, kwargs.values()), strict=True)))
         return func(*args, **kwargs)
 

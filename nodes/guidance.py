@@ -32,7 +32,7 @@ from ..pix2pix_zero_core import (
     unguided_distance,
     within,
 )
-from .attention import PACK
+from .attention import PACK, chosen_layers, modules_of, picture_of, text_layers
 from .bridge import (
     NEGATIVE,
     SOURCE,
@@ -45,6 +45,7 @@ from .bridge import (
     replay_negative,
     require_cross_attention_model,
     require_inversion_of,
+    require_one_frame,
 )
 from .gradient import CHECKPOINTING, GradientStep
 from .saying import said
@@ -183,6 +184,14 @@ def guidance_inputs() -> list[Any]:
             "0 edits everywhere; 0.4 leaves out what the texts hardly disagree about; 1 edits only where they disagree "
             "most.",
         ),
+        io.String.Input(
+            "blocks",
+            default="",
+            optional=True,
+            tooltip="Which of the model's blocks are guided, counted from 0: numbers and ranges, 0-11, 20; or all. "
+            "Fewer and earlier ones take less memory. Empty: all of a UNet and of small transformers, the first half "
+            "of large ones.",
+        ),
     ]
 
 
@@ -210,6 +219,7 @@ class Settings:
     negative_from: str = NEGATIVES[0]
     cfg_start: float = 0.0
     region: float = 0.0
+    blocks: str = ""
 
     def __post_init__(self) -> None:
         """Validate what the core does not see before sampling; a graph from a file may hold anything."""
@@ -258,11 +268,12 @@ class Settings:
         """Clone a ModelPatcher, and let guiders predict on the clone as the settings say.
 
         Raises:
-            ValueError: the model does not fit the method or the inversion, or is guided already; or the inversion has
-                no trajectory, and a setting needs one.
+            ValueError: the model does not fit the method or the inversion, or is guided already, or has no such blocks;
+                or the inversion has no trajectory, and a setting needs one.
         """
         require_cross_attention_model(model)
         require_inversion_of(model, inversion)
+        chosen_layers(text_layers(modules_of(model)), self.blocks)
         if self.region > 0 and inversion.trajectory is None:
             raise ValueError(
                 f"region is {self.region}, but the inversion has no trajectory to leave the rest of the picture on. "
@@ -432,19 +443,13 @@ class GuidedSampling:
             )
         self.require_start(noise, float(sigmas[0]))
 
-        def unit_noise(sigmas: Tensor) -> Tensor:
-            """What the sampler makes of noise 1 and latent 0 at the first of the levels."""
-            one, zero = torch.ones_like(noise), torch.zeros_like(noise)
-            scaling = guider.inner_model.model_sampling.noise_scaling
-            return scaling(sigmas[0], one, zero, sampler.max_denoise(guider, sigmas))
-
-        if noise.any():
-            noise = (self.inversion.latent_at(float(sigmas[0])).to(noise) - latent_image) / unit_noise(sigmas)
-        guidance, step, finest_layer = (
-            self.settings.map_guidance,
-            self.settings.gradient_step,
-            self.settings.finest_layer,
-        )
+        scale = _NoiseScaling(guider, sampler)
+        first = float(sigmas[0])
+        # In a flow pure noise has nothing of the latent that a sampler without noise is given to start from.
+        if noise.any() or float(self.inversion.coordinates.alpha(sigmas[0])) == 0:
+            noise = scale.noise(self.inversion.latent_at(first).to(noise).view_as(noise), latent_image, sigmas)
+        guidance, step = self.settings.map_guidance, self.settings.gradient_step
+        of_maps = (self.settings.finest_layer, self.settings.blocks)
         if self.compares:
             require_target(guider)
         if self.settings.region > 0:
@@ -456,43 +461,45 @@ class GuidedSampling:
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
-        denoise = GuiderDenoiser(guider, extra_args, finest_layer)
-        x, begin, unguided = latent_image + noise * unit_noise(sigmas), 0, None
+        denoise = GuiderDenoiser(guider, extra_args, of_maps[0], of_maps[1])
+        x, begin, unguided = scale.latent(noise, latent_image, sigmas), 0, None
         while begin < total:
             move = torch.zeros_like(x)
             if active[begin]:
                 end = begin + 1
                 if guidance.unit == "share" and unguided is None:
-                    guided = GuidedDenoiser(guider, extra_args, finest_layer)
+                    guided = GuidedDenoiser(guider, extra_args, of_maps[0], blocks=of_maps[1])
                     levels = sigmas[:-1][torch.tensor(active, device=sigmas.device)]
-                    unguided = unguided_distance(denoise, x, levels, SOURCE, TARGET, self.inversion, guided)
+                    pictures = picture_of(x)
+                    unguided = unguided_distance(denoise, pictures, levels, SOURCE, TARGET, self.inversion, guided)
                 move = guidance_move(
-                    denoise, x, sigmas[begin], SOURCE, TARGET, self.inversion, guidance, step, unguided
-                )
-                move = carried(move, sigmas[begin], sigmas[end])
+                    denoise, picture_of(x), sigmas[begin], SOURCE, TARGET, self.inversion, guidance, step, unguided
+                ).view_as(x)
+                move = carried(move, sigmas[begin], sigmas[end], self.inversion.coordinates)
             else:
                 end = next((step for step in range(begin, total) if active[step]), total)
             part, report = sigmas[begin : end + 1], _numbered(callback, begin, total)
-            noise = (x - latent_image) / unit_noise(part)
+            noise = scale.noise(x, latent_image, part)
             x = executor(guider, part, extra_args, report, noise, latent_image, denoise_mask, True)
-            x = x + (move if denoise_mask is None else move * denoise_mask)
+            x = scale.with_noise(x, part) + (move if denoise_mask is None else move * denoise_mask)
             begin = end
-        return x
+        return scale.left(x, sigmas)
 
     def require_start(self, noise: Tensor, sigma: float) -> None:
         """Refuse to start where the inversion's trajectory does not lead.
 
         Args:
-            noise: of the sampler, (B, C, H, W).
+            noise: of the sampler, (B, C, H, W), perhaps with a frame.
             sigma: where the sampler starts.
 
         Raises:
-            ValueError: another shape, or a higher noise level than the inversion's.
+            ValueError: another shape, several frames, or a higher noise level than the inversion's.
         """
         inverted, highest = self.inversion.noise.shape, float(self.inversion.sigmas[0])
-        if noise.shape != inverted:
+        shape = require_one_frame(noise).shape
+        if shape != inverted:
             raise ValueError(
-                f"The sampler's latent has shape {tuple(noise.shape)}, the inverted picture {tuple(inverted)} (batch, "
+                f"The sampler's latent has shape {tuple(shape)}, the inverted picture {tuple(inverted)} (batch, "
                 "channels, height, width). Give the sampler the latent that was inverted, or one of its shape. A node "
                 "that has it, and first tries itself on a latent of its own (ClownsharKSampler), cannot be guided: "
                 "take KSampler or SamplerCustomAdvanced with the same sampler."
@@ -502,6 +509,37 @@ class GuidedSampling:
                 f"The sampler starts at noise level {sigma:.4g}, the inversion ends at {highest:.4g}. Set scheduler "
                 "and steps of Regularized DDIM Invert to those of the sampler, or connect the same SIGMAS to both."
             )
+
+
+@dataclass(frozen=True)
+class _NoiseScaling:
+    """How a stock sampler mixes noise and latent where it begins, and leaves a latent where it ends.
+
+    Attributes:
+        guider: a CFGGuider that is sampling.
+        sampler: a `comfy.samplers.Sampler`.
+    """
+
+    guider: Any
+    sampler: Any
+
+    def latent(self, noise: Tensor, latent_image: Tensor, sigmas: Tensor) -> Tensor:
+        """What a sampler that is given noise and latent begins a schedule with."""
+        scaling = self.guider.inner_model.model_sampling.noise_scaling
+        return scaling(sigmas[0], noise, latent_image, self.sampler.max_denoise(self.guider, sigmas))
+
+    def noise(self, x: Tensor, latent_image: Tensor, sigmas: Tensor) -> Tensor:
+        """What noise makes it begin with x."""
+        one, zero = torch.ones_like(x), torch.zeros_like(x)
+        return (x - self.latent(zero, one, sigmas) * latent_image) / self.latent(one, zero, sigmas)
+
+    def left(self, x: Tensor, sigmas: Tensor) -> Tensor:
+        """What it gives back where a schedule ends at x; a flow's noise is taken to be on a latent of full size."""
+        return self.guider.inner_model.model_sampling.inverse_noise_scaling(sigmas[-1], x)
+
+    def with_noise(self, left: Tensor, sigmas: Tensor) -> Tensor:
+        """What x a schedule ended at, from what was given back."""
+        return left / self.left(torch.ones_like(left), sigmas)
 
 
 def require_target(guider: Any) -> None:

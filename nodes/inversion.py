@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from typing import Any
 
+import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
@@ -17,11 +18,25 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, NoiseRegularizer, invert, reconstruct
+from ..pix2pix_zero_core.coordinates import Coordinates
 from ..pix2pix_zero_core.schedule import check_sigmas, ddim_sigmas
 from ..pix2pix_zero_core.types import check_latent
-from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, progress, require_cross_attention_model
+from .attention import picture_of
+from .bridge import (
+    SOURCE,
+    TARGET,
+    Conditioning,
+    GuiderDenoiser,
+    coordinates_of,
+    distilled_warning,
+    family_of_model,
+    framed,
+    progress,
+    require_cross_attention_model,
+    require_one_frame,
+)
 from .saying import said
-from .types import CATEGORY, InversionType, MaskedInversion, search_aliases
+from .types import CATEGORY, InversionType, ModelInversion, search_aliases
 
 POOR, GOOD = 15.0, 20.0
 """Decibels: below the one reconstructions differ from the picture visibly, from the other on hardly."""
@@ -93,8 +108,8 @@ class RegularizedDDIMInvert(io.ComfyNode):
                     options=[DDIM, *comfy.samplers.SCHEDULER_NAMES],
                     default=DDIM,
                     optional=True,
-                    tooltip="How the steps are spread. ddim is the paper's, with exactly as many steps as asked for. "
-                    "To edit with a stock sampler, choose what it uses.",
+                    tooltip="How the steps are spread. ddim is the paper's, with exactly as many steps as asked for; "
+                    "for flow models it is simple. To edit with a stock sampler, choose what it uses.",
                 ),
                 io.Int.Input(
                     "start_at_step",
@@ -157,15 +172,12 @@ class RegularizedDDIMInvert(io.ComfyNode):
         inversions, noises, reconstructions, decibels = map(list, zip(*runs, strict=True))
         known = [db for db in decibels if isinstance(db, float)]
         note = "\n".join(f"reconstruction {db:.1f} dB: {in_words(db)}" for db in known)
-        warning = " ".join(
-            filter(
-                None,
-                [
-                    few_steps_warning(min(len(inversion.sigmas) - 1 for inversion in inversions)),
-                    poor_warning(min(known, default=GOOD)),
-                ],
-            )
+        warnings = (
+            few_steps_warning(min(len(inversion.sigmas) - 1 for inversion in inversions)),
+            poor_warning(min(known, default=GOOD)),
+            *dict.fromkeys(distilled_warning(model) for model in inputs["model"]),
         )
+        warning = " ".join(filter(None, warnings))
         if warning:
             logging.warning("Regularized DDIM Invert: %s", warning)
         return io.NodeOutput(inversions, noises, reconstructions, decibels, warning, ui=said(note, warning))
@@ -190,7 +202,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
         The last two are blocked where nothing is reconstructed.
         """
         require_cross_attention_model(model)
-        x0: Tensor = latent["samples"]
+        x0: Tensor = require_one_frame(latent["samples"])
         check_latent(x0, "The latent")
         channels = model.get_model_object("latent_format").latent_channels
         if x0.shape[1] != channels:
@@ -200,7 +212,13 @@ class RegularizedDDIMInvert(io.ComfyNode):
             )
         if sigmas is None:
             sigmas = part_of(schedule(model, scheduler, steps), start_at_step, end_at_step)
-        check_sigmas(sigmas)  # the stock guider returns at once where there are none
+        coordinates = coordinates_of(model)
+        check_sigmas(sigmas, coordinates)  # the stock guider returns at once where there are none
+        if coordinates is Coordinates.FLOW and sigmas[-1] > 0:
+            raise ValueError(
+                f"sigmas ends at {float(sigmas[-1]):.4g}; a flow model's picture is at 0, where its inversion begins. "
+                "Connect a schedule that ends there, or set end_at_step to steps or more."
+            )
         highest = float(model.get_model_object("model_sampling").sigma_max)
         if float(sigmas[0]) > highest * (1 + 1e-3):
             raise ValueError(
@@ -210,14 +228,13 @@ class RegularizedDDIMInvert(io.ComfyNode):
         sampler = _Inverter(model, NoiseRegularizer(regularization, kl), fixed_point, reconstruct)
         guider = comfy.samplers.CFGGuider(model.clone())
         guider.inner_set_conds({TARGET: source, SOURCE: source})
-        noise = guider.sample(torch.zeros_like(x0), x0, sampler, sigmas, disable_pbar=True)
-        inversion = sampler.inversion
-        if latent.get("noise_mask") is not None:
-            fields = {field.name: getattr(inversion, field.name) for field in dataclasses.fields(inversion)}
-            inversion = MaskedInversion(**fields, mask=latent["noise_mask"])
+        x = framed(x0, model)
+        noise = guider.sample(torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
+        found = {field.name: getattr(sampler.inversion, field.name) for field in dataclasses.fields(Inversion)}
+        inversion = ModelInversion(**found, family=family_of_model(model).name, mask=latent.get("noise_mask"))
         if not reconstruct:
             return inversion, {"samples": noise}, ExecutionBlocker(None), ExecutionBlocker(None)
-        error = (sampler.reconstruction - x0.to(sampler.reconstruction)).square().mean()
+        error = (sampler.reconstruction - x.to(sampler.reconstruction)).square().mean()
         decibels = float(10 * (x0.float().var() / error).log10())
         return inversion, {"samples": noise}, {"samples": sampler.reconstruction}, decibels
 
@@ -302,7 +319,7 @@ def schedule(model: Any, scheduler: str, steps: int) -> Tensor:
 
     Args:
         model: a ModelPatcher.
-        scheduler: one of ComfyUI's, or `DDIM`.
+        scheduler: one of ComfyUI's, or `DDIM`, which is "simple" for models without training timesteps.
         steps: as the sampler is set; ddim_uniform and others may take another number.
 
     Returns:
@@ -312,6 +329,9 @@ def schedule(model: Any, scheduler: str, steps: int) -> Tensor:
         ValueError: no such scheduler, no steps, or more than the model has noise levels.
     """
     sampling = model.get_model_object("model_sampling")
+    discrete = isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete)
+    if scheduler == DDIM and not discrete:
+        scheduler = "simple"  # a flow has no training timesteps: evenly spaced times from pure noise on
     if scheduler == DDIM:
         return ddim_sigmas(sampling.sigmas.float().cpu(), steps)
     if scheduler not in comfy.samplers.SCHEDULER_NAMES:
@@ -345,13 +365,23 @@ class _Inverter(comfy.samplers.Sampler):
         denoise = GuiderDenoiser(guider, extra_args)
         on_step = progress(self.model, (len(sigmas) - 1) * (2 if self.reconstruct else 1))
         inversion = invert(
-            denoise, latent_image, SOURCE, sigmas, self.regularizer, fixed_point=self.fixed_point, on_step=on_step
+            denoise,
+            picture_of(latent_image),
+            SOURCE,
+            sigmas,
+            self.regularizer,
+            fixed_point=self.fixed_point,
+            coordinates=coordinates_of(self.model),
+            on_step=on_step,
         )
         if self.reconstruct:
-            x0 = reconstruct(denoise, inversion, SOURCE, on_step)
+            x0 = reconstruct(denoise, inversion, SOURCE, on_step).view_as(latent_image)
             self.reconstruction = guider.inner_model.process_latent_out(x0).cpu()
         self.inversion = dataclasses.replace(
             inversion,
             **{name: value.cpu() for name, value in vars(inversion).items() if isinstance(value, Tensor)},
         )
-        return inversion.noise
+        left = inversion.noise.view_as(latent_image)
+        if float(inversion.coordinates.alpha(sigmas[0])) > 0:  # as stock samplers leave a latent with noise in it
+            left = guider.inner_model.model_sampling.inverse_noise_scaling(sigmas[0], left)
+        return left

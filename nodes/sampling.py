@@ -13,6 +13,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, StepInfo, edit, edit_region, within
+from .attention import picture_of
 from .bridge import (
     NEGATIVE,
     SOURCE,
@@ -21,11 +22,13 @@ from .bridge import (
     GuidedDenoiser,
     GuiderDenoiser,
     edit_in_region,
+    family_of_model,
+    framed,
     progress,
 )
 from .guidance import Settings, edit_inputs, settings_warning_output
 from .saying import said
-from .types import CATEGORY, InversionType, MaskedInversion, search_aliases
+from .types import CATEGORY, InversionType, ModelInversion, search_aliases
 
 
 class CrossAttnGuidedSampler(io.ComfyNode):
@@ -75,10 +78,11 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         guider = comfy.samplers.CFGGuider(guided)
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative, SOURCE: source})
         guider.set_cfg(cfg)
-        empty = picture = torch.zeros_like(inversion.noise)
-        mask = inversion.mask if isinstance(inversion, MaskedInversion) else None
+        empty = picture = torch.zeros_like(framed(inversion.noise, model))
+        mask = inversion.mask if isinstance(inversion, ModelInversion) else None
         if mask is not None and inversion.trajectory is not None:  # what stays is the picture
-            picture = guided.get_model_object("latent_format").process_out(inversion.trajectory[-1])
+            picture = framed(inversion.trajectory[-1], model)
+            picture = guided.get_model_object("latent_format").process_out(picture)
         edited = guider.sample(empty, picture, sampler, inversion.sigmas, denoise_mask=mask, disable_pbar=True)
         warning = settings.warning(cfg)
         outputs = {"samples": edited}, {"samples": sampler.reference}, sampler.path
@@ -113,10 +117,11 @@ class _Editor(comfy.samplers.Sampler):
             report(step)
 
         kept = None if denoise_mask is None or latent_image is None else (denoise_mask, latent_image)
-        denoise = GuiderDenoiser(guider, extra_args, self.settings.finest_layer)
+        finest_layer, blocks = self.settings.finest_layer, self.settings.blocks
+        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks)
         guide = self.settings.gradient_step
         if denoise_mask is not None:
-            guide = within(guide, denoise_mask)
+            guide = within(guide, picture_of(denoise_mask))
         if self.settings.region > 0:
             region = edit_region(denoise, start, SOURCE, TARGET, self.settings.region)
             guide = within(guide, region)
@@ -127,11 +132,13 @@ class _Editor(comfy.samplers.Sampler):
             start,
             SOURCE,
             TARGET,
-            guided=GuidedDenoiser(guider, extra_args, self.settings.finest_layer, kept),
+            guided=GuidedDenoiser(guider, extra_args, finest_layer, kept, blocks),
             guidance=self.settings.map_guidance,
             guide=guide,
             on_step=on_step,
         )
-        self.path = Inversion(path[0], sigmas.cpu(), torch.stack([*path, result.edited.cpu()]))
-        self.reference = guider.inner_model.process_latent_out(result.reference).cpu()
-        return result.edited
+        way = torch.stack([*path, result.edited.cpu()])
+        family = family_of_model(self.model).name
+        self.path = ModelInversion(path[0], sigmas.cpu(), way, coordinates=start.coordinates, family=family)
+        self.reference = guider.inner_model.process_latent_out(result.reference.view_as(noise)).cpu()
+        return result.edited.view_as(noise)

@@ -22,7 +22,15 @@ from torch import Tensor
 from ..pix2pix_zero_core import AttentionMaps as Maps
 from ..pix2pix_zero_core import Inversion
 from ..pix2pix_zero_core.types import check_pictures
-from .bridge import SOURCE, TARGET, Conditioning, GuiderDenoiser, require_cross_attention_model, require_inversion_of
+from .bridge import (
+    SOURCE,
+    TARGET,
+    Conditioning,
+    GuiderDenoiser,
+    framed,
+    require_cross_attention_model,
+    require_inversion_of,
+)
 from .saying import said
 from .types import CATEGORY, InversionType, search_aliases
 
@@ -188,7 +196,8 @@ class _Watcher(comfy.samplers.Sampler):
         denoise, bar = GuiderDenoiser(guider, extra_args), comfy.utils.ProgressBar(len(self.steps))
         for step in self.steps:
             sigma = sigmas[step].expand(len(noise))
-            maps = denoise(self.way.latent_at(float(sigmas[step])).to(noise), sigma, SOURCE, maps=True).maps
+            latent = self.way.latent_at(float(sigmas[step])).to(noise)
+            maps = denoise(latent, sigma, SOURCE, maps=True).maps
             self.maps.append({layer: m[self.picture].cpu() for layer, m in maps.items()})
             bar.update(1)
         return noise
@@ -214,7 +223,8 @@ def watch(model: Any, way: Inversion, cond: Conditioning, moments: int, picture:
     watcher = _Watcher(way, steps, picture)
     guider = comfy.samplers.CFGGuider(model.clone())
     guider.inner_set_conds({TARGET: cond, SOURCE: cond})
-    guider.sample(torch.zeros_like(way.noise), torch.zeros_like(way.noise), watcher, way.sigmas, disable_pbar=True)
+    empty = torch.zeros_like(framed(way.noise, model))
+    guider.sample(empty, empty, watcher, way.sigmas, disable_pbar=True)
     return watcher.maps
 
 

@@ -15,7 +15,7 @@ from ..pix2pix_zero_core import Inversion
 CATEGORY = "pix2pix-zero"
 
 InversionType = io.Custom("PIX2PIX_ZERO_INVERSION")
-"""A `pix2pix_zero_core.Inversion`, in the model's own latent space, on the CPU; perhaps a `MaskedInversion`."""
+"""A `pix2pix_zero_core.Inversion` in the model's own latent space, on the CPU; the nodes make `ModelInversion`."""
 
 DirectionType = io.Custom("PIX2PIX_ZERO_DIRECTION")
 """A `pix2pix_zero_core.Direction`."""
@@ -25,20 +25,24 @@ DistilledType = io.Custom("PIX2PIX_ZERO_DISTILLED")
 
 
 @dataclass(frozen=True)
-class MaskedInversion(Inversion):
-    """An inversion of a latent with a noise mask, for the sampler that is given no latent.
+class ModelInversion(Inversion):
+    """An inversion, and what the nodes know of it beside.
 
     Attributes:
-        mask: 1 where the picture may change, 0 where not, as Set Latent Noise Mask leaves it.
+        family: of the model that made it, in `families.py`; empty where nobody noted it.
+        mask: of its latent, for the sampler that is given none: 1 where the picture may change, 0 where not, as Set
+            Latent Noise Mask leaves it; None without one.
     """
 
+    family: str = ""
     mask: Tensor | None = None
 
-    def of(self, pictures: Sequence[int]) -> MaskedInversion:
+    def of(self, pictures: Sequence[int]) -> Inversion:
         """Take some pictures out of the batch, with their masks."""
         taken, mask = super().of(pictures), self.mask
-        own = mask is not None and len(mask) == len(self.noise)
-        return MaskedInversion(**{**vars(taken), "mask": mask[list(pictures)] if mask is not None and own else mask})
+        if mask is None or len(mask) != len(self.noise):
+            return taken
+        return dataclasses.replace(taken, mask=mask[list(pictures)])  # pyright: ignore[reportCallIssue]
 
 
 def search_aliases(*words: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..pix2pix_zero_core import Direction, Inversion
 from ..pix2pix_zero_core.integrations.judge import ask_of_direction, in_words, warn_after
 from ..pix2pix_zero_core.until import edit_until, read_strengths
-from .bridge import Conditioning
+from .bridge import Conditioning, framed
 from .caption import load_captioner
 from .directions import shift_conditioning
 from .guidance import Settings, edit_inputs, original_inputs
@@ -124,12 +124,12 @@ class EditUntilItShows(io.ComfyNode):
             return edited["samples"][[list(run).index(picture) for picture in pictures]]
 
         def judge(samples: Tensor, pictures: Sequence[int]) -> Tensor:
-            images = vae.decode(samples)
+            images = _pictures(vae.decode(samples))
             decoded.update(zip(pictures, images, strict=True))
             return torch.tensor(judge_pictures(captioner, images, [questions] * len(pictures)))
 
-        latent = model.get_model_object("latent_format").process_out(inversion.latent_at(0))
-        fits = warn_originals(captioner, vae.decode(latent), [questions] * count)
+        latent = model.get_model_object("latent_format").process_out(framed(inversion.latent_at(0), model))
+        fits = warn_originals(captioner, _pictures(vae.decode(latent)), [questions] * count)
         found = edit_until(edit_at, judge, tries, count)
         scores, used = found.scores.tolist(), [tries[i] for i in (found.edits - 1).tolist()]
         words = [f"strength {s:g}, {in_words(questions, score)}" for s, score in zip(used, scores, strict=True)]
@@ -144,6 +144,11 @@ class EditUntilItShows(io.ComfyNode):
         text = numbered(words)
         images = torch.stack([decoded[picture] for picture in range(count)])
         return io.NodeOutput({"samples": found.edited}, images, used, scores, text, warning, ui=said(text, warning))
+
+
+def _pictures(decoded: Tensor) -> Tensor:
+    """Pictures, (B, H, W, C), also from the VAE of a model of videos, which gives each a frame."""
+    return decoded.flatten(0, -4)
 
 
 def _rows(cond: Conditioning, pictures: Sequence[int], count: int) -> Conditioning:

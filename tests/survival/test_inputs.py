@@ -233,6 +233,7 @@ SETTINGS = st.fixed_dictionaries(
         "guidance_end": st.sampled_from([1.0, 0.5, 0.0, 2.0, torch.nan]),
         "checkpointing": st.sampled_from(["on demand", "always", "never", "none such"]),
         "finest_layer": st.integers(1, 8),
+        "blocks": st.sampled_from(["", "all", "0", "1-2, 4", "0-99", "-", "\u00b2"]),
         "negative_from": st.sampled_from(["inversion", "text"]),
     }
 )
