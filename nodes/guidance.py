@@ -23,6 +23,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..pix2pix_zero_core import (
+    EditSettings,
     Inversion,
     MapGuidance,
     carried,
@@ -32,6 +33,7 @@ from ..pix2pix_zero_core import (
     unguided_distance,
     within,
 )
+from ..pix2pix_zero_core.settings import NEGATIVES
 from .attention import PACK
 from .bridge import (
     NEGATIVE,
@@ -57,8 +59,8 @@ SAMPLERS_HELP = (
     "cannot be run step by step."
 )
 
-NEGATIVES = ("inversion", "text")
-"""Where the negative of classifier-free guidance comes from."""
+USUAL = EditSettings()
+"""What new nodes have in their widgets."""
 
 
 def original_inputs() -> list[Any]:
@@ -82,7 +84,7 @@ def edit_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "cfg",
-            default=3.0,
+            default=USUAL.cfg,
             min=0.0,
             max=100.0,
             step=0.1,
@@ -98,7 +100,7 @@ def guidance_inputs() -> list[Any]:
     return [
         io.Float.Input(
             "guidance",
-            default=5.0,
+            default=USUAL.guidance.strength,
             min=0.0,
             max=1000.0,
             step=0.01,
@@ -108,7 +110,7 @@ def guidance_inputs() -> list[Any]:
         io.Combo.Input(
             "unit",
             options=["normalized", "paper", "share"],
-            default="normalized",
+            default=USUAL.guidance.unit,
             tooltip="Of guidance. normalized carries over from one size of picture to another; paper is the published "
             "step size (0.1 for real, 0.15 for generated pictures on SD 1.4). share, 0 to 1, is how much of what an "
             "unguided edit would change of the attention is to be taken away: measured on each picture, by a short "
@@ -116,7 +118,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "guidance_start",
-            default=0.0,
+            default=USUAL.guidance.start,
             min=0.0,
             max=1.0,
             step=0.01,
@@ -124,7 +126,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "guidance_end",
-            default=0.8,
+            default=USUAL.guidance.end,
             min=0.0,
             max=1.0,
             step=0.01,
@@ -151,7 +153,7 @@ def guidance_inputs() -> list[Any]:
         io.Combo.Input(
             "negative_from",
             options=list(NEGATIVES),
-            default=NEGATIVES[0],
+            default=USUAL.negative_from,
             optional=True,
             tooltip="What classifier-free guidance moves away from. inversion: the noise that was recorded when the "
             "picture was inverted, which keeps its colours and background and saves the negative's part of every "
@@ -159,7 +161,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "cfg_start",
-            default=0.0,
+            default=USUAL.cfg_start,
             min=0.0,
             max=1.0,
             step=0.01,
@@ -170,7 +172,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "region",
-            default=0.0,
+            default=USUAL.region,
             min=0.0,
             max=1.0,
             step=0.05,
@@ -186,6 +188,8 @@ def guidance_inputs() -> list[Any]:
 class Settings:
     """The widgets of :func:`guidance_inputs`; those that a graph lacks mean what they meant before they were there.
 
+    So these defaults stay as they are, whatever becomes of `USUAL`.
+
     Raises:
         ValueError: a value is out of range.
     """
@@ -196,7 +200,7 @@ class Settings:
     guidance_end: float
     checkpointing: str = CHECKPOINTING[0]
     finest_layer: int = 1
-    negative_from: str = NEGATIVES[0]
+    negative_from: str = "inversion"
     cfg_start: float = 0.0
     region: float = 0.0
 
