@@ -524,7 +524,7 @@ def load_pipeline(
 
     try:
         load = getattr(getattr(diffusers, name), read)
-        pipeline = load(str(path), torch_dtype=dtype, local_files_only=True, **options)
+        pipeline = load(str(path), dtype=dtype, local_files_only=True, **options)
     except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
         remedy = "Copy it anew."
         if read == "from_single_file" and config is None:
