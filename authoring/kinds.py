@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pix2pix_zero_core import EditSettings
+
 WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
 """Inputs of these types have a widget."""
 
@@ -89,6 +91,7 @@ def text_box(value: str = "") -> Widget:
     return Widget("STRING", value, height=TEXT_BOX)
 
 
+USUAL = EditSettings()
 INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
 DISTILLED = "PIX2PIX_ZERO_DISTILLED"
 
@@ -98,16 +101,16 @@ GUIDED_EDIT: Mapping[str, Input] = {
     "source": Socket("CONDITIONING"),
     "target": Socket("CONDITIONING"),
     "negative": Socket("CONDITIONING"),
-    "cfg": Widget("FLOAT", 3.0),
-    "guidance": Widget("FLOAT", 5.0),
-    "unit": Widget("COMBO", "normalized"),
-    "guidance_start": Widget("FLOAT", 0.0),
-    "guidance_end": Widget("FLOAT", 0.8),
+    "cfg": Widget("FLOAT", USUAL.cfg),
+    "guidance": Widget("FLOAT", USUAL.guidance.strength),
+    "unit": Widget("COMBO", USUAL.guidance.unit),
+    "guidance_start": Widget("FLOAT", USUAL.guidance.start),
+    "guidance_end": Widget("FLOAT", USUAL.guidance.end),
     "checkpointing": Widget("COMBO", "on demand", optional=True),
     "finest_layer": Widget("INT", 1, optional=True),
-    "negative_from": Widget("COMBO", "inversion", optional=True),
-    "cfg_start": Widget("FLOAT", 0.0, optional=True),
-    "region": Widget("FLOAT", 0.0, optional=True),
+    "negative_from": Widget("COMBO", USUAL.negative_from, optional=True),
+    "cfg_start": Widget("FLOAT", USUAL.cfg_start, optional=True),
+    "region": Widget("FLOAT", USUAL.region, optional=True),
     "blocks": Widget("STRING", "", optional=True),
 }
 """Of Cross-Attention Guided Sampler and of Cross-Attention Guider."""
@@ -154,10 +157,10 @@ OURS = {
             "model": Socket("MODEL"),
             "latent": Socket("LATENT"),
             "source": Socket("CONDITIONING"),
-            "steps": Widget("INT", 50),
-            "regularization": Widget("FLOAT", 2.0),
-            "kl": Widget("FLOAT", 20.0),
-            "fixed_point": Widget("INT", 1),
+            "steps": Widget("INT", USUAL.steps),
+            "regularization": Widget("FLOAT", USUAL.regularizer.strength),
+            "kl": Widget("FLOAT", USUAL.regularizer.kl_strength),
+            "fixed_point": Widget("INT", USUAL.fixed_point),
             "reconstruct": Widget("BOOLEAN", True),
             "sigmas": Socket("SIGMAS", optional=True),
             "scheduler": Widget("COMBO", "ddim", optional=True),

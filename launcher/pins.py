@@ -42,7 +42,7 @@ TORCHAUDIO = ("torchaudio==2.11.0",)
 # Left out of the requirements of a ComfyUI that is not the pinned one: the torches are pinned above, and the pack needs
 # neither example workflows nor manuals.
 NOT_INSTALLED = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
-PACK_PACKAGES = ("transformers", "diffusers>=0.36,<0.43", "safetensors", "numpy", "pillow")
+PACK_PACKAGES = ("transformers", "diffusers>=0.40,<0.43", "safetensors", "numpy", "pillow")
 TEST_PACKAGES = (
     "pytest==9.2.0",
     "hypothesis==6.170.17",

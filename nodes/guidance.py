@@ -23,6 +23,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..pix2pix_zero_core import (
+    EditSettings,
     Inversion,
     MapGuidance,
     carried,
@@ -32,6 +33,7 @@ from ..pix2pix_zero_core import (
     unguided_distance,
     within,
 )
+from ..pix2pix_zero_core.settings import NEGATIVES
 from .attention import PACK, chosen_layers, modules_of, picture_of, text_layers
 from .bridge import (
     NEGATIVE,
@@ -62,8 +64,8 @@ SAMPLERS_HELP = (
 MUCH_CFG, MUCH_GUIDANCE = 20.0, 50.0
 """Above these, nodes warn. On Tiny Zoo, where 3 and 5 are usual, a cfg of 30 and a guidance of 100 left no picture."""
 
-NEGATIVES = ("inversion", "text")
-"""Where the negative of classifier-free guidance comes from."""
+USUAL = EditSettings()
+"""What new nodes have in their widgets."""
 
 
 def original_inputs() -> list[Any]:
@@ -87,7 +89,7 @@ def edit_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "cfg",
-            default=3.0,
+            default=USUAL.cfg,
             min=0.0,
             max=100.0,
             step=0.1,
@@ -103,7 +105,7 @@ def guidance_inputs() -> list[Any]:
     return [
         io.Float.Input(
             "guidance",
-            default=5.0,
+            default=USUAL.guidance.strength,
             min=0.0,
             max=1000.0,
             step=0.01,
@@ -113,7 +115,7 @@ def guidance_inputs() -> list[Any]:
         io.Combo.Input(
             "unit",
             options=["normalized", "paper", "share"],
-            default="normalized",
+            default=USUAL.guidance.unit,
             tooltip="Of guidance. normalized carries over from one size of picture to another; paper is the published "
             "step size (0.1 for real, 0.15 for generated pictures on SD 1.4). share, 0 to 1, is how much of what an "
             "unguided edit would change of the attention is to be taken away: measured on each picture, by a short "
@@ -121,7 +123,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "guidance_start",
-            default=0.0,
+            default=USUAL.guidance.start,
             min=0.0,
             max=1.0,
             step=0.01,
@@ -129,7 +131,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "guidance_end",
-            default=0.8,
+            default=USUAL.guidance.end,
             min=0.0,
             max=1.0,
             step=0.01,
@@ -156,7 +158,7 @@ def guidance_inputs() -> list[Any]:
         io.Combo.Input(
             "negative_from",
             options=list(NEGATIVES),
-            default=NEGATIVES[0],
+            default=USUAL.negative_from,
             optional=True,
             tooltip="What classifier-free guidance moves away from. inversion: the noise that was recorded when the "
             "picture was inverted, which keeps its colours and background and saves the negative's part of every "
@@ -164,7 +166,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "cfg_start",
-            default=0.0,
+            default=USUAL.cfg_start,
             min=0.0,
             max=1.0,
             step=0.01,
@@ -175,7 +177,7 @@ def guidance_inputs() -> list[Any]:
         ),
         io.Float.Input(
             "region",
-            default=0.0,
+            default=USUAL.region,
             min=0.0,
             max=1.0,
             step=0.05,
@@ -206,6 +208,8 @@ def settings_warning_output() -> Any:
 class Settings:
     """The widgets of :func:`guidance_inputs`; those that a graph lacks mean what they meant before they were there.
 
+    So these defaults stay as they are, whatever becomes of `USUAL`.
+
     Raises:
         ValueError: a value is out of range.
     """
@@ -216,7 +220,7 @@ class Settings:
     guidance_end: float
     checkpointing: str = CHECKPOINTING[0]
     finest_layer: int = 1
-    negative_from: str = NEGATIVES[0]
+    negative_from: str = "inversion"
     cfg_start: float = 0.0
     region: float = 0.0
     blocks: str = ""

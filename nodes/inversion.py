@@ -17,7 +17,7 @@ from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..pix2pix_zero_core import Inversion, NoiseRegularizer, invert, reconstruct
+from ..pix2pix_zero_core import EditSettings, Inversion, NoiseRegularizer, invert, reconstruct
 from ..pix2pix_zero_core.coordinates import Coordinates
 from ..pix2pix_zero_core.schedule import check_sigmas, ddim_sigmas
 from ..pix2pix_zero_core.types import check_latent
@@ -66,7 +66,11 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="The picture, encoded with the checkpoint's VAE."),
                 io.Conditioning.Input("source", tooltip="Text of the picture as it is: its caption."),
                 io.Int.Input(
-                    "steps", default=50, min=1, max=1000, tooltip="DDIM steps. More is more exact and slower."
+                    "steps",
+                    default=EditSettings.steps,
+                    min=1,
+                    max=1000,
+                    tooltip="DDIM steps. More is more exact and slower.",
                 ),
                 io.Float.Input(
                     "regularization",
@@ -86,7 +90,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "fixed_point",
-                    default=1,
+                    default=EditSettings.fixed_point,
                     min=0,
                     max=50,
                     tooltip="Refinements of a step, each one model call. 0 is plain DDIM inversion, which costs one "

@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pix2pix_zero_core import NoiseRegularizer
-from pix2pix_zero_core.integrations.diffusers import EditSettings
+from pix2pix_zero_core import EditSettings, NoiseRegularizer
 from pix2pix_zero_core.integrations.pairs import Form
 
 TINY_ZOO = "tiny_zoo"

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pix2pix_zero_core import Direction, MapGuidance
+from pix2pix_zero_core import Direction, EditSettings, MapGuidance
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
-from pix2pix_zero_core.integrations.diffusers import EditSettings, InvertedPictures
+from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge, warn_after, warn_before
+from pix2pix_zero_core.settings import NEGATIVES
 from pix2pix_zero_core.until import edit_until, require_rising
 
 from .arguments import (
@@ -95,6 +96,33 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
         default=usual.cfg,
         help=f"how strongly the target text is followed (default: {usual.cfg:g})",
     )
+    parser.add_argument(
+        "--cfg-start",
+        type=number(float, 0, 1),
+        default=usual.cfg_start,
+        help="fraction of the steps after which --cfg begins; later leaves more in place "
+        f"(default: {usual.cfg_start:g})",
+    )
+    parser.add_argument(
+        "--negative-from",
+        choices=NEGATIVES,
+        default=usual.negative_from,
+        help="what --cfg moves away from: the noise that the inversion recorded, or a text "
+        f"(default: {usual.negative_from})",
+    )
+    parser.add_argument(
+        "--negative",
+        metavar="TEXT",
+        default=usual.negative,
+        help='the text of --negative-from text; "" is an empty one (default: what the picture shows)',
+    )
+    parser.add_argument(
+        "--region",
+        type=number(float, 0, 1),
+        default=usual.region,
+        help="edit only where source and target text disagree about the picture: 0 everywhere, 1 where they disagree "
+        f"most (default: {usual.region:g})",
+    )
     add_inversion(parser)
     add_model(parser)
     add_device(parser)
@@ -136,14 +164,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def edit_settings(arguments: argparse.Namespace) -> EditSettings:
-    """Read the settings; of the guidance's strengths the first."""
+    """Read the settings; of the guidance's strengths the first.
+
+    Raises:
+        UsageError: --negative, where nothing moves away from a text.
+    """
+    if arguments.negative is not None and arguments.negative_from != "text":
+        raise UsageError("--negative: belongs to --negative-from text; the inversion's noise is no text")
     guidance = replace(
         EditSettings().guidance,
         strength=arguments.guidance[0],
         unit=arguments.guidance_unit,
         end=arguments.guidance_end,
     )
-    return replace(inversion_settings(arguments), cfg=arguments.cfg, guidance=guidance)
+    return replace(
+        inversion_settings(arguments),
+        cfg=arguments.cfg,
+        guidance=guidance,
+        negative_from=arguments.negative_from,
+        negative=arguments.negative,
+        cfg_start=arguments.cfg_start,
+        region=arguments.region,
+    )
 
 
 def in_words(row: Row) -> str:
@@ -235,7 +277,10 @@ class EditTask(InvertingTask):
                 settings = replace(self.settings, guidance=self.guidance(guidance))
 
                 def edit_at(strength: float, settings: EditSettings = settings) -> Tensor:
-                    return model.editor.edit(inverted, direction, strength, settings, lambda _: tick())
+                    edited = model.editor.edit(
+                        inverted, direction, strength, settings, lambda _: tick(), output_type="latent"
+                    )
+                    return model.editor.decode(edited)
 
                 picture, said = self.make(edit_at, strength, model, caption, direction)
                 write_picture(picture, output, {SETTINGS: self.record(variant), "caption": caption, **said})

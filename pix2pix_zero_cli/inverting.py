@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pix2pix_zero_core import NoiseRegularizer
-from pix2pix_zero_core.integrations.diffusers import EditSettings, InvertedPictures
+from pix2pix_zero_core import EditSettings, NoiseRegularizer
+from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 
 from .jobs import Tick, made_alike
 from .model import Model, ModelOptions

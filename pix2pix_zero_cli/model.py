@@ -90,7 +90,9 @@ class ModelOptions:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         try:
-            editor = PipelineEditor(self._pipeline())
+            pipeline = self._pipeline()
+            pipeline.set_progress_bar_config(disable=True)  # the command has its own
+            editor = PipelineEditor(pipeline)
         except (FileNotFoundError, TypeError, ValueError) as error:
             raise UsageError(f"--model {self.name}: {error}") from error
         return Model(self, editor, None if self.blip is None else load_captioner(self.blip, self.device))

@@ -16,6 +16,7 @@ from .forms import apply_direction, combine_directions, load_direction
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
 from .region import RegionalDenoiser, edit_region, within
+from .settings import EditSettings
 from .types import (
     AttentionMaps,
     Denoiser,
@@ -38,6 +39,7 @@ __all__ = [
     "Direction",
     "Edit",
     "EditDirection",
+    "EditSettings",
     "Inversion",
     "MapGuidance",
     "NoiseRegularizer",

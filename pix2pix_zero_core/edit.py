@@ -72,14 +72,12 @@ class ClassifierFreeGuidance:
 
     def __post_init__(self) -> None:
         """Validate scale and level."""
-        _check_scale(self.scale)
-        if not self.below >= 0:
-            raise ValueError(f"Classifier-free guidance is to begin below sigma {self.below}; it must be >= 0.")
+        _check_text_guidance(self)
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
         positive = self.denoise(x, sigma, cond, maps=maps)
-        if self.scale == 1 or float(self.coordinates.noise_to_signal(sigma[0])) > self.below:
+        if not _guides(self, sigma[0]):
             return positive
         with torch.no_grad():  # the maps, which are differentiated, are those of the positive row
             negative = self.denoise(x, sigma, self.negative)
@@ -103,33 +101,47 @@ class ReplayedGuidance:
         denoise: the model.
         inversion: of the picture, with its trajectory.
         scale: as in :class:`ClassifierFreeGuidance`; 1 is the plain model.
+        below: as in :class:`ClassifierFreeGuidance`.
 
     Raises:
-        ValueError: scale is negative or not finite, or the inversion has no trajectory.
+        ValueError: scale or level is negative, or the scale not finite, or the inversion has no trajectory.
     """
 
     denoise: Denoiser
     inversion: Inversion
     scale: float = 3.0
+    below: float = math.inf
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Of the levels that it is called with."""
+        return self.inversion.coordinates
 
     def __post_init__(self) -> None:
-        """Validate scale and trajectory."""
-        _check_scale(self.scale)
+        """Validate scale, level and trajectory."""
+        _check_text_guidance(self)
         if self.inversion.trajectory is None:
             raise ValueError("ReplayedGuidance: the inversion has no trajectory. Invert a picture, which records one.")
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
         positive = self.denoise(x, sigma, cond, maps=maps)
-        if self.scale == 1:
+        if not _guides(self, sigma[0]):
             return positive
         negative = self.inversion.replayed(x, float(sigma[0]))
         return Prediction(negative + self.scale * (positive.denoised - negative), positive.maps)
 
 
-def _check_scale(scale: float) -> None:
-    if not (math.isfinite(scale) and scale >= 0):
-        raise ValueError(f"The classifier-free guidance scale is {scale}; it must be finite and >= 0.")
+def _guides(guidance: ClassifierFreeGuidance | ReplayedGuidance, sigma: Tensor) -> bool:
+    """Whether the negative counts at a level."""
+    return guidance.scale != 1 and float(guidance.coordinates.noise_to_signal(sigma)) <= guidance.below
+
+
+def _check_text_guidance(guidance: ClassifierFreeGuidance | ReplayedGuidance) -> None:
+    if not (math.isfinite(guidance.scale) and guidance.scale >= 0):
+        raise ValueError(f"The classifier-free guidance scale is {guidance.scale}; it must be finite and >= 0.")
+    if not guidance.below >= 0:
+        raise ValueError(f"Classifier-free guidance is to begin below sigma {guidance.below}; it must be >= 0.")
 
 
 @torch.no_grad()

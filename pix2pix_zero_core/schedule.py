@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -109,6 +110,20 @@ def step_at(sigmas: Tensor, sigma: float) -> int:
     """
     reached = int((sigmas >= sigma * (1 - 1e-4)).sum())
     return min(max(reached - 1, 0), len(sigmas) - 2)
+
+
+def level_after(sigmas: Tensor, fraction: float) -> Tensor:
+    """Find the noise level at which a fraction of a sampling grid's steps is done.
+
+    Args:
+        sigmas: the grid, (T+1,).
+        fraction: 0 to 1.
+
+    Returns:
+        the level at which the first step begins that has at least that fraction before it, scalar; at 1 the last one,
+        below that of every step.
+    """
+    return sigmas[math.ceil(fraction * (len(sigmas) - 1))]
 
 
 def check_sigmas(sigmas: Tensor, coordinates: Coordinates = Coordinates.VE) -> None:

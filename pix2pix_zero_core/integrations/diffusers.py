@@ -25,13 +25,16 @@ from torch import Tensor, nn
 
 from ..attention import attention_probabilities
 from ..directions import Direction, OnProgress
-from ..edit import ReplayedGuidance, edit, reconstruct
+from ..edit import ClassifierFreeGuidance, ReplayedGuidance, edit, map_guidance_step, reconstruct
 from ..forms import ShiftedText, apply_direction
 from ..inversion import invert
-from ..schedule import ddim_sigmas, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
+from ..region import RegionalDenoiser, edit_region, within
+from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
+from ..settings import EditSettings
 from ..tokens import Token
-from ..types import RECOMMENDED, Inversion, MapGuidance, NoiseRegularizer, OnStep, Prediction, check_pictures
+from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
 from .pairs import Form, build_direction
+from .pictures import Picture, read_pictures
 from .sentences import EditSentences
 
 
@@ -136,47 +139,36 @@ class _Recorder:
 
 
 @dataclass(frozen=True)
-class EditSettings:
-    """How pictures are edited. The defaults are those of the ComfyUI nodes.
-
-    Attributes:
-        steps: DDIM steps, there and back.
-        regularizer: of the inversion.
-        fixed_point: refinements of a step of the inversion.
-        cfg: scale of classifier-free guidance, away from the noise that the inversion recorded.
-        guidance: strength and time of the cross-attention guidance.
-    """
-
-    steps: int = 50
-    regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
-    fixed_point: int = 1
-    cfg: float = ReplayedGuidance.scale
-    guidance: MapGuidance = RECOMMENDED
-
-
-@dataclass(frozen=True)
 class InvertedPictures:
     """What an edit starts from.
 
     Attributes:
         inversion: of the pictures' latents, with its trajectory.
+        settings: that it was made with.
         embedding: of their captions, (B, L, D).
         pooled: of their captions, (B, P); None where the model looks at none (Stable Diffusion 1 and 2).
         tokens: of each caption; None where nobody noted them.
     """
 
     inversion: Inversion
+    settings: EditSettings
     embedding: Tensor
     pooled: Tensor | None
     tokens: tuple[Sequence[Token], ...] | None = None
 
 
-SLACK = 0.1
-"""How far values of pictures may lie outside of 0..1: what sharpens and resizes overshoots a little."""
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+"""Forms of edited pictures, named as in diffusers."""
+
+FIXED = ("steps", "regularizer", "fixed_point")
+"""Settings that an inversion fixes."""
 
 
 class PipelineEditor:
-    """A Stable Diffusion pipeline that edits pictures. Pictures are (B, H, W, 3) in 0..1, as in ComfyUI.
+    """A Stable Diffusion pipeline that edits pictures.
+
+    It takes pictures in every form of `read_pictures`, and shows the pipeline's own progress bars:
+    ``pipeline.set_progress_bar_config(disable=True)`` turns them off.
 
     Attributes:
         pipeline: of diffusers; its weights are frozen, all else is left as it is.
@@ -220,7 +212,10 @@ class PipelineEditor:
         for part in self._networks():
             part.requires_grad_(False).eval()
         scheduler = pipeline.scheduler
-        alphas: Tensor = scheduler.alphas_cumprod
+        # diffusers multiplies in float32, which is off by 1e-5 where there is little noise; ComfyUI does in float64. Of
+        # a schedule that ends in pure noise, at alpha 0, its schedulers put another last value there.
+        exact = torch.cumprod(1 - scheduler.betas.double(), 0)
+        alphas = torch.where(exact > 0, exact, scheduler.alphas_cumprod.double())
         self.denoise = DiffusersDenoiser(pipeline.unet, alphas, scheduler.config.prediction_type)
         self.encoder = encoder_fingerprint(self._encoders())
         self.side: int = config.sample_size * pipeline.vae_scale_factor
@@ -232,22 +227,24 @@ class PipelineEditor:
         return [self.pipeline.unet, self.pipeline.vae, *self._encoders()]
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    def encode_text(self, texts: str | Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Encode texts of one chunk each, as :data:`~pix2pix_zero_core.directions.Encode`.
 
         Returns:
             token embeddings (n, L, D), and pooled ones (n, P) where the model looks at them.
 
         Raises:
+            TypeError: something else than texts.
             ValueError: a text that is too long.
         """
+        texts = _texts(texts)
         for tokenizer in (self.pipeline.tokenizer, *([self.pipeline.tokenizer_2] if self._is_xl else [])):
             for text in texts:
                 tokens, limit = len(tokenizer(text, verbose=False).input_ids), tokenizer.model_max_length
                 if tokens > limit:
                     raise ValueError(f"The text has {tokens} tokens; {limit} is the most. Shorten {text!r}.")
         encoded = self.pipeline.encode_prompt(
-            prompt=list(texts),
+            prompt=texts,
             device=self.pipeline.unet.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
@@ -266,35 +263,28 @@ class PipelineEditor:
         ]
 
     def build_direction(
-        self, texts: EditSentences, on_progress: OnProgress = None, form: Form = "mean by position"
+        self, texts: EditSentences, on_progress: OnProgress = None, form: Form = "aligned to words"
     ) -> Direction:
         """Make an edit direction of the pipeline's text encoder; see :func:`~.pairs.build_direction`."""
-        return build_direction(
-            texts, form, self.encode_text, self.tokenize, encoder=self.encoder, on_progress=on_progress
-        )
+        with self.pipeline.progress_bar(total=len(texts.source_sentences) + len(texts.target_sentences)) as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+                if on_progress is not None:
+                    on_progress(done, total)
+
+            return build_direction(texts, form, self.encode_text, self.tokenize, encoder=self.encoder, on_progress=show)
 
     @torch.no_grad()
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, pictures: Picture | Sequence[Picture]) -> Tensor:
         """Turn pictures into the model's latents, (B, C, H/8, W/8), float32: the mean of the VAE's distribution.
 
         Raises:
-            TypeError: not floating point.
-            ValueError: another shape than (B, H, W, 3), sides that are no multiples of the VAE's factor, or values
-                outside of 0..1.
+            TypeError: as `read_pictures`.
+            ValueError: as `read_pictures`, with sides that are multiples of the VAE's factor.
         """
-        factor: int = self.pipeline.vae_scale_factor
-        if pictures.ndim != 4 or pictures.shape[-1] != 3 or any(side % factor for side in pictures.shape[1:3]):
-            raise ValueError(
-                f"pictures have shape {tuple(pictures.shape)}; they must be (batch, height, width, 3) with sides that "
-                f"are multiples of {factor}. Crop or resize them."
-            )
-        check_pictures(pictures, "pictures")
-        lowest, highest = float(pictures.min()), float(pictures.max())
-        if lowest < -SLACK or highest > 1 + SLACK:
-            raise ValueError(
-                f"pictures have values from {lowest:g} to {highest:g}; they must be from 0 to 1. Divide pictures of 8 "
-                "bits by 255, and map those from -1 to 1 onto it."
-            )
+        pictures = read_pictures(pictures, self.pipeline.vae_scale_factor)
         vae = self.pipeline.vae
         encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(vae.device, vae.dtype))
         latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
@@ -309,50 +299,62 @@ class PipelineEditor:
 
     def invert(
         self,
-        pictures: Tensor,
-        captions: Sequence[str],
-        settings: EditSettings = EditSettings(),
+        pictures: Picture | Sequence[Picture],
+        captions: str | Sequence[str],
+        settings: EditSettings = EditSettings(),  # noqa: B008 (immutable)
         on_step: OnStep = None,
     ) -> InvertedPictures:
         """Find the noise of pictures.
 
         Args:
-            pictures: (B, H, W, 3) in 0..1.
-            captions: one a picture: what it shows.
-            settings: steps, regulariser and refinements.
+            pictures: one or more, of one size.
+            captions: what the pictures show: one for all, or a list with one for each.
+            settings: steps, regulariser and refinements; the edits use the others, where they are given none.
             on_step: called after every step.
 
         Raises:
+            TypeError: as :meth:`encode` and :meth:`encode_text`.
             ValueError: as :meth:`encode`, :meth:`encode_text` and :func:`~pix2pix_zero_core.invert`.
         """
-        if len(captions) != len(pictures):
-            raise ValueError(f"There are {len(captions)} captions for {len(pictures)} pictures; give one each.")
-        latents = self.encode(pictures)
+        latents, sigmas = self.encode(pictures), ddim_sigmas(self.denoise.sigmas, settings.steps)
+        captions = [captions] * len(latents) if isinstance(captions, str) else _texts(captions)
+        if len(captions) != len(latents):
+            raise ValueError(
+                f"There are {len(captions)} captions for {len(latents)} pictures; give one for each, or a single text "
+                "for all."
+            )
         embedding, pooled = self.encode_text(captions)
-        sigmas = ddim_sigmas(self.denoise.sigmas, settings.steps)
-        inversion = invert(
-            self.denoise,
-            latents,
-            self._condition(embedding, pooled, latents),
-            sigmas,
-            settings.regularizer,
-            fixed_point=settings.fixed_point,
-            on_step=on_step,
-        )
-        return InvertedPictures(inversion, embedding, pooled, tuple(map(self.tokenize, captions)))
+        with self._progress(settings.steps, on_step) as step:
+            inversion = invert(
+                self.denoise,
+                latents,
+                self._condition(embedding, pooled, latents),
+                sigmas,
+                settings.regularizer,
+                fixed_point=settings.fixed_point,
+                on_step=step,
+            )
+        return InvertedPictures(inversion, settings, embedding, pooled, tuple(map(self.tokenize, captions)))
 
     def reconstruct(self, inverted: InvertedPictures, on_step: OnStep = None) -> Tensor:
         """Sample the pictures back from their noise: latents, (B, C, H, W), which show what the inversion lost."""
         inversion = inverted.inversion
         source = self._condition(inverted.embedding, inverted.pooled, inversion.noise)
-        return reconstruct(self.denoise, inversion, source, on_step)
+        with self._progress(len(inversion.sigmas) - 1, on_step) as step:
+            return reconstruct(self.denoise, inversion, source, step)
 
     def shift(self, inverted: InvertedPictures, direction: Direction, strength: float = 1.0) -> ShiftedText:
         """Shift the captions of pictures along a direction: what the edited pictures show, with remarks for people.
 
         Raises:
-            ValueError: a direction of another encoder.
+            TypeError: no direction.
+            ValueError: a direction of another encoder, or a strength that is not finite.
         """
+        if not isinstance(cast(Any, direction), Direction):
+            raise TypeError(
+                f'direction is {direction!r}; it must be an edit direction: build_direction(load_edit("cat2dog")) '
+                "makes one, load_direction reads one."
+            )
         return apply_direction(
             direction, inverted.embedding, inverted.pooled, strength, encoder=self.encoder, tokens=inverted.tokens
         )
@@ -362,33 +364,78 @@ class PipelineEditor:
         inverted: InvertedPictures,
         direction: Direction,
         strength: float = 1.0,
-        settings: EditSettings = EditSettings(),
+        settings: EditSettings | None = None,
         on_step: OnStep = None,
-    ) -> Tensor:
+        *,
+        output_type: str = "pil",
+    ) -> Any:
         """Edit pictures.
 
         Args:
             inverted: of the same pipeline.
             direction: of its text encoder.
             strength: of the direction; 1 is the full edit, a negative one leads the other way.
-            settings: guidance.
+            settings: of the edit; None is those that the pictures were inverted with.
             on_step: called after every step.
-
-        Returns:
-            the edited pictures, (B, H, W, 3) in 0..1, on the CPU.
+            output_type: form of the edited pictures, as in diffusers: "pil", a list of images; "np", an array (B, H,
+                W, 3) in 0..1; "pt", a tensor (B, 3, H, W) in 0..1; all on the CPU; or "latent", (B, C, H/8, W/8), for
+                :meth:`decode`.
 
         Raises:
-            ValueError: a direction of another encoder, or what :func:`~pix2pix_zero_core.edit` refuses.
+            TypeError: no direction.
+            ValueError: an unknown output type, a direction of another encoder, settings of the inversion that differ
+                from those of the pictures, or what :func:`~pix2pix_zero_core.edit` refuses.
         """
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type is {output_type!r}; it must be one of {', '.join(OUTPUT_TYPES)}.")
+        settings = inverted.settings if settings is None else settings
+        _require_settings_of(inverted, settings)
         inversion, pooled = inverted.inversion, inverted.pooled
         source = self._condition(inverted.embedding, pooled, inversion.noise)
         shifted = self.shift(inverted, direction, strength)
         target = self._condition(shifted.embedding, shifted.pooled, inversion.noise)
-        guided = ReplayedGuidance(self.denoise, inversion, settings.cfg)
-        result = edit(
-            self.denoise, inversion, source, target, guided=guided, guidance=settings.guidance, on_step=on_step
-        )
-        return self.decode(result.edited)
+        guided, guide = self._text_guidance(inverted, source, settings), map_guidance_step
+        if settings.region > 0:
+            region = edit_region(self.denoise, inversion, source, target, settings.region)
+            guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
+        with self._progress(settings.steps, on_step) as step:
+            edited = edit(
+                self.denoise,
+                inversion,
+                source,
+                target,
+                guided=guided,
+                guidance=settings.guidance,
+                guide=guide,
+                on_step=step,
+            ).edited
+        if output_type == "latent":
+            return edited
+        pixels = self.decode(edited).movedim(-1, 1)
+        return self.pipeline.image_processor.postprocess(pixels, output_type, do_denormalize=[False] * len(pixels))
+
+    def _text_guidance(self, inverted: InvertedPictures, source: TextConditioning, settings: EditSettings) -> Denoiser:
+        """Classifier-free guidance as the settings say."""
+        inversion = inverted.inversion
+        below = float(inversion.coordinates.noise_to_signal(level_after(inversion.sigmas, settings.cfg_start)))
+        if settings.negative_from == "inversion":
+            return ReplayedGuidance(self.denoise, inversion, settings.cfg, below)
+        negative = source
+        if settings.negative is not None:
+            negative = self._condition(*self.encode_text([settings.negative] * len(inversion.noise)), inversion.noise)
+        return ClassifierFreeGuidance(self.denoise, negative, settings.cfg, below, inversion.coordinates)
+
+    @contextmanager
+    def _progress(self, total: int, on_step: OnStep) -> Generator[OnStep, None, None]:
+        """Show the steps of a loop by the pipeline's progress bar; gives what is to be called after each."""
+        with self.pipeline.progress_bar(total=total) as bar:
+
+            def step(info: StepInfo) -> None:
+                bar.update()
+                if on_step is not None:
+                    on_step(info)
+
+            yield step
 
     def _condition(self, embedding: Tensor, pooled: Tensor | None, latents: Tensor) -> TextConditioning:
         """What the UNet is told: the text, and with SDXL the size of the picture, uncropped, as ComfyUI tells it."""
@@ -397,6 +444,26 @@ class PipelineEditor:
         height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
         sizes = torch.tensor([height, width, 0, 0, height, width]).to(pooled).repeat(len(pooled), 1)
         return TextConditioning(embedding, {"text_embeds": pooled, "time_ids": sizes})
+
+
+def _texts(texts: str | Sequence[str]) -> list[str]:
+    """One text or several, as a list."""
+    found = [texts] if isinstance(texts, str) else list(texts)
+    for text in cast(list[Any], found):
+        if not isinstance(text, str):
+            raise TypeError(f"captions: {text!r} is a {type(text).__name__}; they must be texts, one for each picture.")
+    return found
+
+
+def _require_settings_of(inverted: InvertedPictures, settings: EditSettings) -> None:
+    """Refuse settings that the inversion has fixed, and which differ."""
+    for name in FIXED:
+        fixed, asked = getattr(inverted.settings, name), getattr(settings, name)
+        if fixed != asked:
+            raise ValueError(
+                f"settings: {name} is {asked}, but the pictures were inverted with {fixed}, which cannot be changed "
+                "any more. Change the others with dataclasses.replace(inverted.settings, ...), or invert again."
+            )
 
 
 def encoder_fingerprint(encoders: Iterable[nn.Module]) -> str:
@@ -457,7 +524,7 @@ def load_pipeline(
 
     try:
         load = getattr(getattr(diffusers, name), read)
-        pipeline = load(str(path), torch_dtype=dtype, local_files_only=True, **options)
+        pipeline = load(str(path), dtype=dtype, local_files_only=True, **options)
     except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
         remedy = "Copy it anew."
         if read == "from_single_file" and config is None:

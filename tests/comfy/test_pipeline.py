@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from authoring import workflows
@@ -16,8 +15,8 @@ from launcher.client import save_images
 from launcher.runtime import EXAMPLES
 from launcher.server import Server
 from launcher.workflow import adapt, find_node
-from pix2pix_zero_core import MapGuidance, NoiseRegularizer
-from pix2pix_zero_core.integrations.diffusers import EditSettings, PipelineEditor
+from pix2pix_zero_core import EditSettings, MapGuidance, NoiseRegularizer
+from pix2pix_zero_core.integrations.diffusers import PipelineEditor
 from pix2pix_zero_core.integrations.sentences import load_edit
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.pipeline import load_pipeline
@@ -33,13 +32,15 @@ def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> Non
         defaults(node) for node in ("Pix2PixZeroRegularizedDDIMInvert", "Pix2PixZeroCrossAttnGuidedSampler")
     )
     assert inversion["scheduler"] == "ddim"
-    assert sampler["negative_from"] == "inversion"
     assert EditSettings() == EditSettings(
         inversion["steps"],
         NoiseRegularizer(inversion["regularization"], inversion["kl"]),
         inversion["fixed_point"],
         sampler["cfg"],
         MapGuidance(sampler["guidance"], sampler["unit"], sampler["guidance_start"], sampler["guidance_end"], "after"),
+        sampler["negative_from"],
+        cfg_start=sampler["cfg_start"],
+        region=sampler["region"],
     )
 
 
@@ -53,8 +54,8 @@ def test_the_picture_is_that_of_the_nodes(server: Server, tmp_path: Path, source
     original, expected = (np.array(Image.open(paths[name]).convert("RGB")) for name in ("source", "edited"))
 
     editor = PipelineEditor(load_pipeline())
-    direction = editor.build_direction(load_edit(f"{source}2{target}", FOLDER), form="aligned to words")
-    inverted = editor.invert(torch.from_numpy(original)[None].float() / 255, [caption])
-    found = (editor.edit(inverted, direction)[0] * 255).to(torch.uint8).numpy()  # as SaveImage rounds
+    direction = editor.build_direction(load_edit(f"{source}2{target}", FOLDER))
+    inverted = editor.invert(original, caption)
+    found = (editor.edit(inverted, direction, output_type="np")[0] * 255).astype(np.uint8)  # as SaveImage rounds
     difference = np.abs(found.astype(int) - expected.astype(int))
     assert (difference <= 1).mean() >= 0.99

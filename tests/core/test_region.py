@@ -14,6 +14,7 @@ from pix2pix_zero_core import (
     NoiseRegularizer,
     Prediction,
     RegionalDenoiser,
+    ReplayedGuidance,
     edit_region,
     invert,
     reconstruct,
@@ -131,12 +132,14 @@ def test_guidance_moves_the_region_alone(model, x0, source, target, sigmas):
     torch.testing.assert_close((loss, denoised), (plain_loss, plain_denoised))
 
 
-def test_guidance_by_text_can_begin_below_a_noise_level(model, x0, source, target, sigmas):
-    late = ClassifierFreeGuidance(model, source, 5.0, below=2.0)
+@pytest.mark.parametrize("guidance", [ClassifierFreeGuidance, ReplayedGuidance])
+def test_guidance_by_text_can_begin_below_a_noise_level(model, x0, source, target, sigmas, guidance):
+    negative = source if guidance is ClassifierFreeGuidance else invert(model, x0, source, sigmas, PLAIN)
+    late, always = guidance(model, negative, 5.0, below=2.0), guidance(model, negative, 5.0)
     for sigma in (4.0, 2.0, 1.0):
         level = torch.full((2,), sigma, dtype=torch.float64)
-        expected = model if sigma > 2 else ClassifierFreeGuidance(model, source, 5.0)
-        torch.testing.assert_close(late(x0, level, target).denoised, expected(x0, level, target).denoised)
+        expected = (model if sigma > 2 else always)(x0, level, target).denoised
+        torch.testing.assert_close(late(x0, level, target).denoised, expected)
     model.calls.clear()
     late(x0, torch.full((2,), 4.0, dtype=torch.float64), target)
     assert len(model.calls) == 1

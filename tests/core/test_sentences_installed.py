@@ -64,3 +64,7 @@ def test_the_wheel_has_the_command_and_the_model_that_it_edits_with(installed: P
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     assert "pix2pix-zero = pix2pix_zero_cli.main:main" in entry_points.read_text(encoding="utf-8")
     assert (installed / "pix2pix_zero_cli" / "main.py").is_file()
+
+
+def test_the_wheel_says_that_the_core_is_typed(installed: Path) -> None:
+    assert (installed / "pix2pix_zero_core" / "py.typed").is_file()

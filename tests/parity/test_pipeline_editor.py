@@ -7,14 +7,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from pix2pix_zero_core import MapGuidance, NoiseRegularizer, ReplayedGuidance, edit, invert
+from pix2pix_zero_core import EditSettings, MapGuidance, NoiseRegularizer, ReplayedGuidance, StepInfo, edit, invert
 from pix2pix_zero_core.integrations.diffusers import (
-    EditSettings,
     PipelineEditor,
     encoder_fingerprint,
     load_pipeline,
@@ -32,7 +33,9 @@ QUICK = EditSettings(steps=4)
 
 @pytest.fixture(scope="module")
 def editor() -> PipelineEditor:
-    return PipelineEditor(zoo.load_pipeline())
+    pipeline = zoo.load_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    return PipelineEditor(pipeline)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +90,8 @@ def test_the_converter_writes_a_folder_that_loads(tmp_path: Path, monkeypatch: p
 def test_an_edit_is_what_the_core_gives_on_the_trained_networks(editor: PipelineEditor, picture: torch.Tensor):
     """The same model by another road: Tiny Zoo's own networks, and the core's functions one by one."""
     trained = TinyZoo.load(zoo.CHECKPOINT)
-    direction = editor.build_direction(TEXTS)
-    found = editor.edit(editor.invert(picture, ["a cat"], QUICK), direction, 1.0, QUICK)
+    direction = editor.build_direction(TEXTS, form="mean by position")
+    found = editor.decode(editor.edit(editor.invert(picture, "a cat", QUICK), direction, output_type="latent"))
 
     source = trained.encode_text(["a cat"])
     with torch.no_grad():
@@ -104,7 +107,7 @@ def test_an_edit_is_what_the_core_gives_on_the_trained_networks(editor: Pipeline
 
 def test_an_aligned_direction_goes_to_the_word_of_each_caption(editor: PipelineEditor, picture: torch.Tensor):
     captions = ["a drawing of a cat", "in the snow an orange cat"]
-    direction = editor.build_direction(TEXTS, form="aligned to words")
+    direction = editor.build_direction(TEXTS)
     inverted = editor.invert(picture.repeat(2, 1, 1, 1), captions, EditSettings(steps=1))
     shifted = editor.shift(inverted, direction)
     places = [5, 6]  # behind the start token
@@ -122,18 +125,18 @@ def test_an_aligned_direction_goes_to_the_word_of_each_caption(editor: PipelineE
 def test_pictures_together_equal_each_alone(editor: PipelineEditor, picture: torch.Tensor):
     direction, captions = editor.build_direction(TEXTS), ["a cat", "an orange cat"]
     both = torch.cat([picture, picture.flip(2)])
-    together = editor.edit(editor.invert(both, captions, QUICK), direction, 1.0, QUICK)
+    together = editor.edit(editor.invert(both, captions, QUICK), direction, output_type="pt")
     for index, caption in enumerate(captions):
-        alone = editor.edit(editor.invert(both[index : index + 1], [caption], QUICK), direction, 1.0, QUICK)
+        alone = editor.edit(editor.invert(both[index], caption, QUICK), direction, output_type="pt")
         torch.testing.assert_close(together[index], alone[0], rtol=0, atol=1e-3)
 
 
 def test_strength_and_guidance_change_the_picture(editor: PipelineEditor, picture: torch.Tensor):
     direction, inverted = editor.build_direction(TEXTS), editor.invert(picture, ["a cat"], QUICK)
-    full = editor.edit(inverted, direction, 1.0, QUICK)
+    full = editor.edit(inverted, direction, output_type="latent")
     free = dataclasses.replace(QUICK, guidance=MapGuidance(0.0))
-    assert not torch.equal(full, editor.edit(inverted, direction, 0.5, QUICK))
-    assert not torch.equal(full, editor.edit(inverted, direction, 1.0, free))
+    assert not torch.equal(full, editor.edit(inverted, direction, 0.5, output_type="latent"))
+    assert not torch.equal(full, editor.edit(inverted, direction, settings=free, output_type="latent"))
 
 
 def test_no_edit_leads_back_to_the_picture(editor: PipelineEditor, picture: torch.Tensor):
@@ -178,7 +181,7 @@ def test_an_xl_pipeline_edits_and_is_told_the_pooled_text_and_the_size(
     editor: PipelineEditor, picture: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ):
     xl = PipelineEditor(tiny_xl(editor.pipeline))
-    direction = xl.build_direction(TEXTS)
+    direction = xl.build_direction(TEXTS, form="mean by position")
     assert direction.pooled is not None
     assert direction.pooled.shape == (16,)
     told = []
@@ -192,7 +195,7 @@ def test_an_xl_pipeline_edits_and_is_told_the_pooled_text_and_the_size(
         (64, 256, 0, 0, 64, 256)
     }
     told.clear()
-    edited = xl.edit(inverted, direction, 1.0, QUICK)
+    edited = xl.edit(inverted, direction, output_type="np")
     assert edited.shape == wide.shape
     shifted = inverted.pooled + direction.pooled
     assert any(torch.allclose(options["added_cond_kwargs"]["text_embeds"], shifted) for options in told)
@@ -260,9 +263,118 @@ def test_other_pipelines_are_refused(folder: Path, tmp_path: Path):
         PipelineEditor(inpainting)
 
 
+# --------------------------------------------------------------------------------------- what users of diffusers pass
+
+
+def test_pictures_of_every_kind_are_read_alike(editor: PipelineEditor, picture: torch.Tensor):
+    values = (picture[0] * 255).round().to(torch.uint8)
+    image, expected = Image.fromarray(values.numpy()), editor.encode(values.float() / 255)
+    channels_first = picture.movedim(-1, 1)
+    for given in (
+        image,
+        [image],
+        values.numpy(),
+        values.numpy().astype(np.float32) / 255,
+        [picture[0].numpy()],
+        picture,
+        channels_first,
+        channels_first[0],
+        [channels_first[0]],
+        values,
+    ):
+        torch.testing.assert_close(editor.encode(given), expected, rtol=1e-4, atol=1e-4)
+    assert len(editor.encode([image, image])) == len(editor.encode([picture, image])) == 2
+    grey = image.convert("L")
+    torch.testing.assert_close(editor.encode(grey), editor.encode(grey.convert("RGB")))
+
+
+def test_a_photo_that_lies_on_its_side_is_turned_upright(editor: PipelineEditor, picture: torch.Tensor):
+    image = Image.fromarray((picture[0, :64] * 255).to(torch.uint8).numpy())
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # a quarter to the right, to be seen upright
+    torch.testing.assert_close(editor.encode(turned), editor.encode(image))
+
+
+def test_edited_pictures_come_in_the_forms_of_diffusers(editor: PipelineEditor, picture: torch.Tensor):
+    inverted, direction = editor.invert(picture, "a cat", QUICK), editor.build_direction(TEXTS)
+    latents = editor.edit(inverted, direction, output_type="latent")
+    array, tensor = (editor.edit(inverted, direction, output_type=kind) for kind in ("np", "pt"))
+    (image,) = editor.edit(inverted, direction)
+    decoded = editor.decode(latents)
+    assert torch.equal(decoded, torch.from_numpy(array)) and torch.equal(tensor, decoded.movedim(-1, 1))
+    assert isinstance(image, Image.Image) and image.size == (128, 128)
+    np.testing.assert_array_equal(np.array(image), (array[0] * 255).round().astype(np.uint8))
+    with pytest.raises(ValueError, match="output_type is 'jpg'; it must be one of pil, np, pt, latent"):
+        editor.edit(inverted, direction, output_type="jpg")
+
+
+def test_a_caption_is_of_all_pictures_and_a_list_of_each(editor: PipelineEditor, picture: torch.Tensor):
+    both, quick = picture.repeat(2, 1, 1, 1), EditSettings(steps=1)
+    one, each = editor.invert(both, "a cat", quick), editor.invert(both, ["a cat", "a cat"], quick)
+    assert torch.equal(one.embedding, each.embedding) and len(one.embedding) == 2
+    assert torch.equal(editor.encode_text("a cat")[0], one.embedding[:1])
+
+
+def test_the_settings_of_an_inversion_hold_for_its_edits(editor: PipelineEditor, picture: torch.Tensor):
+    stronger = dataclasses.replace(QUICK, cfg=6.0)
+    inverted, direction = editor.invert(picture, "a cat", stronger), editor.build_direction(TEXTS)
+    usual = editor.edit(inverted, direction, output_type="latent")
+    assert torch.equal(usual, editor.edit(inverted, direction, settings=stronger, output_type="latent"))
+    assert not torch.equal(usual, editor.edit(inverted, direction, settings=QUICK, output_type="latent"))
+    for name, value in (("steps", 50), ("regularizer", NoiseRegularizer(0, 0)), ("fixed_point", 3)):
+        other = dataclasses.replace(QUICK, **{name: value})
+        with pytest.raises(ValueError, match=rf"settings: {name} is .*, but the pictures were inverted with .*replace"):
+            editor.edit(inverted, direction, settings=other)
+
+
+def test_the_bars_are_those_of_the_pipeline(
+    editor: PipelineEditor, picture: torch.Tensor, capsys: pytest.CaptureFixture[str]
+):
+    seen = list[int]()
+
+    def note(step: StepInfo) -> None:
+        seen.append(step.index)
+
+    def go() -> str:
+        inverted = editor.invert(picture, "a cat", QUICK, note)
+        editor.reconstruct(inverted, note)
+        editor.edit(inverted, editor.build_direction(TEXTS), on_step=note)
+        return capsys.readouterr().err
+
+    assert go() == ""
+    editor.pipeline.set_progress_bar_config(desc="editing")
+    try:
+        said = go()
+    finally:
+        editor.pipeline.set_progress_bar_config(disable=True)
+    assert sum("editing: 100%" in line for line in said.split("\n")) == 4 and "4/4" in said
+    assert seen == 6 * [0, 1, 2, 3]
+
+
+def test_a_negative_text_is_the_caption_or_another(editor: PipelineEditor, picture: torch.Tensor):
+    """The same as ClassifierFreeGuidance by hand; the nodes' twin is in tests/comfy."""
+    settings = dataclasses.replace(QUICK, negative_from="text", guidance=MapGuidance(0.0))
+    inverted, direction = editor.invert(picture, "a cat", settings), editor.build_direction(TEXTS)
+    found = {
+        text: editor.edit(inverted, direction, settings=dataclasses.replace(settings, negative=text), output_type="pt")
+        for text in (None, "a cat", "", "a dog")
+    }
+    assert torch.equal(found[None], found["a cat"])
+    assert not torch.equal(found[None], found[""]) and not torch.equal(found[""], found["a dog"])
+
+
 def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Tensor):
-    with pytest.raises(TypeError, match=r"pictures: dtype torch\.uint8"):
-        editor.encode((picture * 255).to(torch.uint8))
+    with pytest.raises(TypeError, match=r"pictures: dtype torch\.int32"):
+        editor.encode((picture * 255).to(torch.int32))
+    with pytest.raises(TypeError, match=r"pictures are of type str; .* Open a file with PIL\.Image\.open"):
+        editor.encode("cat.png")
+    with pytest.raises(ValueError, match="pictures are an empty list"):
+        editor.encode([])
+    with pytest.raises(ValueError, match="pictures have the sizes 128 x 128, 128 x 64; a call takes"):
+        editor.encode([picture, picture[:, :64]])
+    for mode in ("RGBA", "P", "I;16"):
+        with pytest.raises(ValueError, match=f"the mode of the image is {mode}; it must be RGB or L"):
+            editor.encode(Image.new(mode, (64, 64)))
     for wrong in (picture * 255, picture * 2 - 1):
         with pytest.raises(ValueError, match=r"values from .* to .*; they must be from 0 to 1"):
             editor.encode(wrong)
@@ -272,3 +384,10 @@ def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Ten
         editor.invert(picture, ["a cat", "a dog"], QUICK)
     with pytest.raises(ValueError, match=r"has 92 tokens; 77 is the most"):
         editor.encode_text(["cat " * 90])
+    with pytest.raises(TypeError, match="captions: None is a NoneType; they must be texts"):
+        editor.invert(picture, [None], QUICK)
+    inverted, direction = editor.invert(picture, "a cat", EditSettings(steps=1)), editor.build_direction(TEXTS)
+    with pytest.raises(TypeError, match=r"direction is 'cat2dog'; .* build_direction\(load_edit"):
+        editor.edit(inverted, "cat2dog")
+    with pytest.raises(ValueError, match="strength"):
+        editor.edit(inverted, direction, float("nan"))

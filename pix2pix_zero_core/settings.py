@@ -1,0 +1,68 @@
+"""How pictures are edited where nobody says otherwise: the nodes, `PipelineEditor` and the command line share it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal
+
+from .edit import ReplayedGuidance
+from .types import RECOMMENDED, MapGuidance, NoiseRegularizer
+
+NegativeFrom = Literal["inversion", "text"]
+"""What classifier-free guidance moves away from: the noise that the inversion recorded, or a text."""
+
+NEGATIVES: tuple[NegativeFrom, ...] = ("inversion", "text")
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """All settings of an edit; the first three are of the inversion.
+
+    Attributes:
+        steps: DDIM steps, there and back.
+        regularizer: of the inversion.
+        fixed_point: refinements of a step of the inversion.
+        cfg: scale of classifier-free guidance.
+        guidance: strength and time of the cross-attention guidance.
+        negative_from: what classifier-free guidance moves away from.
+        negative: the text that it moves away from, where that is a text; None is the caption of each picture.
+        cfg_start: fraction of the steps after which classifier-free guidance begins, 0 to 1.
+        region: threshold of :func:`~pix2pix_zero_core.edit_region`, to edit only where the texts disagree; 0 edits
+            everywhere.
+
+    Raises:
+        ValueError: a value is out of range, or there is a negative text that nothing moves away from.
+    """
+
+    steps: int = 50
+    regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
+    fixed_point: int = 1
+    cfg: float = ReplayedGuidance.scale
+    guidance: MapGuidance = RECOMMENDED
+    negative_from: NegativeFrom = "inversion"
+    negative: str | None = None
+    cfg_start: float = 0.0
+    region: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate what is checked nowhere else, and what is checked only after an inversion."""
+        for name, low in (("steps", 1), ("fixed_point", 0)):
+            value: Any = getattr(self, name)
+            if not (isinstance(value, Integral) and int(value) >= low):
+                raise ValueError(f"EditSettings: {name} is {value!r}; it must be a whole number >= {low}.")
+        for name, high in (("cfg", math.inf), ("cfg_start", 1), ("region", 1)):
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and math.isfinite(value) and 0 <= float(value) <= high):
+                span = "between 0 and 1" if high == 1 else "finite and >= 0"
+                raise ValueError(f"EditSettings: {name} is {value!r}; it must be {span}.")
+        if self.negative_from not in NEGATIVES:
+            raise ValueError(
+                f'EditSettings: negative_from is {self.negative_from!r}; it must be "inversion" or "text".'
+            )
+        if self.negative is not None and self.negative_from != "text":
+            raise ValueError(
+                f"EditSettings: the negative text is {self.negative!r}, but negative_from is {self.negative_from!r}, "
+                'which looks at none. Set negative_from to "text", or negative to None.'
+            )

@@ -1,0 +1,38 @@
+"""Settings of an edit: what is refused, and where classifier-free guidance begins."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pix2pix_zero_core import EditSettings
+from pix2pix_zero_core.schedule import level_after, step_at
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps is 0; it must be a whole number >= 1"),
+        ({"steps": 20.5}, r"steps is 20\.5"),
+        ({"fixed_point": -1}, "fixed_point is -1; it must be a whole number >= 0"),
+        ({"cfg": math.nan}, "cfg is nan; it must be finite and >= 0"),
+        ({"cfg": "5"}, "cfg is '5'"),
+        ({"cfg_start": 1.5}, r"cfg_start is 1\.5; it must be between 0 and 1"),
+        ({"region": -0.1}, r"region is -0\.1; it must be between 0 and 1"),
+        ({"negative_from": "image"}, 'negative_from is \'image\'; it must be "inversion" or "text"'),
+        ({"negative_from": "inversion", "negative": ""}, "the negative text is '', but negative_from is 'inversion'"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=f"EditSettings: .*{message}"):
+        EditSettings(**settings)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 0.58, 1.0])
+def test_text_guidance_begins_at_the_step_after_a_fraction_of_them(steps, fraction):
+    sigmas = torch.linspace(14.6, 0, steps + 1)
+    guided = [float(sigma) <= float(level_after(sigmas, fraction)) for sigma in sigmas[:-1]]
+    assert guided == [step_at(sigmas, float(sigma)) >= fraction * steps for sigma in sigmas[:-1]]  # as the nodes say it
