@@ -34,13 +34,12 @@ from pix2pix_zero_core import Direction
 from pix2pix_zero_core.distillation import DistilledEdit, Training
 from pix2pix_zero_core.integrations.diffusers import EditSettings
 from pix2pix_zero_core.integrations.sentences import load_edit
-from tiny_zoo.world import Scene
 
 from .bootstrap import Figure, draw_means, interval
 from .cells import RESULTS, Bench, write_text
 from .metrics import Columns, psnr, with_excess
 from .report import TITLES, contact_sheet, environment, markdown, show
-from .tasks import TASKS, draw_scenes, pictures
+from .tasks import TASKS
 
 STUDENTS = ZOO / "distilled"
 COLUMNS = ("edit_success", "attributes_kept", "excess_structure", "pose_error", "truth_psnr")
@@ -84,7 +83,7 @@ class Exam:
     Attributes:
         edit: a key of `TASKS`.
         teacher: edits.
-        source: the scenes, of which `truth` are the true edits.
+        scenes: what is edited, and what the true edits show.
         asked: their pictures, (n, 128, 128, 3).
         answered: the teacher's edits of them, the same.
     """
@@ -93,8 +92,8 @@ class Exam:
         """Draw the scenes, and edit those that are not in the cells yet."""
         self.edit, self.bench = edit, bench
         self.teacher = Teacher.load(edit, bench.steps)
-        self.source, self.truth = draw_scenes(TASKS[edit], bench.split, bench.count)
-        self.asked = _pictures(self.source)
+        self.scenes = bench.drawn(edit)
+        self.asked = self.scenes.source_pictures.movedim(1, -1)
         self.answered = torch.cat([self._taught(place) for place in range(bench.count)])
 
     def _taught(self, place: int) -> Tensor:
@@ -115,7 +114,7 @@ class Exam:
     def measure(self, edited: Tensor) -> Columns:
         """Read all columns off edited pictures, (n, 128, 128, 3), one value a scene."""
         shown, taught = edited.movedim(-1, 1), self.answered.movedim(-1, 1)
-        columns = self.bench.judge.measure(shown, self.source, self.truth, TASKS[self.edit])
+        columns = self.bench.judge.measure(shown, self.scenes, TASKS[self.edit])
         columns = with_excess(columns, self.bench.true_edits(self.edit).columns)
         # Of the teacher to itself it is infinite, of which there is no mean.
         return {name: columns[name] for name in COLUMNS} | {TEACHER_PSNR: psnr(shown, taught).clamp(max=99)}
@@ -133,7 +132,11 @@ class Exam:
     def sheet(self, student: DistilledEdit) -> Any:
         """The first scenes: source, true edit, teacher, student."""
         some = slice(SHOWN)
-        columns = {"source": self.asked, "true edit": _pictures(self.truth), "teacher": self.answered}
+        columns = {
+            "source": self.asked,
+            "true edit": self.scenes.true_pictures.movedim(1, -1),
+            "teacher": self.answered,
+        }
         columns["student"] = _applied(student, self.asked[some])
         return contact_sheet({name: images[some].movedim(-1, 1) for name, images in columns.items()})
 
@@ -264,10 +267,6 @@ def draw(rows: Sequence[dict[str, Any]], teacher: dict[str, Figure], path: Path)
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
-
-
-def _pictures(scenes: list[Scene]) -> Tensor:
-    return pictures(scenes).movedim(1, -1).contiguous()
 
 
 def _applied(student: DistilledEdit, images: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ def main() -> None:
     ]
     edit_all(whole, units, options.processes)
     cells: Cells = {task: {} for task in benches}
-    for _, task, method, name in units:
-        cells[task][name] = benches[task].cell(task, method, name)
+    for unit in units:
+        cells[unit.task][unit.label] = benches[unit.task].cell(unit.task, unit.method, unit.label)
     results = collect(cells, {task: bench.true_edits(task) for task, bench in benches.items()})
     about = {"steps": whole.steps, "weights": whole.weights, "settings": settings}
     about |= environment(results["rows"])

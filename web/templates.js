@@ -11,7 +11,6 @@ const ORDER = [
   "tiny_zoo_guider",
   "tiny_zoo_attention",
   "tiny_zoo_folder",
-  "tiny_zoo_distilled",
   "sd15_edit",
   "sd15_generated",
   "sdxl_edit",
