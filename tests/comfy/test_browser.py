@@ -164,7 +164,13 @@ def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server
     assert saved.read_bytes() == server.view(entry["outputs"]["16"]["images"][0])
     front_end.drop(saved)
     front_end.screenshot(SCREENSHOTS / "reopened.png")
-    assert front_end.graph() == graph
+    assert unspoken(front_end.graph()) == unspoken(graph)
+
+
+def unspoken(graph: dict[str, Any]) -> dict[str, Any]:
+    """A graph without the heights of its nodes, which grow where these say something below their widgets."""
+    nodes = [{**node, "size": list(node["size"])[:1]} for node in graph["nodes"]]
+    return {**graph, "nodes": nodes}
 
 
 def said(front_end: FrontEnd, node: int) -> dict[str, list[str]]:

@@ -157,7 +157,7 @@ def test_a_network_is_loaded_whole_where_text_encoders_run(pack: Any, monkeypatc
         assert network in patcher.model
         assert patcher.load_device == torch.device("meta")
         assert patcher.offload_device == memory.text_encoder_offload_device()
-        assert settings == {"force_full_load": True}
+        assert settings == {"memory_required": 0, "force_full_load": True}
 
 
 @pytest.mark.parametrize("half", [True, False])

@@ -563,7 +563,7 @@ def test_a_noise_mask_keeps_what_it_covers(pack: Any, case: Any):
 @pytest.mark.parametrize("case", ["SD 3", "Qwen-Image"], indirect=True)
 def test_maps_are_shown_along_the_way(pack: Any, case: Any):
     inversion = invert(pack, case)[0]
-    _, _, path = pack.nodes.CrossAttnGuidedSampler.execute(
+    _, _, path, _ = pack.nodes.CrossAttnGuidedSampler.execute(
         case.model, inversion, case.source, case.target, case.negative, 2.0, **SETTINGS
     ).result
     assert path.coordinates is inversion.coordinates
