@@ -110,7 +110,7 @@ def test_results_hold_every_row_and_the_means_over_tasks() -> None:
     assert paper["edit_success"] == pytest.approx(1.5 * (1 + 2 + 3 + 4) / 4) and paper["n"] == 4 * len(PAPER_TASKS)
     assert everything["edit_success"] == pytest.approx(1.5 * sum(range(1, 9)) / 8)
     tuned_on = {"scenes": 8, "settings_tried": 12, "weights": "a"}
-    about = {"date": "today", "steps": 50, "weights": "a", "settings": {"tuned_on": tuned_on}}
+    about = {"date": "today", "steps": 50, "devices": ["cpu"], "weights": "a", "settings": {"tuned_on": tuned_on}}
     text = describe(results, about)
     assert all(f"## {task}\n" in text for task in TASKS)
     assert "tune again" not in text and "tune again" in describe(results, about | {"weights": "b"})
