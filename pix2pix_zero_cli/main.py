@@ -8,9 +8,11 @@ foresaw.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 INTERRUPTED = 130
 
@@ -26,16 +28,32 @@ COMMANDS = {
 """Name of a command, and of its module -> what it does."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n{self.prog} --help lists the options\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     Args:
         arguments: of the command line; None is that of this process.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
-        "pix2pix-zero", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    try:
+        return run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        if arguments is None:  # the process ends, and is not to be interrupted in that
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run(given: list[str]) -> int:
+    """Run the command that arguments name."""
+    parser = Parser("pix2pix-zero", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {name: subparsers.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
     if not given or given[0] not in COMMANDS:
@@ -52,6 +70,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command.run(options)
     except UsageError as error:
         parsers[name].error(str(error))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
