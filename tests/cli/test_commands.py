@@ -166,6 +166,7 @@ def test_folders_in_folders_are_edited_into_folders_of_the_same_names(
     assert (captions / "deep" / "er" / "cat.txt").is_file() and (captions / "cat.txt").is_file()
     assert main(["invert", str(pictures / "deep"), *QUICK, "--recursive", "--output", str(noises)]) == 0
     assert {path.name for path in (noises / "er").iterdir()} == {"cat_inversion.safetensors", "cat_reconstruction.png"}
+    capsys.readouterr()
     assert "--recursive also searches the folders in it" in refusal(capsys, "edit", pictures / "deep", *EDIT)
 
 
@@ -186,6 +187,7 @@ def test_every_setting_of_the_nodes_changes_the_picture(tmp_path: Path, capsys: 
         with Image.open(output / "cat_cat2dog_g5_s1.png") as edited:
             made.add(edited.tobytes())
     assert len(made) == 1 + len(SETTINGS)
+    capsys.readouterr()
     assert "made with other settings" in refusal(
         capsys, "edit", EXAMPLES / "cat.png", *EDIT, *SETTINGS[0], "--output", tmp_path / "0"
     )
@@ -232,7 +234,7 @@ def test_nothing_but_our_lines_is_printed(tmp_path: Path):
 
 
 INTERRUPTED = (130, -signal.SIGINT)
-"""Exit statuses, the same to a shell: CPython ends by the signal where an extension swallowed it while it was imported."""
+"""Exit statuses, the same to a shell: CPython ends by the signal where an extension swallowed it during its import."""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot interrupt one process alone")
