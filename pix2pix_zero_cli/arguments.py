@@ -7,12 +7,19 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import tiny_zoo
 from pix2pix_zero_core import EditSettings, NoiseRegularizer
 from pix2pix_zero_core.integrations.pairs import Form
+from pix2pix_zero_core.integrations.sentences import SHIPPED, read_edits
 
 TINY_ZOO = "tiny_zoo"
 """The model that is installed along."""
+
+ZOO = Path(tiny_zoo.__file__).parent
+TINY_EDITS = ZOO / "directions"
+"""The embedded model's edits: its sentences use the few words that it knows."""
 
 
 class UsageError(Exception):
@@ -54,7 +61,7 @@ def add_pictures(
     usual_size: str = "what the model was made for",
 ) -> None:
     """Describe what pictures are read, and where results go, if there are any but those that are printed."""
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, or a folder of pictures")
+    add_inputs(parser)
     if results:
         shown = "none, results are only printed" if output is None else output
         parser.add_argument("--output", type=Path, default=output, help=f"folder for the results (default: {shown})")
@@ -69,6 +76,16 @@ def add_pictures(
 def add_size(parser: argparse.ArgumentParser, usual: str = "what the model was made for") -> None:
     """Describe the size that pictures are brought to; `usual` says what it is without the option."""
     parser.add_argument("--size", type=size, help=f"WIDTHxHEIGHT to crop and resize to (default: {usual})")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Describe what pictures are read."""
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "--recursive",
+        action="store_true",
+        help="also search the folders in the folders; results lie in folders of the same names",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +148,24 @@ def add_inversion(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class ListEdits(argparse.Action):
+    """Print the ready-made edits, and end the process, whatever else is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print a line for each edit: its name, and what it changes into what."""
+        for model, edits in (("Tiny Zoo", read_edits(TINY_EDITS)), ("Stable Diffusion", read_edits(SHIPPED))):
+            print(f"{model}:")
+            for name, edit in edits.items():
+                print(f"  {name}: {edit.source} -> {edit.target}")
+        parser.exit()
+
+
+def add_edit(parser: argparse.ArgumentParser, way: argparse._MutuallyExclusiveGroup) -> None:
+    """Describe the ready-made edits, one way of several to name an edit."""
+    way.add_argument("--edit", help="a ready-made edit, cat2dog say")
+    parser.add_argument("--list-edits", action=ListEdits, nargs=0, help="print the ready-made edits, and end")
+
+
 FORMS: dict[str, Form] = {"aligned": "aligned to words", "mean": "mean by position"}
 """--form -> form of an edit direction."""
 
@@ -139,7 +174,7 @@ def add_direction(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiv
     """Describe the edit direction; returns the group of ways to name it."""
     group = parser.add_argument_group("edit")
     way = group.add_mutually_exclusive_group(required=True)
-    way.add_argument("--edit", help="a ready-made edit, cat2dog say; an unknown one is answered with the list")
+    add_edit(parser, way)
     way.add_argument("--from", dest="source", metavar="WORDS", help="what is to be replaced; with --to")
     group.add_argument("--to", dest="target", metavar="WORDS", help="what replaces it; with --from")
     group.add_argument(

@@ -13,7 +13,7 @@ import torch
 from .arguments import UsageError, add_captioner, add_device, add_json, add_pictures
 from .jobs import Row, Tick, Work, run_here
 from .model import TINY_BLIP, load_captioner
-from .pictures import find_pictures, note_on, read_picture, require_own_names, write
+from .pictures import find_pictures, note_on, place, read_picture, require_own_names, write
 from .report import process
 
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Caption pictures; returns the exit status."""
-    pictures = find_pictures(arguments.pictures)
+    found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
     blip = arguments.blip or TINY_BLIP
     if not blip.is_dir():
         raise UsageError(f"--blip {blip}: there is no such folder")
@@ -40,12 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.threads,
         arguments.size,
         output,
+        found.searched,
         arguments.overwrite,
     )
     if output is not None:
-        require_own_names([output / f"{picture.stem}.txt" for picture in pictures])
+        require_own_names([output / task.name(picture) for picture in found.pictures])
     run_it = partial(run_here, task)
-    return process(task, pictures, output=output, as_json=arguments.json, describe=in_words, run=run_it)
+    return process(task, found, output=output, as_json=arguments.json, describe=in_words, run=run_it)
 
 
 def in_words(row: Row) -> str:
@@ -65,6 +66,7 @@ class CaptionTask:
         threads: CPU threads; None leaves torch's own number.
         size: width and height to which pictures are cropped; None leaves them as they are.
         output: folder of the text files; None writes none.
+        searched: folders whose own folders the output repeats; see `place`.
         overwrite: whether captions that are there already are made anew.
     """
 
@@ -74,6 +76,7 @@ class CaptionTask:
     threads: int | None
     size: tuple[int, int] | None
     output: Path | None
+    searched: tuple[Path, ...]
     overwrite: bool
 
     @property
@@ -83,7 +86,11 @@ class CaptionTask:
 
     def finished(self, picture: Path) -> bool:
         """See `Task.finished`."""
-        return self.output is not None and not self.overwrite and (self.output / f"{picture.stem}.txt").exists()
+        return self.output is not None and not self.overwrite and (self.output / self.name(picture)).exists()
+
+    def name(self, picture: Path) -> Path:
+        """The text file of a picture, in the output."""
+        return place(picture, self.searched) / f"{picture.stem}.txt"
 
     def start(self) -> Work:
         """See `Task.start`."""
@@ -97,7 +104,7 @@ class CaptionTask:
             said = {"caption": caption, **({"warning": note} if (note := note_on(picture)) else {})}
             if self.output is None:
                 return said
-            path = self.output / f"{picture.stem}.txt"
+            path = self.output / self.name(picture)
             write(path, f"{caption}\n".encode())
             return {**said, "outputs": [str(path)]}
 

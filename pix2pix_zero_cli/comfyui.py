@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 import urllib.error
@@ -26,10 +27,10 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from .arguments import UsageError, add_json
+from .arguments import UsageError, add_inputs, add_json
 from .jobs import Row, Tick, seconds_since
-from .pictures import find_pictures, require_own_names, write
-from .report import process
+from .pictures import find_pictures, place, require_own_names, write
+from .report import process, say
 
 Workflow = dict[str, dict[str, Any]]
 """API format: id of a node -> class_type, inputs, _meta."""
@@ -46,7 +47,7 @@ PAUSES = (1, 2, 4, 8, 16)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, or a folder of pictures")
+    add_inputs(parser)
     parser.add_argument("--workflow", type=Path, required=True, help="a workflow, as ComfyUI's Export (API) saves it")
     parser.add_argument(
         "--server", required=True, action="append", metavar="URL", help="http://127.0.0.1:8188 say; once a server"
@@ -61,16 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a workflow on pictures; returns the exit status."""
-    pictures = find_pictures(arguments.pictures)
+    found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
     workflow = read_workflow(arguments.workflow)
-    job = Job(workflow, find_loader(workflow, arguments.node), arguments.output.resolve(), arguments.overwrite)
-    require_own_names([job.record(picture) for picture in pictures])
+    loader, output = find_loader(workflow, arguments.node), arguments.output.resolve()
+    job = Job(workflow, loader, output, found.searched, arguments.overwrite)
+    require_own_names([job.record(picture) for picture in found.pictures])
     servers = [Server(url) for url in dict.fromkeys(url.rstrip("/") for url in arguments.server)]
     for server in servers:
         if not server.url.startswith(("http://", "https://")):
             raise UsageError(f"--server {server.url}: it must begin with http:// or https://")
     share_out = partial(spread, servers, job)
-    return process(job, pictures, output=job.output, as_json=arguments.json, describe=in_words, run=share_out)
+    return process(job, found, output=job.output, as_json=arguments.json, describe=in_words, run=share_out)
 
 
 def in_words(row: Row) -> str:
@@ -125,12 +127,14 @@ class Job:
         workflow: in API format.
         loader: id of the LoadImage node that is given the picture.
         output: folder of the results.
+        searched: folders whose own folders the output repeats; see `place`.
         overwrite: whether results of another workflow are replaced.
     """
 
     workflow: Workflow
     loader: str
     output: Path
+    searched: tuple[Path, ...]
     overwrite: bool
 
     @property
@@ -145,7 +149,7 @@ class Job:
 
     def record(self, picture: Path) -> Path:
         """The file that says what came of a picture; it is written last."""
-        return self.output / f"{picture.stem}.json"
+        return self.output / place(picture, self.searched) / f"{picture.stem}.json"
 
     def finished(self, picture: Path) -> bool:
         """See `Results.finished`."""
@@ -154,7 +158,7 @@ class Job:
             return False
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            same, files = record["workflow"] == self.digest, [self.output / name for name in record["files"]]
+            same, files = record["workflow"] == self.digest, [path.parent / name for name in record["files"]]
         except (KeyError, TypeError, ValueError):
             same, files = False, []
         if not same and not self.overwrite:
@@ -226,11 +230,12 @@ class Server:
                     files[name] = self.request(f"/view?{urllib.parse.urlencode(image)}")
         if not files:
             raise ValueError("the workflow saved no picture; it needs a SaveImage node")
+        path = job.record(picture)
         for name, content in files.items():
-            write(job.output / name, content)
+            write(path.parent / name, content)
         record = {"workflow": job.digest, "files": list(files), "server": self.url}
-        write(job.record(picture), json.dumps(record).encode())
-        return {"outputs": [str(job.output / name) for name in files], "server": self.url}
+        write(path, json.dumps(record).encode())
+        return {"outputs": [str(path.parent / name) for name in files], "server": self.url}
 
     def request(self, path: str, data: bytes | None = None, content_type: str = "application/json") -> bytes:
         """GET a path, or POST data to it.
@@ -318,7 +323,11 @@ def spread(servers: Sequence[Server], job: Job, pictures: Sequence[Path], tick: 
 
     Yields:
         a row a picture; those that are left when no server is have failed.
+
+    Raises:
+        UsageError: no server answers at the beginning.
     """
+    require_answer(servers)
     todo, rows, stopped = Queue[Path](), Queue[Row | str](), threading.Event()
     for picture in pictures:
         todo.put(picture)
@@ -341,6 +350,23 @@ def spread(servers: Sequence[Server], job: Job, pictures: Sequence[Path], tick: 
         stopped.set()
 
 
+def require_answer(servers: Sequence[Server]) -> None:
+    """Refuse to begin where there is nobody to ask.
+
+    Raises:
+        UsageError: no server answers; says what came of asking each.
+    """
+    reasons = list[str]()
+    for server in servers:
+        try:
+            server.get("/queue")
+        except (Gone, urllib.error.HTTPError, ValueError) as error:
+            reasons.append(f"{server.url} ({error})")
+        else:
+            return
+    raise UsageError(f"--server: no ComfyUI answers at {', nor at '.join(reasons)}. Start it, or correct the address")
+
+
 def _serve(server: Server, job: Job, todo: Queue[Path], rows: Queue[Row | str], stopped: threading.Event) -> None:
     """Keep one server busy until all is done or the server is given up, of which the reason is the last news."""
     absences = 0
@@ -355,8 +381,11 @@ def _serve(server: Server, job: Job, todo: Queue[Path], rows: Queue[Row | str], 
         except Gone as error:
             todo.put(picture)
             if absences == len(PAUSES):
+                say(f"{server.url} is given up ({error})", sys.stderr)
                 rows.put(f"{server.url}: {error}")
                 return
+            if absences == 0 and not stopped.is_set():
+                say(f"{server.url} does not answer ({error}); it is asked again, and others go on", sys.stderr)
             stopped.wait(PAUSES[absences])
             absences += 1
         except Exception as error:  # the picture's own fault, or the workflow's: it becomes a row as everywhere

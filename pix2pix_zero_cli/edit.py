@@ -131,7 +131,7 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Edit what the options name; returns the exit status."""
-    pictures = find_pictures(arguments.pictures)
+    found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
     until = arguments.until_it_shows
     model = ModelOptions.of(arguments, captions=until or arguments.caption is None)
     given = arguments.direction_strength or (UNTIL if until else (1.0,))
@@ -147,15 +147,16 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.caption,
         arguments.size,
         arguments.output.resolve(),
+        found.searched,
         arguments.overwrite,
         DirectionOptions.of(arguments, model),
         tuple(dict.fromkeys(arguments.guidance)),
         strengths,
     )
-    require_own_names([task.outputs(picture)[0] for picture in pictures])
+    require_own_names([task.outputs(picture)[0] for picture in found.pictures])
     return process(
         task,
-        pictures,
+        found,
         output=task.output,
         as_json=arguments.json,
         describe=in_words,
@@ -224,8 +225,10 @@ class EditTask(InvertingTask):
     def outputs(self, picture: Path) -> list[Path]:
         """Where the variants of a picture go."""
         return [
-            self.output / f"{picture.stem}_{self.direction.name}_g{guidance:g}_"
-            f"{'until' if strength is None else f's{strength:g}'}.png"
+            self.file(
+                picture,
+                f"_{self.direction.name}_g{guidance:g}_{'until' if strength is None else f's{strength:g}'}.png",
+            )
             for guidance, strength in self.variants
         ]
 

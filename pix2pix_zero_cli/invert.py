@@ -42,19 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Invert pictures; returns the exit status."""
-    pictures = find_pictures(arguments.pictures)
+    found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
     task = InvertTask(
         ModelOptions.of(arguments, captions=arguments.caption is None),
         inversion_settings(arguments),
         arguments.caption,
         arguments.size,
         arguments.output.resolve(),
+        found.searched,
         arguments.overwrite,
     )
-    require_own_names([task.noise(picture) for picture in pictures])
+    require_own_names([task.noise(picture) for picture in found.pictures])
     return process(
         task,
-        pictures,
+        found,
         output=task.output,
         as_json=arguments.json,
         describe=in_words,
@@ -87,7 +88,7 @@ class InvertTask(InvertingTask):
 
     def noise(self, picture: Path) -> Path:
         """Where the noise of a picture goes; it is written last."""
-        return self.output / f"{picture.stem}_inversion.safetensors"
+        return self.file(picture, "_inversion.safetensors")
 
     def finished(self, picture: Path) -> bool:
         """See `Task.finished`."""
@@ -112,7 +113,7 @@ class InvertTask(InvertingTask):
         x0 = inversion.trajectory[-1]
         decibels = float(10 * (x0.var() / (latents - x0).square().mean()).log10())
 
-        image, noise = self.output / f"{path.stem}_reconstruction.png", self.noise(path)
+        image, noise = self.file(path, "_reconstruction.png"), self.noise(path)
         write_picture(model.editor.decode(latents)[0], image, {SETTINGS: self.record, "caption": caption})
         tensors = {"noise": inversion.noise, "sigmas": inversion.sigmas, "trajectory": inversion.trajectory}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}

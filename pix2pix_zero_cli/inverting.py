@@ -12,7 +12,7 @@ from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 
 from .jobs import Tick, made_alike
 from .model import Model, ModelOptions
-from .pictures import read_picture
+from .pictures import place, read_picture
 
 SETTINGS = "pix2pix-zero"
 """Key of the line in a result's metadata that says how it was made."""
@@ -34,6 +34,7 @@ class InvertingTask:
         caption: of every picture; None leaves it to BLIP.
         size: width and height; None is the model's own.
         output: folder of the results.
+        searched: folders whose own folders the output repeats; see `place`.
         overwrite: whether results that were made with other settings are replaced.
         flag: the option that names the folder.
     """
@@ -45,7 +46,12 @@ class InvertingTask:
     caption: str | None
     size: tuple[int, int] | None
     output: Path
+    searched: tuple[Path, ...]
     overwrite: bool
+
+    def file(self, picture: Path, ending: str) -> Path:
+        """A result of a picture, of which the name begins with the picture's."""
+        return self.output / place(picture, self.searched) / f"{picture.stem}{ending}"
 
     def describe_inputs(self) -> dict[str, Any]:
         """The part of a result's record that says of what it was made."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from .arguments import UsageError
+from .pictures import Unreadable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors of a disk, or of a user's share of it, that is full."""
@@ -56,14 +57,14 @@ class Row:
 
     Attributes:
         picture: its path.
-        status: skipped means that its results were there already.
+        status: skipped means that its results were there already, unreadable that the file is no picture.
         seconds: that it took.
         result: what the task says: outputs, caption.
         error: why it failed.
     """
 
     picture: str
-    status: Literal["done", "skipped", "failed"]
+    status: Literal["done", "skipped", "failed", "unreadable"]
     seconds: float = 0.0
     result: dict[str, Any] | None = None
     error: str | None = None
@@ -106,6 +107,8 @@ def attempt(work: Work, picture: Path, tick: Tick) -> Row:
             raise UsageError(
                 f"--output: {error.strerror}, at {picture}. The same command goes on from there"
             ) from error
+        if isinstance(error, Unreadable):
+            return Row(str(picture), "unreadable", seconds_since(started), error=str(error))
         return Row(str(picture), "failed", seconds_since(started), error=f"{type(error).__name__}: {error}")
     return Row(str(picture), "done", seconds_since(started), result)
 

@@ -13,9 +13,9 @@ import torch
 from pix2pix_zero_core.integrations.judge import Question, ask, ask_of_texts, in_words, judge, warn_after, warn_before
 from pix2pix_zero_core.integrations.sentences import SHIPPED, read_edits
 
-from .arguments import UsageError, add_captioner, add_device, add_json, add_pictures
+from .arguments import TINY_EDITS, UsageError, add_captioner, add_device, add_edit, add_json, add_pictures
 from .jobs import Row, Tick, Work, run_here
-from .model import TINY_BLIP, ZOO, load_captioner
+from .model import TINY_BLIP, load_captioner
 from .pictures import find_pictures, read_picture, read_text
 from .report import process
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pictures(parser, results=False)
     group = parser.add_argument_group("edit")
     way = group.add_mutually_exclusive_group(required=True)
-    way.add_argument("--edit", help="a ready-made edit, cat2dog say; an unknown one is answered with the list")
+    add_edit(parser, way)
     way.add_argument("--from", dest="source", metavar="WORDS", help="what was to be replaced; with --to")
     way.add_argument("--target", nargs="+", metavar="TEXT", help="captions of the edited picture, that say the same")
     group.add_argument("--to", metavar="WORDS", help="what was to replace it; with --from")
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Judge pictures; returns the exit status."""
-    pictures = find_pictures(arguments.pictures)
+    found = find_pictures(arguments.pictures, recursive=arguments.recursive)
     blip = arguments.blip or TINY_BLIP
     if not blip.is_dir():
         raise UsageError(f"--blip {blip}: there is no such folder")
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.size,
     )
     run_it = partial(run_here, task)
-    return process(task, pictures, output=None, as_json=arguments.json, describe=in_line, run=run_it)
+    return process(task, found, output=None, as_json=arguments.json, describe=in_line, run=run_it)
 
 
 def in_line(row: Row) -> str:
@@ -144,7 +144,7 @@ def _names(arguments: argparse.Namespace) -> tuple[str, str]:
         raise UsageError("--from and --to: one needs the other")
     if arguments.edit is None:
         return arguments.source or "", arguments.to or ""
-    known = {**read_edits(ZOO / "directions"), **read_edits(SHIPPED)}
+    known = {**read_edits(TINY_EDITS), **read_edits(SHIPPED)}
     if arguments.edit not in known:
         raise UsageError(f"--edit {arguments.edit}: the edits are {', '.join(known)}")
     return known[arguments.edit].source, known[arguments.edit].target

@@ -8,9 +8,14 @@ foresaw.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from types import ModuleType
+from typing import Any, NoReturn
 
 INTERRUPTED = 130
 
@@ -28,6 +33,14 @@ COMMANDS = {
 """Name of a command, and of its module -> what it does."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n{self.prog} --help lists the options\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
@@ -35,25 +48,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None is that of this process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
-        "pix2pix-zero", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("pix2pix-zero", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {name: subparsers.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
     if not given or given[0] not in COMMANDS:
         parser.parse_args(given)  # shows the help, or says what is wrong
     name = given[0]
-    try:  # only now, and only this one: torch and diffusers take seconds to import
-        command = import_module(f".{name}", __package__)
-        from .arguments import UsageError
+    try:
+        with ended_by_ctrl_c() if arguments is None else nullcontext():
+            command = load(name, parser)
+        command.add_arguments(parsers[name])
+        return run(command, parser.parse_args(given), parsers[name])
+    except KeyboardInterrupt:
+        if arguments is None:  # the process ends, and is not to be interrupted in that
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        say_interrupted()
+        return INTERRUPTED
+
+
+def load(name: str, parser: argparse.ArgumentParser) -> ModuleType:
+    """Import the module of a command: only now, and only this one, since torch and diffusers take seconds."""
+    try:
+        return import_module(f".{name}", __package__)
     except ModuleNotFoundError as error:
         parser.error(f'the package {error.name} is missing. Install what the command needs: pip install ".[cli]"')
-    command.add_arguments(parsers[name])
-    options = parser.parse_args(given)
+
+
+def run(command: ModuleType, options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Run the command that a module holds."""
+    from .arguments import UsageError
+
     try:
         return command.run(options)
     except UsageError as error:
-        parsers[name].error(str(error))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        parser.error(str(error))
+
+
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: modules whose import it interrupts may say that a package is missing."""
+
+    def end(*_: Any) -> NoReturn:
+        say_interrupted()
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def say_interrupted() -> None:
+    """Say what Ctrl-C did, in a line."""
+    print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)

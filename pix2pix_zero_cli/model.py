@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import tiny_zoo
 from pix2pix_zero_core import Direction, load_direction
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.diffusers import PipelineEditor, load_pipeline
@@ -26,9 +25,8 @@ from pix2pix_zero_core.integrations.sentences import (
     sentences_about,
 )
 
-from .arguments import FORMS, TINY_ZOO, UsageError
+from .arguments import FORMS, TINY_EDITS, TINY_ZOO, ZOO, UsageError
 
-ZOO = Path(tiny_zoo.__file__).parent
 TINY_BLIP = ZOO / "weights" / "blip" / "tiny_zoo"
 
 
@@ -111,8 +109,8 @@ class ModelOptions:
 
     @property
     def edits(self) -> Path:
-        """The folder of the model's ready-made edits: Tiny Zoo's sentences use the few words that it knows."""
-        return ZOO / "directions" if self.name == TINY_ZOO else SHIPPED
+        """The folder of the model's ready-made edits."""
+        return TINY_EDITS if self.name == TINY_ZOO else SHIPPED
 
 
 @dataclass(frozen=True)

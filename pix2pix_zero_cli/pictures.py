@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,31 +25,76 @@ SUFFIXES = tuple(suffix for suffix in FORMATS if suffix in Image.registered_exte
 """Of the files in a folder, those that are taken: what this Pillow reads of the formats that hold pictures."""
 
 
-def find_pictures(inputs: Sequence[str]) -> list[Path]:
+class Unreadable(ValueError):
+    """A file that is no picture, or a broken one."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pictures to do something to.
+
+    Attributes:
+        pictures: each once.
+        searched: the folders in which they were searched for, with the folders in these; else empty.
+        left_out: how many files of the folders that were named are no pictures.
+    """
+
+    pictures: list[Path]
+    searched: tuple[Path, ...]
+    left_out: int
+
+
+def find_pictures(inputs: Sequence[str], *, recursive: bool = False, output: Path | None = None) -> Found:
     """List the pictures that are named, and those of the folders that are named, each once.
 
     Files of a folder that are hidden (macOS leaves such beside pictures) or no pictures are left out, and counted on
     stderr. A link goes by its own name.
 
+    Args:
+        inputs: pictures and folders.
+        recursive: also search the folders in the folders, but for hidden ones.
+        output: folder of the results, which is not searched.
+
     Raises:
         UsageError: nothing there, or a folder without a picture.
     """
     found: dict[Path, None] = {}
+    searched, count = list[Path](), 0
     for given in map(Path, inputs):
         if given.is_dir():
-            files = sorted(path for path in given.iterdir() if path.is_file())
+            files = list(_files(given, output)) if recursive else sorted(f for f in given.iterdir() if f.is_file())
             pictures = [path for path in files if is_picture(path)]
             if left_out := [path.name for path in files if not is_picture(path)]:
                 some = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
                 print(f"{given}: {len(left_out)} files are left out ({some})", file=sys.stderr)
             if not pictures:
-                raise UsageError(f"PICTURE {given}: there is no picture in this folder ({', '.join(SUFFIXES)})")
+                inside = "" if recursive else "; --recursive also searches the folders in it"
+                raise UsageError(f"PICTURE {given}: there is no picture in this folder ({', '.join(SUFFIXES)}){inside}")
+            count += len(left_out)
+            if recursive:
+                searched.append(given.absolute())
         elif given.exists():
             pictures = [given]
         else:
             raise UsageError(f"PICTURE {given}: there is no such file or folder")
         found |= dict.fromkeys(path.absolute() for path in pictures)
-    return list(found)
+    return Found(list(found), tuple(searched), count)
+
+
+def _files(folder: Path, output: Path | None) -> Iterator[Path]:
+    """The files of a folder and of those in it, in order."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            yield path
+        elif path.is_symlink() or path.name.startswith(".") or path.resolve() == (output and output.resolve()):
+            continue
+        elif path.is_dir():
+            yield from _files(path, output)
+
+
+def place(picture: Path, searched: Sequence[Path]) -> Path:
+    """Where in the output a picture's results go: the way to it from the folder in which it was found."""
+    return next((picture.parent.relative_to(f) for f in searched if picture.is_relative_to(f)), Path())
 
 
 def is_picture(path: Path) -> bool:
@@ -78,11 +124,13 @@ def read_picture(path: Path, size: tuple[int, int] | None) -> Tensor:
         (1, height, width, 3) in 0..1.
 
     Raises:
-        OSError: no picture that can be read.
-        ValueError: its values have no known range.
+        Unreadable: no picture that can be read, or its values have no known range.
     """
-    with Image.open(path) as image:
-        image = in_colour(ImageOps.exif_transpose(image))
+    try:
+        with Image.open(path) as image:
+            image = in_colour(ImageOps.exif_transpose(image))
+    except Exception as error:  # a broken file fails with whatever its decoder raises: OSError, SyntaxError ...
+        raise Unreadable(f"the picture cannot be read ({type(error).__name__}: {error})") from error
     if size is not None:
         image = fit(image, size)
     return torch.from_numpy(np.array(image))[None].float() / 255

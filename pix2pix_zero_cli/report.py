@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .cluster import Runner
 from .jobs import Results, Row
-from .pictures import require_folder
+from .pictures import Found, require_folder
 
 DONE, SOME_FAILED = 0, 3
 """Exit statuses; see `main` for the others."""
@@ -25,7 +25,7 @@ ERRORS = "errors.jsonl"
 
 def process(
     results: Results,
-    pictures: list[Path],
+    found: Found,
     *,
     output: Path | None,
     as_json: bool,
@@ -36,7 +36,7 @@ def process(
 
     Args:
         results: say which are finished.
-        pictures: to be done.
+        found: pictures to be done.
         output: folder in which pictures that failed are listed in `errors.jsonl`, those of the last run; or None.
         as_json: print JSON lines instead of words.
         describe: the words for a row that is done.
@@ -50,16 +50,17 @@ def process(
     """
     if output is not None:
         require_folder(output)
-    finished = {picture: results.finished(picture) for picture in pictures}
-    left = [picture for picture in pictures if not finished[picture]]
-    skipped = [Row(str(picture), "skipped") for picture in pictures if finished[picture]]
+    finished = {picture: results.finished(picture) for picture in found.pictures}
+    left = [picture for picture in found.pictures if not finished[picture]]
+    skipped = [Row(str(picture), "skipped") for picture in found.pictures if finished[picture]]
     to = sys.stdout  # has our lines alone: what libraries print, Ray above all, goes elsewhere
     with (
         redirect_stdout(sys.stderr),
         tqdm(total=len(left) * results.ticks, unit="step", file=sys.stderr, disable=None) as bar,
     ):
         done = run(left, bar.update) if left else iter(())
-        return report(chain(skipped, _follow(done, bar, results.ticks)), output, as_json, describe, to)
+        rows = chain(skipped, _follow(done, bar, results.ticks))
+        return report(rows, found.left_out, output, as_json, describe, to)
 
 
 def _follow(rows: Iterator[Row], bar: Any, ticks: int) -> Iterator[Row]:
@@ -69,7 +70,9 @@ def _follow(rows: Iterator[Row], bar: Any, ticks: int) -> Iterator[Row]:
         yield row
 
 
-def report(rows: Iterable[Row], output: Path | None, as_json: bool, describe: Callable[[Row], str], to: TextIO) -> int:
+def report(
+    rows: Iterable[Row], left_out: int, output: Path | None, as_json: bool, describe: Callable[[Row], str], to: TextIO
+) -> int:
     """Print rows as they come, record those that failed, and sum up; returns the exit status."""
     counts = Counter[str]()
     errors = None if output is None else output / ERRORS
@@ -77,20 +80,25 @@ def report(rows: Iterable[Row], output: Path | None, as_json: bool, describe: Ca
         errors.unlink(missing_ok=True)
     for row in rows:
         counts[row.status] += 1
-        if row.status == "failed" and errors is not None:
+        if row.error is not None and errors is not None:
             errors.parent.mkdir(parents=True, exist_ok=True)
             with errors.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row.as_json()) + "\n")
         say(json.dumps(row.as_json()) if as_json else _in_words(row, describe), to)
-    summary = {status: counts[status] for status in ("done", "skipped", "failed")}
-    listed = f", see {errors}" if counts["failed"] and errors is not None else ""
-    say(json.dumps(summary) if as_json else ", ".join(f"{n} {status}" for status, n in summary.items()) + listed, to)
-    return SOME_FAILED if counts["failed"] else DONE
+    summary = {status: counts[status] for status in ("done", "skipped", "failed", "unreadable")}
+    bad = summary["failed"] + summary["unreadable"]
+    if as_json:
+        say(json.dumps({**summary, "left_out": left_out}), to)
+    else:
+        files = f", {left_out} files left out that are no pictures" if left_out else ""
+        listed = f"; see {errors}" if bad and errors is not None else ""
+        say(", ".join(f"{count} {status}" for status, count in summary.items()) + files + listed, to)
+    return SOME_FAILED if bad else DONE
 
 
 def _in_words(row: Row, describe: Callable[[Row], str]) -> str:
-    if row.status == "failed":
-        return f"{row.picture}: failed: {row.error}"
+    if row.error is not None:
+        return f"{row.picture}: {row.status}: {row.error}"
     return f"{row.picture}: {'finished before' if row.status == 'skipped' else describe(row)}"
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +19,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pix2pix_zero_cli import edit
 from pix2pix_zero_cli.main import COMMANDS, main
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
 from pix2pix_zero_cli.pictures import find_pictures, fit, note_on, read_picture, write, write_picture
-from pix2pix_zero_core import EditDirection, load_direction
+from pix2pix_zero_core import EditDirection, EditSettings, load_direction
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "web" / "examples"
@@ -58,6 +65,11 @@ def rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+def summary(**counts: int) -> dict[str, int]:
+    """The last line of a command with --json."""
+    return {"done": 0, "skipped": 0, "failed": 0, "unreadable": 0, "left_out": 0} | counts
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -81,8 +93,8 @@ def test_a_folder_is_edited_and_a_second_call_skips_what_is_finished(
     output = tmp_path / "out"
     command = ["edit", str(pictures), *EDIT, "--output", str(output), "--json"]
     assert main(command) == 0
-    *done, summary = rows(capsys)
-    assert summary == {"done": 2, "skipped": 0, "failed": 0}
+    *done, last = rows(capsys)
+    assert last == summary(done=2)
     assert {Path(row["picture"]).name for row in done} == {"cat.png", "glasses.png"}
     assert all(row["status"] == "done" and row["caption"] == "a cat" and row["seconds"] > 0 for row in done)
     first = contents(output)
@@ -93,21 +105,24 @@ def test_a_folder_is_edited_and_a_second_call_skips_what_is_finished(
 
     (output / "cat_cat2dog_g5_s1.png").unlink()
     assert main(command) == 0
-    assert rows(capsys)[-1] == {"done": 1, "skipped": 1, "failed": 0}
+    assert rows(capsys)[-1] == summary(done=1, skipped=1)
     assert contents(output) == first
 
 
-def test_a_picture_that_fails_is_recorded_and_the_rest_goes_on(
+def test_what_cannot_be_read_is_recorded_and_counted_and_the_rest_goes_on(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    (pictures / "notes.txt").write_text("no picture")
     (pictures / "broken.png").write_bytes((EXAMPLES / "dog.png").read_bytes()[:500])
     output = tmp_path / "out"
     command = ["edit", str(pictures), *EDIT, "--output", str(output)]
     assert main(command) == 3
-    assert "2 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 done, 0 skipped, 0 failed, 1 unreadable, 1 files left out that are no pictures; see " in said
+    assert f"{pictures / 'broken.png'}: unreadable: the picture cannot be read (" in said
     (error,) = map(json.loads, (output / "errors.jsonl").read_text().splitlines())
     assert error["picture"] == str(pictures / "broken.png")
-    assert error["status"] == "failed"
+    assert error["status"] == "unreadable"
     assert "Error" in error["error"]
     assert len(list(output.glob("*.png"))) == 2
 
@@ -115,6 +130,135 @@ def test_a_picture_that_fails_is_recorded_and_the_rest_goes_on(
     assert main(command) == 0
     assert not (output / "errors.jsonl").exists()
     assert len(list(output.glob("*.png"))) == 3
+
+
+def test_a_picture_that_fails_is_recorded_and_the_rest_goes_on(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> None:
+        raise ValueError("no such luck")
+
+    monkeypatch.setattr("pix2pix_zero_cli.edit.source_warning", fail)
+    assert main(["edit", str(pictures), *EDIT, "--output", str(tmp_path), "--json"]) == 3
+    *failed, last = rows(capsys)
+    assert last == summary(failed=2)
+    assert [row["error"] for row in failed] == 2 * ["ValueError: no such luck"]
+
+
+def test_folders_in_folders_are_edited_into_folders_of_the_same_names(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for folder in ("deep/er", ".thumbnails", "out"):
+        (pictures / folder).mkdir(parents=True)
+        shutil.copy(EXAMPLES / "cat.png", pictures / folder)
+    (pictures / "loop").symlink_to(pictures)
+    output = pictures / "out"
+    command = ["edit", str(pictures), *EDIT, "--output", str(output), "--recursive", "--json"]
+    assert main(command) == 0
+    assert rows(capsys)[-1] == summary(done=3)
+    made = {path.relative_to(output).as_posix() for path in output.rglob("*_cat2dog_g5_s1.png")}
+    assert made == {f"{name}_cat2dog_g5_s1.png" for name in ("cat", "glasses", "deep/er/cat")}
+    assert main(command) == 0
+    assert rows(capsys)[-1] == summary(skipped=3), "results are not taken for pictures"
+
+    captions, noises = tmp_path / "captions", tmp_path / "noises"
+    assert main(["caption", str(pictures), "--recursive", "--output", str(captions)]) == 0
+    assert (captions / "deep" / "er" / "cat.txt").is_file() and (captions / "cat.txt").is_file()
+    assert main(["invert", str(pictures / "deep"), *QUICK, "--recursive", "--output", str(noises)]) == 0
+    assert {path.name for path in (noises / "er").iterdir()} == {"cat_inversion.safetensors", "cat_reconstruction.png"}
+    capsys.readouterr()
+    assert "--recursive also searches the folders in it" in refusal(capsys, "edit", pictures / "deep", *EDIT)
+
+
+SETTINGS = [
+    ["--cfg-start", "0.5"],
+    ["--region", "0.4"],
+    ["--negative-from", "text"],
+    ["--negative-from", "text", "--negative", ""],
+]
+
+
+def test_every_setting_of_the_nodes_changes_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """What they do is compared with the nodes in tests/comfy."""
+    made = set[bytes]()
+    for number, settings in enumerate([[], *SETTINGS]):
+        output = tmp_path / str(number)
+        assert main(["edit", str(EXAMPLES / "cat.png"), *EDIT, *settings, "--output", str(output)]) == 0
+        with Image.open(output / "cat_cat2dog_g5_s1.png") as edited:
+            made.add(edited.tobytes())
+    assert len(made) == 1 + len(SETTINGS)
+    capsys.readouterr()
+    assert "made with other settings" in refusal(
+        capsys, "edit", EXAMPLES / "cat.png", *EDIT, *SETTINGS[0], "--output", tmp_path / "0"
+    )
+
+
+def test_the_defaults_are_those_of_the_settings():
+    parser = argparse.ArgumentParser()
+    edit.add_arguments(parser)
+    assert edit.edit_settings(parser.parse_args(["cat.png", "--edit", "cat2dog"])) == EditSettings()
+
+
+@pytest.mark.parametrize("command", ["edit", "direction", "judge"])
+def test_the_edits_are_listed_whatever_else_is_asked_for(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--list-edits"])
+    said = capsys.readouterr().out.splitlines()
+    assert exit.value.code == 0
+    assert said.count("  cat2dog: cat -> dog") == 2 and said[0] == "Tiny Zoo:" and "Stable Diffusion:" in said
+
+
+def test_an_error_is_a_line_without_the_usage(capsys: pytest.CaptureFixture[str]):
+    for arguments in (["edit"], ["edit", "x.png", "--edit", "cat2dog", "--steps", "0"], ["fly"], ["edit", "x", *EDIT]):
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        said = capsys.readouterr().err.splitlines()
+        assert exit.value.code == 2
+        assert len(said) == 2 and said[0].startswith("pix2pix-zero") and said[1].endswith("--help lists the options")
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "pix2pix_zero_cli", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_nothing_but_our_lines_is_printed(tmp_path: Path):
+    process = start("edit", EXAMPLES / "cat.png", "--edit", "cat2dog", "--steps", "1", "--output", tmp_path)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert out.splitlines()[-1] == "1 done, 0 skipped, 0 failed, 0 unreadable"
+
+
+INTERRUPTED = (130, -signal.SIGINT)
+"""Exit statuses, the same to a shell: CPython ends by the signal where an extension swallowed it during its import."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot interrupt one process alone")
+@pytest.mark.parametrize("seconds", [0.3, 2.0])
+def test_ctrl_c_before_the_work_ends_with_one_line(tmp_path: Path, seconds: float):
+    process = start("edit", EXAMPLES / "cat.png", *EDIT, "--steps", "999", "--output", tmp_path)
+    time.sleep(seconds)  # Python starts; torch is imported
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode in INTERRUPTED
+    assert (out, err) == ("", "interrupted; the same command goes on from here\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot interrupt one process alone")
+def test_ctrl_c_at_work_ends_with_one_line_and_leaves_what_is_done(pictures: Path, tmp_path: Path):
+    output = tmp_path / "out"
+    process = start("edit", pictures, *EDIT, "--steps", "20", "--output", output)
+    assert process.stdout is not None
+    done = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode in INTERRUPTED
+    assert "cat.png: " in done and (out, err) == ("", "interrupted; the same command goes on from here\n")
+    assert [path.name for path in output.iterdir()] == ["cat_cat2dog_g5_s1.png"]
 
 
 def test_a_sweep_makes_a_picture_of_every_strength_from_one_inversion(
@@ -209,7 +353,7 @@ def test_captions_are_written_beside_each_other(pictures: Path, tmp_path: Path, 
     for row in captioned:
         assert (tmp_path / "out" / f"{Path(row['picture']).stem}.txt").read_text() == row["caption"] + "\n"
     assert main(command) == 0
-    assert rows(capsys)[-1] == {"done": 0, "skipped": 2, "failed": 0}
+    assert rows(capsys)[-1] == summary(skipped=2)
 
 
 def test_a_saved_direction_edits_as_the_named_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -323,10 +467,10 @@ def test_pictures_are_judged_by_the_caption_in_the_file_or_by_a_given_one(
 ):
     dog = str(EXAMPLES / "dog.png")
     assert main(["judge", dog, str(EXAMPLES / "cat.png"), "--edit", "cat2dog", "--caption", "a cat", "--json"]) == 0
-    yes, no, summary = rows(capsys)
+    yes, no, last = rows(capsys)
     assert yes["shows"] and yes["score"] > 0 and yes["words"].startswith("dog: clearly (") and "warning" not in yes
     assert not no["shows"] and no["score"] < 0 and no["warning"].startswith("The edit does not show: dog: no")
-    assert summary["done"] == 2
+    assert last["done"] == 2
 
     named = ["judge", dog, "--caption", "a cat"]
     for way in (["--from", "cat", "--to", "dog"], ["--target", "a dog"]):
@@ -383,6 +527,8 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (["--model", str(ROOT)], "has no model_index.json"),
         (["--device", "abacus"], "--device abacus:"),
         (["--workers", "2"], "--workers: belongs to --ray"),
+        (["--region", "1.5"], "argument --region: 1.5 is out of range; it must be 0 to 1"),
+        (["--negative", "a cat"], "--negative: belongs to --negative-from text"),
         (["--blip", "nowhere"], "--blip nowhere: there is no such folder"),
     ],
 )
@@ -513,9 +659,10 @@ def test_what_a_folder_holds_beside_pictures_is_counted(tmp_path: Path, capsys: 
         (tmp_path / name).write_bytes(b"no picture")
     (tmp_path / "link.png").symlink_to(EXAMPLES / "dog.png")
     found = find_pictures([str(tmp_path)])
-    assert [path.name for path in found] == ["cat.png", "link.png", "moving.gif", "scan.tif", "web.jfif"]
+    assert found.left_out == 2
+    assert [path.name for path in found.pictures] == ["cat.png", "link.png", "moving.gif", "scan.tif", "web.jfif"]
     assert "2 files are left out (._cat.png, notes.txt)" in capsys.readouterr().err
-    assert all(read_picture(path, (64, 64)).shape == (1, 64, 64, 3) for path in found)
+    assert all(read_picture(path, (64, 64)).shape == (1, 64, 64, 3) for path in found.pictures)
 
 
 @pytest.mark.parametrize("command", ["edit", "invert", "caption"])
@@ -536,7 +683,6 @@ def test_a_full_disk_ends_the_job_at_once(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     import errno
-    import os
 
     def full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -45,7 +45,7 @@ def test_a_killed_worker_loses_nothing_and_the_bytes_are_those_of_one_process(
 ):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert main(["edit", str(pictures), *EDIT, "--output", str(alone), "--threads", "1"]) == 3
-    assert rows(capsys)[-1] == {"done": 6, "skipped": 0, "failed": 1}
+    assert rows(capsys)[-1] == {"done": 6, "skipped": 0, "failed": 0, "unreadable": 1, "left_out": 0}
     expected = contents(alone)
     assert len(expected) == 6
 
@@ -66,7 +66,7 @@ def test_a_killed_worker_loses_nothing_and_the_bytes_are_those_of_one_process(
     command = ["edit", str(pictures), *EDIT, "--output", str(shared), "--ray", "local", "--workers", "2"]
     assert main(command) == 3
     *done, summary = rows(capsys)
-    assert summary == {"done": 5, "skipped": 1, "failed": 1}
+    assert summary == {"done": 5, "skipped": 1, "failed": 0, "unreadable": 1, "left_out": 0}
     assert sorted(Path(row["picture"]).name for row in done) == sorted(path.name for path in pictures.iterdir())
     workers = {int(row["worker"].rpartition(":")[2]) for row in done if row["status"] == "done"}
     assert killed[0] in workers
