@@ -216,8 +216,9 @@ def study(bench: Bench, options: Sequence[str]) -> None:
     distill.add_arguments(parser)
     given = parser.parse_args(options)
     work = (given.work or given.output.with_name(f"{given.output.stem}_work")).resolve()
-    task, settings = distill.pair_task(given, work / "pairs"), distill.training_settings(given)
-    good = task.good(find_pictures(given.pictures))
+    found, settings = find_pictures(given.pictures, recursive=given.recursive), distill.training_settings(given)
+    task = distill.pair_task(given, work / "pairs", found.searched)
+    good = task.good(found.pictures)
     exam = Exam(task.direction.name, bench)
     rows: list[dict[str, Any]] = []
     for count in [count for count in STUDIED if count <= len(good)]:

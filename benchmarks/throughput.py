@@ -37,7 +37,7 @@ def measure(pictures: list[Path], output: Path, workers: int, steps: int) -> flo
     model = ModelOptions.of(options, captions=False)
     strengths = (options.guidance[0],), (1.0,)
     direction = DirectionOptions.of(options, model)
-    task = EditTask(model, edit_settings(options), options.caption, None, output, False, direction, *strengths)
+    task = EditTask(model, edit_settings(options), options.caption, None, output, (), False, direction, *strengths)
     at_work, started, counted = set[str](), 0.0, 0
     for row in run_on_ray(task, model, LOCAL, workers, pictures, lambda: None):
         if row.status != "done" or row.result is None:

@@ -18,7 +18,7 @@ from .arguments import UsageError, add_device, add_json, add_pictures, number
 from .inverting import SETTINGS
 from .jobs import Row, Tick, Work, made_alike, run_here
 from .model import find_device
-from .pictures import find_pictures, note_on, read_picture, read_text, require_own_names, write_picture
+from .pictures import find_pictures, note_on, place, read_picture, read_text, require_own_names, write_picture
 from .report import process
 
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Edit pictures; returns the exit status."""
-    pictures = find_pictures(arguments.pictures)
+    found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
     task = ApplyTask(
         arguments.distilled.resolve(),
         arguments.strength,
@@ -52,12 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.threads,
         arguments.size,
         arguments.output.resolve(),
+        found.searched,
         arguments.overwrite,
     )
     load_distilled(task.distilled)
-    require_own_names([task.edited(picture) for picture in pictures])
+    require_own_names([task.edited(picture) for picture in found.pictures])
     run_it = partial(run_here, task)
-    return process(task, pictures, output=task.output, as_json=arguments.json, describe=in_words, run=run_it)
+    return process(task, found, output=task.output, as_json=arguments.json, describe=in_words, run=run_it)
 
 
 def in_words(row: Row) -> str:
@@ -91,6 +92,7 @@ class ApplyTask:
         threads: CPU threads; None leaves torch's own number.
         size: width and height to which pictures are cropped; None leaves them as they are.
         output: folder of the results.
+        searched: folders whose own folders the output repeats; see `place`.
         overwrite: whether results that were made with other settings are replaced.
     """
 
@@ -101,6 +103,7 @@ class ApplyTask:
     threads: int | None
     size: tuple[int, int] | None
     output: Path
+    searched: tuple[Path, ...]
     overwrite: bool
 
     @property
@@ -117,7 +120,7 @@ class ApplyTask:
 
     def edited(self, picture: Path) -> Path:
         """Where the result of a picture goes; under the file's name, whatever its metadata say."""
-        return self.output / f"{picture.stem}_{self.distilled.stem}.png"
+        return self.output / place(picture, self.searched) / f"{picture.stem}_{self.distilled.stem}.png"
 
     def finished(self, picture: Path) -> bool:
         """See `Task.finished`."""

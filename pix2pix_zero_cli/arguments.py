@@ -81,6 +81,11 @@ def add_size(parser: argparse.ArgumentParser, usual: str = "what the model was m
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Describe what pictures are read."""
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, or a folder of pictures")
+    add_recursive(parser)
+
+
+def add_recursive(parser: argparse.ArgumentParser) -> None:
+    """Describe how folders are searched."""
     parser.add_argument(
         "--recursive",
         action="store_true",
@@ -160,7 +165,7 @@ class ListEdits(argparse.Action):
         parser.exit()
 
 
-def add_edit(parser: argparse.ArgumentParser, way: argparse._MutuallyExclusiveGroup) -> None:
+def add_named_edit(parser: argparse.ArgumentParser, way: argparse._MutuallyExclusiveGroup) -> None:
     """Describe the ready-made edits, one way of several to name an edit."""
     way.add_argument("--edit", help="a ready-made edit, cat2dog say")
     parser.add_argument("--list-edits", action=ListEdits, nargs=0, help="print the ready-made edits, and end")
@@ -174,7 +179,7 @@ def add_direction(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiv
     """Describe the edit direction; returns the group of ways to name it."""
     group = parser.add_argument_group("edit")
     way = group.add_mutually_exclusive_group(required=True)
-    add_edit(parser, way)
+    add_named_edit(parser, way)
     way.add_argument("--from", dest="source", metavar="WORDS", help="what is to be replaced; with --to")
     group.add_argument("--to", dest="target", metavar="WORDS", help="what replaces it; with --from")
     group.add_argument(

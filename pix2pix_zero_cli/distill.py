@@ -27,7 +27,7 @@ from pix2pix_zero_core.distillation.training import FEWEST
 from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge
 
-from .arguments import UsageError, add_json, add_size, number
+from .arguments import UsageError, add_json, add_recursive, add_size, number
 from .cluster import choose_runner
 from .edit import EditTask, add_edit, edit_settings
 from .jobs import Row
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", nargs="+", required=True, metavar="PICTURE", help="pictures to learn from, or folders of them"
     )
+    add_recursive(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the distilled edit, .safetensors")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the file, and pairs or a training of other settings"
@@ -93,14 +94,15 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make pairs, and distill the edit; returns the exit status."""
-    output, pictures = arguments.output.resolve(), find_pictures(arguments.pictures)
+    output, found = arguments.output.resolve(), find_pictures(arguments.pictures, recursive=arguments.recursive)
+    pictures = found.pictures
     require_file(output, overwrite=arguments.overwrite)
     work = (arguments.work or output.with_name(f"{output.stem}_work")).resolve()
-    task, settings = pair_task(arguments, work / "pairs"), training_settings(arguments)
+    task, settings = pair_task(arguments, work / "pairs", found.searched), training_settings(arguments)
     require_own_names([task.edited(picture) for picture in pictures])
     status = process(
         task,
-        pictures,
+        found,
         output=task.output,
         as_json=arguments.json,
         describe=in_words,
@@ -181,7 +183,7 @@ class PairTask(EditTask):
         return {"score": score, "shows": score > 0}, []
 
 
-def pair_task(arguments: argparse.Namespace, output: Path) -> PairTask:
+def pair_task(arguments: argparse.Namespace, output: Path, searched: tuple[Path, ...]) -> PairTask:
     """Read the options of `add_edit`."""
     model = ModelOptions.of(arguments, captions=True)
     return PairTask(
@@ -190,6 +192,7 @@ def pair_task(arguments: argparse.Namespace, output: Path) -> PairTask:
         arguments.caption,
         arguments.size,
         output,
+        searched,
         arguments.overwrite,
         DirectionOptions.of(arguments, model),
         tuple(arguments.guidance),

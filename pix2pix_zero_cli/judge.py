@@ -13,7 +13,7 @@ import torch
 from pix2pix_zero_core.integrations.judge import Question, ask, ask_of_texts, in_words, judge, warn_after, warn_before
 from pix2pix_zero_core.integrations.sentences import SHIPPED, read_edits
 
-from .arguments import TINY_EDITS, UsageError, add_captioner, add_device, add_edit, add_json, add_pictures
+from .arguments import TINY_EDITS, UsageError, add_captioner, add_device, add_json, add_named_edit, add_pictures
 from .jobs import Row, Tick, Work, run_here
 from .model import TINY_BLIP, load_captioner
 from .pictures import find_pictures, read_picture, read_text
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pictures(parser, results=False)
     group = parser.add_argument_group("edit")
     way = group.add_mutually_exclusive_group(required=True)
-    add_edit(parser, way)
+    add_named_edit(parser, way)
     way.add_argument("--from", dest="source", metavar="WORDS", help="what was to be replaced; with --to")
     way.add_argument("--target", nargs="+", metavar="TEXT", help="captions of the edited picture, that say the same")
     group.add_argument("--to", metavar="WORDS", help="what was to replace it; with --from")

@@ -21,8 +21,10 @@ CONNECTS = {
     "pix2pix_zero_core/integrations/download.py",
     "pix2pix_zero_cli/cluster.py",
     "pix2pix_zero_cli/comfyui.py",
+    "nodes/help.py",
 }
-"""The files that may: to fetch what somebody asked for, and to reach the servers that somebody named."""
+"""The files that may: to fetch what somebody asked for, to reach the servers that somebody named, and to answer in
+ComfyUI's own with a help page."""
 
 
 def sources(*parts: str) -> list[Path]:
