@@ -70,7 +70,7 @@ def folder(pictures: Pictures, line: str) -> Image.Image:
 
 
 def one_node(pictures: Pictures, line: str) -> Image.Image:
-    """Before and after, one above the other, each whole."""
+    """Before and after, side by side."""
     (together,) = pictures["before and after"]
     side = together.width // 2
     return label(

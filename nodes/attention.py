@@ -244,9 +244,8 @@ def _in_common(keys: int, text: Text, layer: Layer) -> slice | Tensor:
     expected, count = text.keys or text.tokens.shape[1], len(text.common)
     joint = not layer.family.attention and keys > expected  # padding that the network adds
     if keys == expected or joint:
-        return (
-            slice(count) if int(text.common[-1]) == count - 1 else text.common
-        )  # ascending: from the first on, or not
+        from_the_first = int(text.common[-1]) == count - 1  # they ascend
+        return slice(count) if from_the_first else text.common
     scaled, remainder = divmod(keys * count, expected)
     if remainder:
         raise Obstacle(f"its layer {layer.name} has {keys} keys for a text of {expected} tokens")

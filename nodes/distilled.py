@@ -10,13 +10,14 @@ from pathlib import Path
 import comfy.model_management
 import comfy.utils
 import torch
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..pix2pix_zero_core.distillation import DistilledEdit
 from ..pix2pix_zero_core.types import check_pictures
 from .files import DISTILLED, find_file, list_files
 from .memory import loaded
+from .saying import said
 from .types import CATEGORY, DistilledType, search_aliases
 
 SUFFIX = ".safetensors"
@@ -60,7 +61,7 @@ class LoadDistilledEdit(io.ComfyNode):
             comfy.model_management.get_torch_device(), prioritize_performance=False
         )
         distilled = DistilledEdit.load(_find(file), torch.float16 if half else torch.float32)
-        return io.NodeOutput(distilled, ui=ui.PreviewText(f"{distilled.describe()}. {distilled.licence}"))
+        return io.NodeOutput(distilled, ui=said(f"{distilled.describe()}. {distilled.licence}"))
 
 
 class ApplyDistilledEdit(io.ComfyNode):

@@ -233,7 +233,7 @@ class Settings:
         if self.guidance_start > self.guidance_end:
             raise ValueError(
                 f"guidance_start is {self.guidance_start} and guidance_end is {self.guidance_end}; they are fractions "
-                "of the steps, with 0 <= start <= end <= 1. Raise guidance_end, or set guidance to 0 for none at all."
+                "of the steps, with 0 <= start <= end <= 1. Raise guidance_end, or lower guidance_start."
             )
 
     def warning(self, cfg: float | None = None) -> str:
@@ -453,7 +453,7 @@ class GuidedSampling:
         if noise.any() or float(self.inversion.coordinates.alpha(sigmas[0])) == 0:
             noise = scale.noise(self.inversion.latent_at(first).to(noise).view_as(noise), latent_image, sigmas)
         guidance, step = self.settings.map_guidance, self.settings.gradient_step
-        of_maps = (self.settings.finest_layer, self.settings.blocks)
+        finest_layer, blocks = self.settings.finest_layer, self.settings.blocks
         if self.compares:
             require_target(guider)
         if self.settings.region > 0:
@@ -465,14 +465,14 @@ class GuidedSampling:
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
-        denoise = GuiderDenoiser(guider, extra_args, of_maps[0], of_maps[1])
+        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks)
         x, begin, unguided = scale.latent(noise, latent_image, sigmas), 0, None
         while begin < total:
             move = torch.zeros_like(x)
             if active[begin]:
                 end = begin + 1
                 if guidance.unit == "share" and unguided is None:
-                    guided = GuidedDenoiser(guider, extra_args, of_maps[0], blocks=of_maps[1])
+                    guided = GuidedDenoiser(guider, extra_args, finest_layer, blocks=blocks)
                     levels = sigmas[:-1][torch.tensor(active, device=sigmas.device)]
                     pictures = picture_of(x)
                     unguided = unguided_distance(denoise, pictures, levels, SOURCE, TARGET, self.inversion, guided)

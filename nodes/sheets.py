@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import comfy.utils
 import torch
 from comfy_api.v0_0_2 import io
@@ -51,7 +53,7 @@ class ValuesToTry(io.ComfyNode):
             numbers = [float(part) for part in values.split(",") if part.strip()]
         except ValueError:
             numbers = []
-        if not numbers:
+        if not numbers or not all(map(math.isfinite, numbers)):
             raise ValueError(f"values is {values!r}; write numbers with commas between them: 0.5, 1, 1.5.")
         return io.NodeOutput(numbers, [f"{name} {number:g}".strip() for number in numbers])
 

@@ -135,10 +135,9 @@ class EditUntilItShows(io.ComfyNode):
         words = [f"strength {s:g}, {in_words(questions, score)}" for s, score in zip(used, scores, strict=True)]
         missed = [warn_after(questions, score) for score in scores]
         each = numbered([" ".join(filter(None, pair)) for pair in zip(fits, missed, strict=True)])
-        settled = Settings(**{name: value for name, value in settings.items() if name != "cfg"}).warning(
-            settings["cfg"]
-        )
-        warning = "\n".join(filter(None, [each, *dict.fromkeys(remarks), settled]))
+        cfg = settings["cfg"]
+        extreme = Settings(**{name: value for name, value in settings.items() if name != "cfg"}).warning(cfg)
+        warning = "\n".join(filter(None, [each, *dict.fromkeys(remarks), extreme]))
         if warning:
             logging.warning("Edit Until It Shows: %s", warning)
         text = numbered(words)

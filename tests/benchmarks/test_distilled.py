@@ -29,7 +29,7 @@ def test_the_table_says_how_each_student_came_about() -> None:
 
 
 def test_quality_against_pairs_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="`python run.py test` installs matplotlib")
     rows = [{"pairs": count, **FIGURES} for count in (100, 300, 1000)]
     draw(rows, FIGURES, tmp_path / "study.svg")
     first = (tmp_path / "study.svg").read_bytes()

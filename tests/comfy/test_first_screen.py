@@ -75,6 +75,8 @@ def test_each_value_has_its_words(pack: Any):
     assert pack.nodes.ValuesToTry.execute("0, .5,1", "cfg").args == ([0.0, 0.5, 1.0], ["cfg 0", "cfg 0.5", "cfg 1"])
     with pytest.raises(ValueError, match=r"values is '1; 2'; write numbers with commas"):
         pack.nodes.ValuesToTry.execute("1; 2", "")
+    with pytest.raises(ValueError, match=r"values is '1, nan'; write numbers with commas"):
+        pack.nodes.ValuesToTry.execute("1, nan", "")
 
 
 def test_a_contact_sheet_has_a_line_below_every_picture(pack: Any):
