@@ -27,7 +27,8 @@ from launcher.runtime import EXAMPLES, ROOT, Runtime
 from launcher.server import Server, comfyui_server
 from launcher.workflow import adapt, node_inputs
 from tiny_zoo import draw_examples
-from tiny_zoo.world import INK, PAPER, counterfactual, render, sample_scene
+from tiny_zoo.canvas import INK, PAPER
+from tiny_zoo.world import counterfactual, render, sample_scene
 
 DOCS = ROOT / "docs"
 OUTPUT = ROOT / "output"

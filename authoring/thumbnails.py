@@ -20,7 +20,7 @@ from launcher.comfyui import make_base
 from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, ROOT, Runtime
 from launcher.server import Server, comfyui_server
-from tiny_zoo.world import INK, PAPER
+from tiny_zoo.canvas import INK, PAPER
 
 from .formats import api_format
 from .graphs import GRAPHS

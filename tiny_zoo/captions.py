@@ -1,7 +1,8 @@
 """How people describe the scenes of Tiny Zoo: a small grammar of captions, and its vocabulary.
 
 The same grammar captions the training pictures and plays the part that GPT-3 plays in the paper: it writes the
-many sentences about a concept whose embeddings are averaged into an edit direction.
+many sentences about a concept whose embeddings are averaged into an edit direction. What people write below pictures on
+the web is often wrong and leaves most out: `unreliable_caption` describes a scene as badly as they do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import random
 import re
 from collections.abc import Collection
 
-from .world import Scene, sample_scene
+from .world import ATTRIBUTES, Scene, counterfactual, sample_scene
 
 PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     "animal": {name: (name,) for name in ("cat", "dog", "horse", "zebra", "rabbit", "cow")},
@@ -39,18 +40,37 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
         "oil": ("oil painting", "painting", "oil picture"),
     },
     "facing": {"left": ("facing left", "looking left"), "right": ("facing right", "looking right")},
+    "posture": {
+        "standing": ("standing",),
+        "walking": ("walking", "strolling"),
+        "sitting": ("sitting", "sitting down"),
+        "lying": ("lying down", "resting"),
+    },
+    "side": {"left": ("on the left",), "middle": ("in the middle",), "right": ("on the right",)},
+    "framing": {"far": ("far away",), "medium": (), "close": ("seen up close",)},
 }
 """Every way in which each value of each attribute is said."""
 
 MOODS = ("happy", "little", "cute", "friendly", "big")
-POSTURES = ("standing", "waiting", "resting")
+
+WRONG = {
+    "animal": 0.4,
+    "coat": 0.25,
+    "background": 0.15,
+    "accessory": 0.15,
+    "medium": 0.1,
+    "facing": 0.1,
+    "posture": 0.15,
+}
+"""How often an unreliable caption says something else of an attribute, where it says anything: of the animal in 30 % of
+all captions, since 10 % are empty and 15 % leave it out."""
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unknown>"
 
 
 def _vocabulary() -> dict[str, int]:
     phrases = [p for values in PHRASES.values() for options in values.values() for p in options]
-    words = {w for p in phrases for w in p.split()} | {*MOODS, *POSTURES, "a", "an", "the", "of", "and", "is", "there"}
+    words = {w for p in phrases for w in p.split()} | {*MOODS, "animal", "a", "an", "the", "of", "and", "is", "there"}
     return {token: i for i, token in enumerate((PAD, START, END, UNKNOWN, *sorted(words)))}
 
 
@@ -70,26 +90,47 @@ def token_ids(text: str, length: int = 77) -> list[int]:
 
 
 def caption(scene: Scene, rng: random.Random, drop: float = 0.0, keep: Collection[str] = ("animal",)) -> str:
-    """Describe a scene in one of many ways.
+    """Describe a scene truthfully in one of many ways.
 
     Args:
         scene: what to describe.
         rng: makes the choices.
-        drop: probability with which each attribute goes unmentioned.
+        drop: probability with which each attribute goes unmentioned; what hardly anybody mentions is rarer still.
         keep: attributes that are always mentioned.
     """
+    odds = {"facing": 0.4, "posture": 0.5, "side": 0.2, "framing": 0.2}
+    named = {a for a in PHRASES if rng.random() < odds.get(a, 1.0) * (1 - drop)}
+    return describe(scene, rng, named | set(keep))
 
-    def say(attribute: str, odds: float = 1.0) -> str:
+
+def unreliable_caption(scene: Scene, rng: random.Random) -> str:
+    """Describe a scene as the web would: mostly one to three attributes, some of them wrong, now and then nothing."""
+    if rng.random() < 0.1:
+        return ""
+    wrong = {
+        a: rng.choice([v for v in ATTRIBUTES[a] if v != getattr(scene, a)]) for a in WRONG if rng.random() < WRONG[a]
+    }
+    named = set(rng.sample([a for a in PHRASES if a != "animal"], rng.choice((0, 1, 1, 1, 2, 2, 2, 4, 6))))
+    if rng.random() < 0.83:
+        named.add("animal")
+    return describe(counterfactual(scene, **wrong), rng, named)
+
+
+def describe(scene: Scene, rng: random.Random, named: Collection[str]) -> str:
+    """Say some attributes of a scene; an animal whose kind is not among them is called an animal.
+
+    Two scenes that differ in one attribute are described in the same words but for that one, given the same `rng`.
+    """
+    draws = {attribute: rng.random() for attribute in PHRASES}
+
+    def say(attribute: str) -> str:
         options = PHRASES[attribute][getattr(scene, attribute)]
-        if not options or (attribute not in keep and rng.random() > odds * (1 - drop)):
-            return ""
-        return rng.choice(options)
+        return options[int(draws[attribute] * len(options))] if options and attribute in named else ""
 
     mood = rng.choice(MOODS) if rng.random() < 0.25 else ""
-    posture = rng.choice(POSTURES) if rng.random() < 0.25 else ""
     animal, place, medium = say("animal") or "animal", say("background"), say("medium")
     noun = _with_article(" ".join(filter(None, (mood, say("coat"), animal))))
-    details = [say("accessory"), posture, say("facing", odds=0.4)]
+    details = [say("accessory"), say("posture"), say("facing"), say("side"), say("framing")]
     match rng.randrange(4):
         case 0 if medium:
             parts = [_with_article(medium), "of", noun, *details, place]

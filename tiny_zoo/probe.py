@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "probe.pt"
 class Probe(nn.Module):
     """Pictures (B, 3, 128, 128) in 0..1 -> logits of every attribute and the pose, scaled to 0..1 over its ranges."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
@@ -36,7 +36,7 @@ class Probe(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> tuple[dict[str, list[str]], Tensor]:
-        """Name every attribute of each picture; pose (B, 6) as fractions of `POSE_RANGES`."""
+        """Name every attribute of each picture; pose (B, P) as fractions of `POSE_RANGES`."""
         logits, pose = self(images)
         names = {a: [ATTRIBUTES[a][i] for i in scores.argmax(1).tolist()] for a, scores in logits.items()}
         return names, pose

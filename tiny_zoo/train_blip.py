@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, BlipConfig, BlipForConditionalGeneration
 from pix2pix_zero_core.integrations.captioner import Captioner, ImagePreprocessing
 
 from .captions import END, PAD, START, UNKNOWN, VOCABULARY, caption, read_attributes
-from .training import RUNS, WEIGHTS, Run, pictures
+from .training import RUNS, WEIGHTS, Run, pictures, training_pictures
 from .world import ATTRIBUTES, Scene, sample_scene
 
 PREPROCESS = ImagePreprocessing(size=128, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--scenes", type=int, default=20000, help="training pictures, 48 KB of memory each")
+    parser.add_argument("--scenes", type=int, default=16000, help="training pictures, 48 KB of memory each")
     parser.add_argument("--held-out", type=int, default=500, help="pictures of each evaluation")
     parser.add_argument("--every", type=int, default=500, help="steps between two evaluations")
     parser.add_argument("--output", type=Path, default=WEIGHTS / "blip" / "tiny_zoo")
@@ -94,7 +94,7 @@ def main() -> None:
     write_tokenizer(RUNS / "blip_tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(RUNS / "blip_tokenizer", local_files_only=True)
     scenes = [sample_scene(seed) for seed in range(arguments.scenes)]
-    train = pictures(arguments.scenes)
+    train = training_pictures(arguments.scenes)
     with device:
         model = make_model()
     run = Run("blip", model, arguments.lr, arguments.steps, ema=0.998)

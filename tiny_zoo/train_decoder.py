@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .networks import AutoEncoder
 from .train_vae import crops, psnr
-from .training import Run, averaged_weights, pictures
+from .training import Run, averaged_weights, pictures, training_pictures
 
 
 def autoencoder() -> AutoEncoder:
@@ -36,7 +36,7 @@ def main() -> None:
 
     torch.set_flush_denormal(True)
     device = torch.device(arguments.device)
-    train = pictures(arguments.scenes)
+    train = training_pictures(arguments.scenes)
     held_out = pictures(64, "validation").to(device).float() / 255
     model = averaged_weights("vae", AutoEncoder()).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     decoder = model.taesd_decoder.requires_grad_(True)

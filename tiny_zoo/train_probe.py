@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from .networks import AutoEncoder
 from .probe import WEIGHTS, Probe
 from .train_decoder import autoencoder
-from .training import Run, pictures
+from .training import Run, pictures, training_pictures
 from .world import ATTRIBUTES, POSE_RANGES, Scene, sample_scene
 
 
@@ -21,10 +22,16 @@ def attribute_labels(scenes: list[Scene]) -> dict[str, Tensor]:
 
 
 def pose_labels(scenes: list[Scene]) -> Tensor:
-    """Pose as fractions of its ranges, (B, 6)."""
+    """Pose as fractions of its ranges, (B, P)."""
     return torch.tensor(
         [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in scenes]
     )
+
+
+def mirrored(scene: Scene) -> Scene:
+    """What the mirror image of a scene's picture shows."""
+    other = {"left": "right", "right": "left"}
+    return dataclasses.replace(scene, x=1 - scene.x, facing=other[scene.facing])
 
 
 @torch.no_grad()
@@ -41,17 +48,18 @@ def through_autoencoder(images: Tensor, vae: AutoEncoder) -> Tensor:
 def main() -> None:
     """Train, and write the weights beside the others."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--scenes", type=int, default=8000)
+    parser.add_argument("--scenes", type=int, default=14000)
     arguments = parser.parse_args()
 
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     vae = autoencoder()
     half = arguments.scenes // 2
-    train = torch.cat([pictures(half), through_autoencoder(pictures(half, first=half), vae)])
+    drawn = training_pictures(2 * half)
+    train = torch.cat([drawn[:half], through_autoencoder(drawn[half:], vae)])
     scenes = [sample_scene(i) for i in range(2 * half)]
     held_out_scenes = [sample_scene(i, "validation") for i in range(300)]
     held_out = pictures(300, "validation")
@@ -65,9 +73,11 @@ def main() -> None:
         rows = torch.randint(len(train), (arguments.batch,), generator=generator)
         images = train[rows].float() / 255
         images = images + torch.rand((), generator=generator) * 0.05 * torch.randn(images.shape, generator=generator)
+        shown = [scenes[r] for r in rows.tolist()]
+        if step % 2:
+            images, shown = images.flip(-1), [mirrored(scene) for scene in shown]
         with torch.autocast("cpu", torch.bfloat16):
             logits, pose = model(images)
-        shown = [scenes[r] for r in rows.tolist()]
         classes = [F.cross_entropy(logits[a].float(), label) for a, label in attribute_labels(shown).items()]
         return torch.stack(classes).sum() + 5 * F.mse_loss(pose.float(), pose_labels(shown))
 

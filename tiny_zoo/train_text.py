@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import random
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .captions import END, UNKNOWN, VOCABULARY, caption, read_attributes, token_ids
+from .captions import END, PHRASES, UNKNOWN, VOCABULARY, caption, read_attributes, token_ids
 from .networks import TEXT_WIDTH, TextEncoder
-from .training import Run
-from .world import ATTRIBUTES, sample_scene
+from .training import Run, start_from
+from .world import sample_scene
 
 
 class Reader(nn.Module):
@@ -27,17 +28,17 @@ class Reader(nn.Module):
         super().__init__()
         self.encoder = TextEncoder(len(VOCABULARY))
         self.next_word = nn.Linear(TEXT_WIDTH, len(VOCABULARY))
-        self.heads = nn.ModuleDict({a: nn.Linear(TEXT_WIDTH, len(v) + 1) for a, v in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict({a: nn.Linear(TEXT_WIDTH, len(v) + 1) for a, v in PHRASES.items()})
 
 
 def batch(step: int, size: int, unknown: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Captions of random scenes as token ids (size, 77), some words made unknown, and what they tell."""
     rng = random.Random(step)
-    texts = [caption(sample_scene(rng.getrandbits(30)), rng, drop=0.2, keep=()) for _ in range(size)]
+    texts = [caption(sample_scene(rng.getrandbits(30)), rng, drop=0.3, keep=()) for _ in range(size)]
     told = [read_attributes(text) for text in texts]
     labels = {
-        a: torch.tensor([values.index(t[a]) if a in t else len(values) for t in told])
-        for a, values in ATTRIBUTES.items()
+        a: torch.tensor([list(values).index(t[a]) if a in t else len(values) for t in told])
+        for a, values in PHRASES.items()
     }
     ids = torch.tensor([token_ids(text) for text in texts])
     mask = torch.rand(ids.shape, generator=torch.Generator().manual_seed(step)) < unknown
@@ -47,14 +48,16 @@ def batch(step: int, size: int, unknown: float) -> tuple[Tensor, dict[str, Tenso
 def main() -> None:
     """Train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, help="a checkpoint of the same words whose weights to start from")
     arguments = parser.parse_args()
 
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     model = Reader()
+    start_from(model.encoder, arguments.start, "cond_stage_model.transformer.")
     run = Run("text", model, arguments.lr, arguments.steps, ema=0.99)
 
     def read(reader: Reader, ids: Tensor) -> dict[str, Tensor]:

@@ -3,38 +3,42 @@
 Needs the finished autoencoder and text encoder (`train_vae`, `train_text`). Predicts the noise on Stable
 Diffusion's own schedule, with min-SNR weights (Hang et al. 2023, arXiv:2303.09556, gamma 5); one caption in ten
 is empty, so that the model can be guided without a classifier.
+
+It learns the words from captions that are complete and true, which takes few steps, and then from captions as
+unreliable as the web's. So it ends as Stable Diffusion does: it knows what the words mean, and does as they say only
+when it is guided by them.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .captions import caption, token_ids
+from .captions import caption, token_ids, unreliable_caption
 from .networks import AutoEncoder, TextEncoder, UNet, alphas_cumprod
 from .train_text import Reader
-from .training import RUNS, Run, averaged_weights, pictures
+from .training import RUNS, Run, averaged_weights, pictures, start_from, training_pictures, write
 from .world import Scene, sample_scene
 
 
 @torch.no_grad()
-def latents(count: int, vae: AutoEncoder, name: str, split: str = "train") -> Tensor:
+def latents(count: int, vae: AutoEncoder, name: str, split: Literal["train", "validation"] = "train") -> Tensor:
     """Latents of the first scenes of a split, (count, 4, 16, 16), computed once and kept."""
     path = RUNS / f"latents_{name}_{count}.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
-    parts: list[Tensor] = []
-    for first in range(0, count, 500):
-        images = pictures(min(500, count - first), split, first)  # pyright: ignore[reportArgumentType]
-        with torch.autocast("cpu", torch.bfloat16):
-            parts += [vae.encode(chunk.float() / 255).float() for chunk in images.split(50)]
-        print(f"latents {first + 500}/{count}", flush=True)
-    torch.save(torch.cat(parts), path)
-    return torch.cat(parts)
+    images = training_pictures(count) if split == "train" else pictures(count, split)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = torch.cat([vae.encode(chunk.float() / 255).float() for chunk in images.split(50)])
+    write(path, encoded)
+    return encoded
 
 
 def main() -> None:
@@ -44,6 +48,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--scenes", type=int, default=16000)
+    parser.add_argument(
+        "--truthful", type=float, default=0.6, help="share of the steps, from the first on, whose captions are true"
+    )
+    parser.add_argument("--start", type=Path, help="a checkpoint whose weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
@@ -56,14 +64,19 @@ def main() -> None:
     scenes = [sample_scene(i) for i in range(arguments.scenes)]
     encoder: TextEncoder = averaged_weights("text", Reader()).encoder.to(device)
     abar = alphas_cumprod().to(device)
-    model = UNet().to(device)
+    model = UNet()
+    start_from(model, arguments.start, "model.diffusion_model.")
+    model = model.to(device)
     run = Run("unet", model, arguments.lr, arguments.steps)
     print(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, latent std {train.std():.3f}", flush=True
     )
 
-    def encode(shown: list[Scene], rng: random.Random) -> Tensor:
-        texts = ["" if rng.random() < 0.1 else caption(scene, rng, drop=0.15) for scene in shown]
+    def true_caption(scene: Scene, rng: random.Random) -> str:
+        return "" if rng.random() < 0.1 else caption(scene, rng, drop=0.15)
+
+    def encode(shown: list[Scene], rng: random.Random, say: Callable[[Scene, random.Random], str]) -> Tensor:
+        texts = [say(scene, rng) for scene in shown]
         with torch.no_grad():
             return encoder(torch.tensor([token_ids(text) for text in texts], device=device))
 
@@ -79,10 +92,13 @@ def main() -> None:
     def loss_of(step: int) -> Tensor:
         rng = random.Random(step)
         rows = [rng.randrange(len(train)) for _ in range(arguments.batch)]
+        say = true_caption if step < arguments.truthful * arguments.steps else unreliable_caption
         with torch.autocast(device.type, torch.bfloat16):
-            return loss(model, train[rows], encode([scenes[r] for r in rows], rng), step)
+            return loss(model, train[rows], encode([scenes[r] for r in rows], rng, say), step)
 
-    held_out_context = encode([sample_scene(i, "validation") for i in range(len(held_out))], random.Random(0))
+    held_out_context = encode(
+        [sample_scene(i, "validation") for i in range(len(held_out))], random.Random(0), true_caption
+    )
 
     @torch.no_grad()
     def evaluate(averaged: nn.Module) -> str:

@@ -7,13 +7,14 @@ a channel, and the decoder sees them with a little noise, so that the diffusion 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .networks import AutoEncoder
-from .training import Run, pictures
+from .training import Run, pictures, start_from, training_pictures
 
 LATENT_NOISE = 0.025
 
@@ -39,15 +40,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--scenes", type=int, default=8000)
+    parser.add_argument("--start", type=Path, help="a checkpoint whose weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     device = torch.device(arguments.device)
-    train = pictures(arguments.scenes)
+    train = training_pictures(arguments.scenes)
     held_out = pictures(64, "validation").to(device).float() / 255
-    model = AutoEncoder().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = AutoEncoder()
+    start_from(model, arguments.start, "first_stage_model.")
+    model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     run = Run("vae", model, arguments.lr, arguments.steps)
     generator = torch.Generator()
 

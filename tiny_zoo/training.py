@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,40 @@ def pictures(count: int, split: Literal["train", "validation", "test"] = "train"
     """Render the scenes first .. first + count - 1 of a split: uint8 (count, 3, 128, 128)."""
     stack = np.stack([np.asarray(render(sample_scene(first + i, split))) for i in range(count)])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+
+def training_pictures(count: int) -> Tensor:
+    """The first pictures to train on, uint8 (count, 3, 128, 128); what was drawn once is kept for every training."""
+    path = RUNS / "pictures.pt"
+    drawn = torch.load(path, weights_only=True, mmap=True) if path.exists() else torch.empty(0, 3, 128, 128).byte()
+    if len(drawn) < count:
+        drawn = torch.cat([drawn, pictures(count - len(drawn), first=len(drawn))])
+        write(path, drawn)
+    return drawn[:count]
+
+
+def write(path: Path, state: Any) -> None:
+    """Save under a temporary name, then rename: an interrupted write leaves what was there."""
+    RUNS.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(state, unfinished)
+    unfinished.replace(path)
+
+
+def start_from(model: nn.Module, checkpoint: Path | None, prefix: str) -> None:
+    """Take over an earlier checkpoint's weights wherever names and shapes agree; a training from nothing gives None."""
+    if checkpoint is None:
+        return
+    from safetensors.torch import load_file  # a training from nothing does without
+
+    own, old = model.state_dict(), load_file(checkpoint)
+    taken = {
+        n: old[prefix + n].float() for n, t in own.items() if prefix + n in old and old[prefix + n].shape == t.shape
+    }
+    if not taken:
+        raise ValueError(f"{checkpoint} has no weights of this network under {prefix!r}; choose a Tiny Zoo checkpoint.")
+    model.load_state_dict({**own, **taken})
+    print(f"started from {len(taken)} of {len(own)} tensors of {checkpoint}", flush=True)
 
 
 def one_cycle(step: int, steps: int, peak: float, warmup: int = 200) -> float:
@@ -98,17 +133,14 @@ class Run:
             print(f"resumed {self.path.name} at step {self.step} of {self.steps}", flush=True)
 
     def save(self) -> None:
-        """Write the whole state under a temporary name, then rename it."""
-        RUNS.mkdir(exist_ok=True)
+        """Write the whole state."""
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
         }
-        unfinished = self.path.with_suffix(".tmp")
-        torch.save(state, unfinished)
-        unfinished.replace(self.path)
+        write(self.path, state)
 
     def train(
         self,
