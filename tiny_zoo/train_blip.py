@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import shutil
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=500, help="pictures of each evaluation")
     parser.add_argument("--every", type=int, default=500, help="steps between two evaluations")
     parser.add_argument("--output", type=Path, default=WEIGHTS / "blip" / "tiny_zoo")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after so long, whatever the steps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
@@ -97,23 +99,22 @@ def main() -> None:
     train = training_pictures(arguments.scenes)
     with device:
         model = make_model()
-    run = Run("blip", model, arguments.lr, arguments.steps, ema=0.998)
+    run = Run("blip", model, arguments.lr, arguments.steps, ema=0.998, seconds=arguments.seconds)
 
     def channels_last(stack: Tensor) -> Tensor:
         return stack.movedim(1, -1).to(device).float() / 255
 
-    def loss_of(step: int) -> Tensor:
+    def batch_of(step: int) -> tuple[Tensor, ...]:
         rng = random.Random(step)
         rows = [rng.randrange(len(scenes)) for _ in range(arguments.batch)]
         texts = [caption(scenes[row], rng, keep=tuple(ATTRIBUTES)) for row in rows]
         tokens = tokenizer(texts, padding=True, return_tensors="pt").to(device)
+        return PREPROCESS(channels_last(train[rows])), tokens.input_ids, tokens.attention_mask
+
+    def loss_of(pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        labels = ids.masked_fill(mask == 0, -100)
         with torch.autocast(device.type, torch.bfloat16):
-            return model(
-                pixel_values=PREPROCESS(channels_last(train[rows])),
-                input_ids=tokens.input_ids,
-                attention_mask=tokens.attention_mask,
-                labels=tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100),
-            ).loss
+            return model(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels).loss
 
     def report(captioner: Captioner, split: Literal["validation", "test"], beams: int) -> str:
         captions: list[str] = []
@@ -126,7 +127,8 @@ def main() -> None:
         assert isinstance(averaged, BlipForConditionalGeneration)
         return report(Captioner(averaged, tokenizer, PREPROCESS), "validation", beams=1)
 
-    averaged = run.train(loss_of, evaluate, every=arguments.every)
+    # Not replayed: the lengths of the captions differ from batch to batch.
+    averaged = run.train(batch_of, loss_of, evaluate, every=arguments.every, replayed=False)
     export(averaged, arguments.output)
     captioner = Captioner.from_folder(arguments.output, device=device)
     print(f"{arguments.output}: {report(captioner, 'test', beams=3)}")

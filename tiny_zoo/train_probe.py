@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 
 import torch
 import torch.nn.functional as F
@@ -38,10 +39,11 @@ def mirrored(scene: Scene) -> Scene:
 def through_autoencoder(images: Tensor, vae: AutoEncoder) -> Tensor:
     """Encode and decode uint8 pictures (N, 3, 128, 128)."""
     parts: list[Tensor] = []
+    device = vae.vae_scale.device
     for chunk in images.split(50):
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = vae.decode(vae.encode(chunk.float() / 255)).float()
-        parts.append((decoded.clamp(0, 1) * 255).round().to(torch.uint8))
+        with torch.autocast(device.type, torch.bfloat16):
+            decoded = vae.decode(vae.encode(chunk.to(device).float() / 255)).float()
+        parts.append((decoded.clamp(0, 1) * 255).round().to(torch.uint8).cpu())
     return torch.cat(parts)
 
 
@@ -52,50 +54,57 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--scenes", type=int, default=14000)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after so long, whatever the steps")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
-    vae = autoencoder()
+    device = torch.device(arguments.device)
+    vae = autoencoder().to(device)
     half = arguments.scenes // 2
     drawn = training_pictures(2 * half)
-    train = torch.cat([drawn[:half], through_autoencoder(drawn[half:], vae)])
+    train = torch.cat([drawn[:half], through_autoencoder(drawn[half:], vae)]).to(device)
     scenes = [sample_scene(i) for i in range(2 * half)]
     held_out_scenes = [sample_scene(i, "validation") for i in range(300)]
     held_out = pictures(300, "validation")
     held_out_blurred = through_autoencoder(held_out, vae)
-    model = Probe()
-    run = Run("probe", model, arguments.lr, arguments.steps, ema=0.99)
+    model = Probe().to(device)
+    run = Run("probe", model, arguments.lr, arguments.steps, ema=0.99, seconds=arguments.seconds)
 
-    def loss_of(step: int) -> Tensor:
-        model.train()
+    def batch_of(step: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(step)
         rows = torch.randint(len(train), (arguments.batch,), generator=generator)
-        images = train[rows].float() / 255
-        images = images + torch.rand((), generator=generator) * 0.05 * torch.randn(images.shape, generator=generator)
-        shown = [scenes[r] for r in rows.tolist()]
+        images, shown = train[rows.to(device)].float() / 255, [scenes[row] for row in rows.tolist()]
+        noise = torch.randn(images.shape, generator=torch.Generator(device).manual_seed(step), device=device)
+        images = images + 0.05 * float(torch.rand((), generator=generator)) * noise
         if step % 2:
             images, shown = images.flip(-1), [mirrored(scene) for scene in shown]
-        with torch.autocast("cpu", torch.bfloat16):
-            logits, pose = model(images)
-        classes = [F.cross_entropy(logits[a].float(), label) for a, label in attribute_labels(shown).items()]
-        return torch.stack(classes).sum() + 5 * F.mse_loss(pose.float(), pose_labels(shown))
+        return images, pose_labels(shown), *attribute_labels(shown).values()
+
+    def loss_of(images: Tensor, pose: Tensor, *labels: Tensor) -> Tensor:
+        model.train()
+        with torch.autocast(device.type, torch.bfloat16):
+            logits, read_pose = model(images)
+        classes = [F.cross_entropy(logits[a].float(), label) for a, label in zip(ATTRIBUTES, labels, strict=True)]
+        return torch.stack(classes).sum() + 5 * F.mse_loss(read_pose.float(), pose)
 
     def evaluate(averaged: nn.Module) -> str:
         assert isinstance(averaged, Probe)
         averaged.eval()
         lines: list[str] = []
         for images in (held_out, held_out_blurred):
-            names, pose = averaged.read(images.float() / 255)
+            names, pose = averaged.read(images.to(device).float() / 255)
             right = {
                 a: sum(x == getattr(s, a) for x, s in zip(v, held_out_scenes, strict=True)) for a, v in names.items()
             }
-            error = (pose - pose_labels(held_out_scenes)).abs().mean()
+            error = (pose.cpu() - pose_labels(held_out_scenes)).abs().mean()
             lines.append(" ".join(f"{a} {n / 300:.3f}" for a, n in right.items()) + f" pose {error:.3f}")
         return " | ".join(lines)
 
-    averaged = run.train(loss_of, evaluate, every=250)
-    torch.save({name: t.half() if t.is_floating_point() else t for name, t in averaged.state_dict().items()}, WEIGHTS)
+    averaged = run.train(batch_of, loss_of, evaluate, every=250)
+    weights = {name: t.half() if t.is_floating_point() else t for name, t in averaged.cpu().state_dict().items()}
+    torch.save(weights, WEIGHTS)
 
 
 if __name__ == "__main__":

@@ -67,11 +67,15 @@ def main() -> None:
         summary = x[torch.arange(len(x)), first] + (x * ended[..., None]).sum(1) / ended.sum(1, keepdim=True)
         return {a: head(summary) for a, head in reader.heads.items()} | {"words": reader.next_word(x)}
 
-    def loss_of(step: int) -> Tensor:
+    def batch_of(step: int) -> tuple[Tensor, ...]:
         ids, labels = batch(step, arguments.batch, unknown=0.05)
+        return ids, *(labels[attribute] for attribute in PHRASES)
+
+    def loss_of(ids: Tensor, *labels: Tensor) -> Tensor:
         answers = read(model, ids)
         words = F.cross_entropy(answers["words"][:, :24].flatten(0, 1), ids[:, 1:25].flatten())
-        return 0.2 * words + torch.stack([F.cross_entropy(answers[a], label) for a, label in labels.items()]).sum()
+        told = [F.cross_entropy(answers[a], label) for a, label in zip(PHRASES, labels, strict=True)]
+        return 0.2 * words + torch.stack(told).sum()
 
     @torch.no_grad()
     def evaluate(averaged: nn.Module) -> str:
@@ -80,7 +84,7 @@ def main() -> None:
         answers = read(averaged, ids)
         return ", ".join(f"{a} {(answers[a].argmax(1) == label).float().mean():.3f}" for a, label in labels.items())
 
-    run.train(loss_of, evaluate, every=250)
+    run.train(batch_of, loss_of, evaluate, every=250)
 
 
 if __name__ == "__main__":

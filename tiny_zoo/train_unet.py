@@ -12,8 +12,8 @@ when it is guided by them.
 from __future__ import annotations
 
 import argparse
+import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -35,10 +35,26 @@ def latents(count: int, vae: AutoEncoder, name: str, split: Literal["train", "va
     if path.exists():
         return torch.load(path, weights_only=True)
     images = training_pictures(count) if split == "train" else pictures(count, split)
-    with torch.autocast("cpu", torch.bfloat16):
-        encoded = torch.cat([vae.encode(chunk.float() / 255).float() for chunk in images.split(50)])
+    device = vae.vae_scale.device
+    with torch.autocast(device.type, torch.bfloat16):
+        parts = [vae.encode(chunk.to(device).float() / 255).float().cpu() for chunk in images.split(50)]
+    encoded = torch.cat(parts)
     write(path, encoded)
     return encoded
+
+
+def true_caption(scene: Scene, rng: random.Random) -> str:
+    """A caption that is complete, mostly, and true; one in ten is empty."""
+    return "" if rng.random() < 0.1 else caption(scene, rng, drop=0.15)
+
+
+def batch(x0: Tensor, texts: list[str], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Latents (B, 4, H, W) with noise of the same shape, timesteps (B,) and their texts' token ids (B, 77)."""
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.randint(1000, (len(x0),), generator=generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    ids = torch.tensor([token_ids(text) for text in texts])
+    return x0, eps.to(x0.device), t.to(x0.device), ids.to(x0.device)
 
 
 def main() -> None:
@@ -52,13 +68,14 @@ def main() -> None:
         "--truthful", type=float, default=0.6, help="share of the steps, from the first on, whose captions are true"
     )
     parser.add_argument("--start", type=Path, help="a checkpoint whose weights to start from")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after so long, whatever the steps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     device = torch.device(arguments.device)
-    vae = averaged_weights("vae", AutoEncoder())
+    vae = averaged_weights("vae", AutoEncoder()).to(device)
     train = latents(arguments.scenes, vae, "train").to(device)
     held_out = latents(256, vae, "validation", "validation").to(device)
     scenes = [sample_scene(i) for i in range(arguments.scenes)]
@@ -67,45 +84,36 @@ def main() -> None:
     model = UNet()
     start_from(model, arguments.start, "model.diffusion_model.")
     model = model.to(device)
-    run = Run("unet", model, arguments.lr, arguments.steps)
+    run = Run("unet", model, arguments.lr, arguments.steps, seconds=arguments.seconds)
     print(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, latent std {train.std():.3f}", flush=True
     )
 
-    def true_caption(scene: Scene, rng: random.Random) -> str:
-        return "" if rng.random() < 0.1 else caption(scene, rng, drop=0.15)
+    def batch_of(step: int) -> tuple[Tensor, ...]:
+        rng = random.Random(step)
+        rows = [rng.randrange(len(train)) for _ in range(arguments.batch)]
+        say = true_caption if run.done < arguments.truthful else unreliable_caption
+        return batch(train[rows], [say(scenes[row], rng) for row in rows], step)
 
-    def encode(shown: list[Scene], rng: random.Random, say: Callable[[Scene, random.Random], str]) -> Tensor:
-        texts = [say(scene, rng) for scene in shown]
-        with torch.no_grad():
-            return encoder(torch.tensor([token_ids(text) for text in texts], device=device))
-
-    def loss(network: nn.Module, x0: Tensor, context: Tensor, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        t = torch.randint(1000, (len(x0),), generator=generator).to(device)
-        eps = torch.randn(x0.shape, generator=generator).to(device)
-        a = abar[t][:, None, None, None]
-        predicted = network(a.sqrt() * x0 + (1 - a).sqrt() * eps, t, context).float()
+    def loss_of(x0: Tensor, eps: Tensor, t: Tensor, ids: Tensor, network: nn.Module = model) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
+                context = encoder(ids)
+            a = abar[t][:, None, None, None]
+            predicted = network(a.sqrt() * x0 + (1 - a).sqrt() * eps, t, context).float()
         snr = abar[t] / (1 - abar[t])
         return (F.mse_loss(predicted, eps, reduction="none").mean((1, 2, 3)) * (5 / snr).clamp(max=1)).mean()
 
-    def loss_of(step: int) -> Tensor:
-        rng = random.Random(step)
-        rows = [rng.randrange(len(train)) for _ in range(arguments.batch)]
-        say = true_caption if step < arguments.truthful * arguments.steps else unreliable_caption
-        with torch.autocast(device.type, torch.bfloat16):
-            return loss(model, train[rows], encode([scenes[r] for r in rows], rng, say), step)
-
-    held_out_context = encode(
-        [sample_scene(i, "validation") for i in range(len(held_out))], random.Random(0), true_caption
+    rng = random.Random(0)
+    held_out_batch = batch(
+        held_out, [true_caption(sample_scene(i, "validation"), rng) for i in range(len(held_out))], 0
     )
 
     @torch.no_grad()
     def evaluate(averaged: nn.Module) -> str:
-        with torch.autocast(device.type, torch.bfloat16):
-            return f"held-out {loss(averaged, held_out, held_out_context, 0):.4f}"
+        return f"held-out {loss_of(*held_out_batch, network=averaged):.4f}"
 
-    run.train(loss_of, evaluate, every=250)
+    run.train(batch_of, loss_of, evaluate, every=250)
 
 
 if __name__ == "__main__":

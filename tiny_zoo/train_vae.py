@@ -7,13 +7,14 @@ a channel, and the decoder sees them with a little noise, so that the diffusion 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .networks import AutoEncoder
+from .networks import LATENT_CHANNELS, AutoEncoder
 from .training import Run, pictures, start_from, training_pictures
 
 LATENT_NOISE = 0.025
@@ -27,10 +28,12 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def crops(images: Tensor, count: int, seed: int, side: int = 64) -> Tensor:
     """Cut squares at random places from random pictures: uint8 (N, 3, 128, 128) -> (count, 3, side, side) in 0..1."""
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(images), (count,), generator=generator).tolist()
-    corners = torch.randint(images.shape[-1] - side + 1, (count, 2), generator=generator).tolist()
-    cut = [images[r, :, y : y + side, x : x + side] for r, (y, x) in zip(rows, corners, strict=True)]
-    return torch.stack(cut).float().div_(255).contiguous(memory_format=torch.channels_last)
+    rows = torch.randint(len(images), (count, 1, 1), generator=generator)
+    corners = torch.randint(images.shape[-1] - side + 1, (2, count, 1), generator=generator)
+    ys, xs = corners + torch.arange(side)
+    places = (rows, ys[:, :, None], xs[:, None, :])
+    cut = images.movedim(1, -1)[tuple(place.to(images.device) for place in places)]
+    return cut.movedim(-1, 1).float().div_(255)
 
 
 def main() -> None:
@@ -41,26 +44,30 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--start", type=Path, help="a checkpoint whose weights to start from")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after so long, whatever the steps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     device = torch.device(arguments.device)
-    train = training_pictures(arguments.scenes)
+    train = training_pictures(arguments.scenes).to(device)
     held_out = pictures(64, "validation").to(device).float() / 255
     model = AutoEncoder()
     start_from(model, arguments.start, "first_stage_model.")
     model = model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    run = Run("vae", model, arguments.lr, arguments.steps)
+    run = Run("vae", model, arguments.lr, arguments.steps, seconds=arguments.seconds)
     generator = torch.Generator()
 
-    def loss_of(step: int) -> Tensor:
-        generator.manual_seed(step)
-        image = crops(train, arguments.batch, step).to(device)
+    def batch_of(step: int) -> tuple[Tensor, ...]:
+        image = crops(train, arguments.batch, step)
+        shape = (len(image), LATENT_CHANNELS, image.shape[-2] // 8, image.shape[-1] // 8)
+        noise = LATENT_NOISE * torch.randn(shape, generator=generator.manual_seed(step))
+        return image, noise.to(device)
+
+    def loss_of(image: Tensor, noise: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
             latent = model.encode(image)
-            noise = LATENT_NOISE * torch.randn(latent.shape, generator=generator).to(device)
             decoded = model.decode(latent + noise).float()
         latent = latent.float()
         mean, std = latent.mean((0, 2, 3)), latent.std((0, 2, 3))
@@ -74,7 +81,7 @@ def main() -> None:
         quality = psnr(averaged.decode(latent).clamp(0, 1), held_out).mean()
         return f"psnr {quality:.2f} dB, latent mean {latent.mean():.2f} std {latent.std((0, 2, 3)).tolist()}"
 
-    run.train(loss_of, evaluate, every=250)
+    run.train(batch_of, loss_of, evaluate, every=250)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import multiprocessing
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,9 +26,22 @@ RUNS = HERE / "runs"
 M = TypeVar("M", bound=nn.Module)
 
 
-def pictures(count: int, split: Literal["train", "validation", "test"] = "train", first: int = 0) -> Tensor:
-    """Render the scenes first .. first + count - 1 of a split: uint8 (count, 3, 128, 128)."""
-    stack = np.stack([np.asarray(render(sample_scene(first + i, split))) for i in range(count)])
+Split = Literal["train", "validation", "test"]
+
+
+def _picture(seed: int, split: Split) -> np.ndarray:
+    return np.asarray(render(sample_scene(seed, split)))
+
+
+def pictures(count: int, split: Split = "train", first: int = 0) -> Tensor:
+    """Render the scenes first .. first + count - 1 of a split, many on all cores: uint8 (count, 3, 128, 128)."""
+    seeds, picture = range(first, first + count), partial(_picture, split=split)
+    workers = min(os.cpu_count() or 1, count // 500)
+    if workers > 1:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            stack = np.stack(pool.map(picture, seeds, chunksize=100))
+    else:
+        stack = np.stack([picture(seed) for seed in seeds])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
 
@@ -63,12 +79,9 @@ def start_from(model: nn.Module, checkpoint: Path | None, prefix: str) -> None:
     print(f"started from {len(taken)} of {len(own)} tensors of {checkpoint}", flush=True)
 
 
-def one_cycle(step: int, steps: int, peak: float, warmup: int = 200) -> float:
-    """Learning rate: linear warm-up, then cosine to a hundredth of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    share = (step - warmup) / max(1, steps - warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+def one_cycle(step: int, done: float, peak: float, warmup: int = 200) -> float:
+    """Learning rate: linear warm-up, then with the share that is done along a cosine to a hundredth of the peak."""
+    return peak * min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 class Muon(torch.optim.Optimizer):
@@ -79,48 +92,77 @@ class Muon(torch.optim.Optimizer):
     autoencoder stood at 20.7 dB with it, and at 18.5 dB with AdamW alone.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+    def __init__(self, matrices: list[nn.Parameter], lr: float | Tensor, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move every matrix along its orthogonalised Nesterov momentum."""
+        """Move every matrix along its orthogonalised Nesterov momentum; those of one shape together."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for matrix in group["params"]:
-                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
-                average.lerp_(matrix.grad, 1 - group["momentum"])
-                update = orthogonal(matrix.grad.lerp(average, group["momentum"]).flatten(1))
-                scale = 0.2 * math.sqrt(max(update.shape))
-                matrix.sub_(update.view_as(matrix), alpha=group["lr"] * scale)
+                if matrix not in self.state:
+                    self.state[matrix]["average"] = torch.zeros_like(matrix)
+                self.state[matrix]["average"].lerp_(matrix.grad, 1 - group["momentum"])
+                alike[matrix.flatten(1).shape].append(matrix)
+            for shape, matrices in alike.items():
+                updates = orthogonal(
+                    torch.stack(
+                        [m.grad.lerp(self.state[m]["average"], group["momentum"]).flatten(1) for m in matrices]  # pyright: ignore[reportOptionalMemberAccess]
+                    )
+                )
+                updates *= group["lr"] * 0.2 * math.sqrt(max(shape))
+                for matrix, update in zip(matrices, updates, strict=True):
+                    matrix.sub_(update.view_as(matrix))
 
 
-def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest matrix with singular values near 1, by Newton-Schulz iteration in bfloat16: (N, M) -> (N, M)."""
-    x = matrix.bfloat16()
-    x = x / (x.norm() + 1e-7)
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T
+def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """The nearest matrices with singular values near 1, by Newton-Schulz iteration in bfloat16: (B, N, M) -> same."""
+    x = matrices.bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
     for _ in range(iterations):
-        square = x @ x.T
+        square = x @ x.mT
         x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+    return (x if wide else x.mT).to(matrices.dtype)
 
 
 class Run:
     """A training that can be stopped and started again: model, averaged weights, optimisers and step in one file.
 
-    Weight matrices and kernels of hidden layers are trained with Muon, all else with AdamW.
+    Weight matrices and kernels of hidden layers are trained with Muon, all else with AdamW. On a GPU whole steps are
+    replayed as a CUDA graph: networks as small as these are else held up by Python.
+
+    Args:
+        name: of the file.
+        model: what to train, on its device.
+        lr: the highest learning rate.
+        steps: how many.
+        ema: the averaged weights' share that each step keeps, at most.
+        seconds: end after so much time, should it come before the last step; the schedule follows the clock then.
     """
 
-    def __init__(self, name: str, model: nn.Module, lr: float, steps: int, ema: float = 0.999) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, lr: float, steps: int, ema: float = 0.999, seconds: float = math.inf
+    ) -> None:
         self.path = RUNS / f"{name}.pt"
-        self.model, self.peak, self.steps, self.decay = model, lr, steps, ema
+        self.model, self.peak, self.steps, self.decay, self.seconds = model, lr, steps, ema, seconds
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.on_gpu = next(iter(trained.values())).is_cuda
         hidden = {n for n, p in trained.items() if p.ndim >= 2 and min(p.shape[:2]) > 8 and "embedding" not in n}
+        # A graph reads the learning rate from the GPU's memory.
+        rate = torch.tensor(lr, device="cuda") if self.on_gpu else lr
         self.optimizers = (
-            Muon([p for n, p in trained.items() if n in hidden], lr),
-            torch.optim.AdamW([p for n, p in trained.items() if n not in hidden], lr, (0.9, 0.99), weight_decay=0.01),
+            Muon([p for n, p in trained.items() if n in hidden], rate),
+            torch.optim.AdamW(
+                [p for n, p in trained.items() if n not in hidden],
+                rate,
+                (0.9, 0.99),
+                weight_decay=0.01,
+                capturable=self.on_gpu,
+            ),
         )
         self.step = 0
         if self.path.exists():
@@ -128,9 +170,17 @@ class Run:
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+                    group |= {name: own[name] for name in ("lr", "capturable") if name in own}  # of this device
                 optimizer.load_state_dict(saved)
             self.step = int(state["step"])
             print(f"resumed {self.path.name} at step {self.step} of {self.steps}", flush=True)
+        self.start = time.time()
+
+    @property
+    def done(self) -> float:
+        """The share of the training that is behind, 0 to 1."""
+        return min(1.0, max(self.step / self.steps, (time.time() - self.start) / self.seconds))
 
     def save(self) -> None:
         """Write the whole state."""
@@ -144,45 +194,92 @@ class Run:
 
     def train(
         self,
-        loss_of: Callable[[int], Tensor],
+        batch_of: Callable[[int], tuple[Tensor, ...]],
+        loss_of: Callable[..., Tensor],
         evaluate: Callable[[nn.Module], str],
         every: int = 500,
+        replayed: bool = True,
     ) -> nn.Module:
         """Run to the last step; every `every` steps print the losses and the evaluation, and save.
 
         Args:
-            loss_of: step -> loss (a scalar) of a batch drawn for that step.
+            batch_of: step -> the tensors of a batch drawn for that step, of the same shapes every time.
+            loss_of: such tensors -> loss (a scalar).
             evaluate: averaged model -> a line to print.
             every: steps between two evaluations.
+            replayed: on a GPU, record a step once and replay it; `loss_of` has to be the same work every time.
         """
-        total, count, start = 0.0, 0, time.time()
-        while self.step < self.steps:
-            loss = loss_of(self.step)
-            self.model.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        take_step = self._replayed(loss_of) if replayed and self.on_gpu else partial(self._take_step, loss_of)
+        total, count, start = torch.zeros(()), 0, time.time()
+
+        def report() -> None:
+            nonlocal total, count, start
+            line = f"loss {total.item() / count:.4f} {evaluate(self.averaged)}"
+            print(f"{self.step:6d}/{self.steps} {line} {(time.time() - start) / count:.3f} s/step", flush=True)
+            self.save()
+            total, count, start = torch.zeros(()), 0, time.time()
+
+        while (done := self.done) < 1:
+            rate = one_cycle(self.step, done, self.peak)
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = one_cycle(self.step, self.steps, self.peak)
-                optimizer.step()
+                    group["lr"] = group["lr"].fill_(rate) if self.on_gpu else rate
+            loss = take_step(*batch_of(self.step))
             self.step += 1
-            decay = min(self.decay, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                for slow, fast in zip(
-                    self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True
-                ):
-                    if slow.is_floating_point():
-                        slow.lerp_(fast, 1 - decay)
-                    else:
-                        slow.copy_(fast)
-            total, count = total + float(loss.detach()), count + 1
-            if self.step % every == 0 or self.step == self.steps:
-                speed = f"{(time.time() - start) / count:.3f} s/step"
-                line = f"loss {total / count:.4f} {evaluate(self.averaged)} {speed}"
-                print(f"{self.step:6d}/{self.steps} {line}", flush=True)
-                self.save()
-                total, count, start = 0.0, 0, time.time()
+            self._average()
+            total, count = total.to(loss.device) + loss, count + 1
+            if self.step % every == 0:
+                report()
+        if count:
+            report()
         return self.averaged
+
+    def _take_step(self, loss_of: Callable[..., Tensor], *batch: Tensor) -> Tensor:
+        self.model.zero_grad(set_to_none=True)
+        loss = loss_of(*batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss.detach()
+
+    def _replayed(self, loss_of: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`_take_step` recorded as a CUDA graph, after a few steps in which the libraries settle."""
+        eager, graph = partial(self._take_step, loss_of), torch.cuda.CUDAGraph()
+        taken, inputs, loss = 0, (), torch.zeros(())
+        aside = torch.cuda.Stream()
+
+        def take_step(*batch: Tensor) -> Tensor:
+            nonlocal taken, inputs, loss
+            taken += 1
+            if taken <= 3:
+                aside.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(aside):
+                    settled = eager(*(tensor.cuda() for tensor in batch))
+                torch.cuda.current_stream().wait_stream(aside)
+                return settled
+            if taken == 4:
+                inputs = tuple(tensor.cuda().clone() for tensor in batch)
+                self.model.zero_grad(set_to_none=True)
+                with torch.cuda.graph(graph):
+                    loss = eager(*inputs)
+            for kept, tensor in zip(inputs, batch, strict=True):
+                kept.copy_(tensor, non_blocking=True)
+            graph.replay()
+            return loss.clone()
+
+        return take_step
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        pairs = [*zip(self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True)]
+        moving = [(slow, fast) for slow, fast in pairs if slow.is_floating_point()]
+        slows, fasts = [slow for slow, _ in moving], [fast for _, fast in moving]
+        torch._foreach_lerp_(slows, fasts, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for slow, fast in pairs:
+            if not slow.is_floating_point():
+                slow.copy_(fast)
 
 
 def averaged_weights(name: str, model: M) -> M:
