@@ -12,7 +12,7 @@ from importlib import import_module
 
 from .training import RUNS
 
-PARTS = ("train_vae", "train_decoder", "train_text", "train_unet", "train_probe", "train_blip", "export")
+PARTS = ("train_vae", "train_decoder", "train_text", "train_unet", "train_flow", "train_probe", "train_blip", "export")
 """In the order in which one needs the other."""
 
 
