@@ -1,4 +1,4 @@
-"""Tiny Zoo in ComfyUI: stock loaders and text-encode nodes take it for a very small Stable Diffusion 1."""
+"""Tiny Zoo in ComfyUI: stock loaders and text-encode nodes take it for a very small Stable Diffusion 1 or 3."""
 
 # ComfyUI duck-types its tokenizer and encoder classes and annotates them with the stock ones.
 # pyright: reportArgumentType=false
@@ -16,7 +16,8 @@ import comfy.supported_models_base
 import folder_paths
 
 from .captions import END, START, UNKNOWN, VOCABULARY, words
-from .networks import TEXT_HEADS, TEXT_LAYERS, TEXT_WIDTH, TOKENS, UNET_CHANNELS, UNET_HEADS
+from .mmdit import FLOW_DEPTH
+from .networks import LATENT_CHANNELS, TEXT_HEADS, TEXT_LAYERS, TEXT_WIDTH, TOKENS, UNET_CHANNELS, UNET_HEADS
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -130,9 +131,28 @@ class TinyZoo(comfy.supported_models.SD15):
         return comfy.supported_models_base.ClipTarget(_Tokenizer, _ClipModel)
 
 
+class TinyZooFlow(comfy.supported_models.SD3):
+    """Stable Diffusion 3's family, recognised by its depth, its few latent channels and its narrow text."""
+
+    unet_config: ClassVar[dict[str, Any]] = {
+        **comfy.supported_models.SD3.unet_config,
+        "in_channels": LATENT_CHANNELS,
+        "depth": FLOW_DEPTH,
+        "adm_in_channels": TEXT_WIDTH,
+    }
+    # Stable Diffusion 3 spends more steps on noise, since large pictures hide it; these are small.
+    sampling_settings: ClassVar[dict[str, float]] = {"shift": 1.0}
+    latent_format = LatentFormat
+
+    def clip_target(self, state_dict: dict[str, Any] | None = None) -> Any:
+        """The tokenizer and text encoder to build: one encoder, whose pooled output is the model's vector `y`."""
+        return comfy.supported_models_base.ClipTarget(_Tokenizer, _ClipModel)
+
+
 def register() -> None:
-    """Make ComfyUI know the architecture, the embedded checkpoint and the embedded BLIP; twice is once."""
-    if TinyZoo not in comfy.supported_models.models:
-        comfy.supported_models.models.append(TinyZoo)
+    """Make ComfyUI know the architectures, the embedded checkpoints and the embedded BLIP; twice is once."""
+    for architecture in (TinyZoo, TinyZooFlow):
+        if architecture not in comfy.supported_models.models:
+            comfy.supported_models.models.append(architecture)
     folder_paths.add_model_folder_path("checkpoints", str(WEIGHTS / "checkpoints"))
     folder_paths.add_model_folder_path("blip", str(WEIGHTS / "blip"))

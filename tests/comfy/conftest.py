@@ -21,6 +21,7 @@ from launcher.server import Server, comfyui_server
 from launcher.workflow import Workflow
 from pix2pix_zero_core.distillation import DistilledEdit, Generator
 from tiny_zoo.captions import VOCABULARY
+from tiny_zoo.mmdit import MMDiT
 from tiny_zoo.networks import AutoEncoder, TextEncoder, UNet
 
 torch.set_num_threads(1)
@@ -65,10 +66,40 @@ def random_edit() -> DistilledEdit:
     return DistilledEdit(generator, "cat2dog", "cat", "dog", (64, 64), "encoder", "{}", "MIT", {"pairs": 100})
 
 
+def random_flow() -> dict[str, torch.nn.Module]:
+    """The flow model's networks with random weights, under the prefixes of a checkpoint; no layer is left at zero."""
+    parts = random_zoo(seed=0)
+    flow = MMDiT()
+    for parameter in flow.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return {
+        "model.diffusion_model.": flow,
+        "text_encoders.clip_l.transformer.": parts["cond_stage_model.transformer."],
+        "first_stage_model.": parts["first_stage_model."],
+    }
+
+
+def write_checkpoint(path: Path, parts: dict[str, torch.nn.Module], dtype: torch.dtype) -> None:
+    """Write networks into one file, each under its prefix."""
+    weights = {
+        prefix + key: tensor.to(dtype).contiguous()
+        for prefix, network in parts.items()
+        for key, tensor in network.state_dict().items()
+    }
+    safetensors.torch.save_file(weights, path)
+
+
 @pytest.fixture(scope="session")
 def zoo() -> dict[str, torch.nn.Module]:
     """The networks of random_zoo.safetensors, as torch modules."""
     return random_zoo(seed=0)
+
+
+@pytest.fixture(scope="session")
+def flow_zoo() -> dict[str, torch.nn.Module]:
+    """The networks of random_flow.safetensors, as torch modules."""
+    return random_flow()
 
 
 @pytest.fixture(scope="session")
@@ -79,12 +110,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = base / "models" / "checkpoints"
     folder.mkdir()
     for name, (seed, dtype) in RANDOM_ZOOS.items():
-        weights = {
-            prefix + key: tensor.to(dtype).contiguous()
-            for prefix, network in random_zoo(seed).items()
-            for key, tensor in network.state_dict().items()
-        }
-        safetensors.torch.save_file(weights, folder / name)
+        write_checkpoint(folder / name, random_zoo(seed), dtype)
+    write_checkpoint(folder / "random_flow.safetensors", random_flow(), torch.float32)
     (base / "models" / "distilled_edits").mkdir()
     random_edit().save(base / "models" / "distilled_edits" / RANDOM_EDIT)
     return base

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tiny_zoo.captions import token_ids
+from tiny_zoo.mmdit import TIMESTEPS
 from tiny_zoo.networks import alphas_cumprod
+from tiny_zoo.train_flow import read
 
 TEXTS = (
     "",
@@ -24,6 +26,11 @@ TEXTS = (
 @pytest.fixture(scope="module")
 def loaded(load_checkpoint: Callable[[str], tuple[Any, Any, Any]]) -> tuple[Any, Any, Any]:
     return load_checkpoint("random_zoo.safetensors")
+
+
+@pytest.fixture(scope="module")
+def loaded_flow(load_checkpoint: Callable[[str], tuple[Any, Any, Any]]) -> tuple[Any, Any, Any]:
+    return load_checkpoint("random_flow.safetensors")
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -57,6 +64,67 @@ def test_unet(loaded: tuple[Any, Any, Any], zoo: dict[str, nn.Module], size: tup
         found = loaded[0].model.diffusion_model(x, timesteps, context=context)
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 12), (15, 21)])
+def test_flow_transformer(
+    loaded_flow: tuple[Any, Any, Any], flow_zoo: dict[str, nn.Module], size: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, *size, generator=generator)
+    context, y = (torch.randn(2, *shape, generator=generator) for shape in ((77, 128), (128,)))
+    timesteps = torch.tensor([1.0, 999.0])
+    with torch.no_grad():
+        expected = flow_zoo["model.diffusion_model."](x, timesteps, context, y)
+        found = loaded_flow[0].model.diffusion_model(x, timesteps, context=context, y=y)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_flow_reads_texts_as_in_training(
+    loaded_flow: tuple[Any, Any, Any], flow_zoo: dict[str, nn.Module], text: str
+) -> None:
+    clip = loaded_flow[1]
+    expected = read(flow_zoo["text_encoders.clip_l.transformer."], torch.tensor([token_ids(text)]))
+    with torch.no_grad():
+        found = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stock_sampler_follows_the_flow(loaded_flow: tuple[Any, Any, Any], flow_zoo: dict[str, nn.Module]) -> None:
+    import comfy.sample
+
+    model, clip, vae = loaded_flow
+    text, steps = TEXTS[1], 4
+    noise = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        condition = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        found = comfy.sample.sample(
+            model,
+            noise,
+            steps,
+            1.0,
+            "euler",
+            "simple",
+            condition,
+            condition,
+            torch.zeros_like(noise),
+            disable_pbar=True,
+        )
+        assert vae.decode(found).shape == (1, 64, 96, 3)
+        expected = flow(flow_zoo, text, noise, steps)
+    assert (expected - noise).std() > 0.01
+    torch.testing.assert_close(model.model.process_latent_in(found), expected, rtol=1e-4, atol=1e-4)
+
+
+def flow(parts: dict[str, nn.Module], text: str, noise: Tensor, steps: int) -> Tensor:
+    """From noise to a picture's latents, by Euler's method in equal steps of time."""
+    context, y = read(parts["text_encoders.clip_l.transformer."], torch.tensor([token_ids(text)]))
+    x = noise
+    for i in range(steps, 0, -1):
+        x = x - parts["model.diffusion_model."](x, torch.tensor([TIMESTEPS * i / steps]), context, y) / steps
+    return x
 
 
 def test_the_noise_schedule(loaded: tuple[Any, Any, Any]):
