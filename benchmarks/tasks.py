@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pix2pix_zero_core import apply_direction
+from pix2pix_zero_core.directions import Direction
 from pix2pix_zero_core.integrations.pairs import Form, build_direction
 from pix2pix_zero_core.integrations.sentences import EditSentences, load_edit
 from pix2pix_zero_core.tokens import Token
@@ -130,8 +131,7 @@ def pose_problem(model: TinyZoo, name: str, split: Split, count: int, steps: int
     """Set the first `count` scenes of a split to be edited."""
     task = TASKS[name]
     scenes, _ = draw_scenes(task, split, count)
-    keep = ("animal", "coat", "background", "accessory", "medium")
-    captions = [caption(scene, random.Random(seed), keep=keep) for seed, scene in enumerate(scenes)]
+    captions = captions_of(scenes)
     swapped = [swap_words(text, task.swap) for text in captions]
     sentences = load_edit(name, FOLDER)
     noise = [torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
@@ -150,11 +150,22 @@ def pose_problem(model: TinyZoo, name: str, split: Split, count: int, steps: int
     )
 
 
-def aligned_shifts(model: TinyZoo, texts: EditSentences, captions: Sequence[str]) -> Tensor:
-    """Shifts of captions' embeddings along the direction of some sentences that is aligned to words, (B, 77, D)."""
-    direction = build_direction(
+def captions_of(scenes: Sequence[Scene]) -> list[str]:
+    """Caption of each scene of a task, true and of all that the probe reads."""
+    keep = ("animal", "coat", "background", "accessory", "medium")
+    return [caption(scene, random.Random(seed), keep=keep) for seed, scene in enumerate(scenes)]
+
+
+def aligned_direction(model: TinyZoo, texts: EditSentences) -> Direction:
+    """The direction of some sentences that is aligned to words."""
+    return build_direction(
         texts, "aligned to words", lambda batch: (model.encode_text(batch).cpu(), None), tokenize, encoder="tiny_zoo"
     )
+
+
+def aligned_shifts(model: TinyZoo, texts: EditSentences, captions: Sequence[str]) -> Tensor:
+    """Shifts of captions' embeddings along the direction of some sentences that is aligned to words, (B, 77, D)."""
+    direction = aligned_direction(model, texts)
     embeddings = model.encode_text(captions).cpu()
     tokens = [tokenize(caption) for caption in captions]
     shifted = apply_direction(direction, embeddings, None, encoder="tiny_zoo", tokens=tokens).embedding
