@@ -29,7 +29,7 @@ SCALES = {"cfg": (3.0, 5.0, 7.5)}
 BELOW = {"cfg_below": (math.inf, 3.0, 1.5, 0.8)}  # sigma
 REGIONS = {"region": (0.0, 0.3, 0.4, 0.5)}
 
-NEGATIVES = combine({"source_share": (0.0, 0.25, 0.5)}) + combine({"negative": ("source", "replayed")})
+NEGATIVES = combine({"source_share": (0.0, 0.25, 0.5)}) + combine({"negative": ("source", "replayed", "corrected")})
 DIRECTIONS = combine({"sentences": (0,), "direction": (1.0, 1.25)}) + combine(
     {"form": ("aligned to words", "mean by position"), "direction": (1.0, 1.25, 1.5)}
 )

@@ -148,7 +148,9 @@ class Pix2PixZero:
     Attributes:
         guidance: of the cross-attention maps.
         cfg: scale of classifier-free guidance.
-        negative: its negative conditioning; "replayed" is the noise that the inversion recorded.
+        negative: its negative conditioning; "replayed" is the noise that the inversion recorded; "corrected" is the
+            source caption, with what the inversion recorded in the place of what the model says of it (PIC, Lee et al.,
+            ECCV 2024): guided by `cfg` times the difference of the two texts, from the picture itself.
         source_share: how much of the source caption's embedding is mixed into an empty negative, 0 to 1.
         cfg_start: share of the steps before which the target's text is followed plainly, the nodes' `cfg_start`.
         cfg_below: highest noise level, sigma, at which classifier-free guidance takes part; the same by another scale.
@@ -164,7 +166,7 @@ class Pix2PixZero:
 
     guidance: MapGuidance = RECOMMENDED
     cfg: float = ReplayedGuidance.scale
-    negative: Negative | Literal["replayed"] = "replayed"
+    negative: Negative | Literal["replayed", "corrected"] = "replayed"
     source_share: float = 0.0
     cfg_start: float = 0.0
     cfg_below: float = math.inf
@@ -199,6 +201,8 @@ class Pix2PixZero:
             raise ValueError(f"source_share is {self.source_share}, with {self.negative} as negative; set it to empty.")
         if self.negative == "replayed":
             guided = ReplayedGuidance(denoise, inversion, self.cfg)
+        elif self.negative == "corrected":
+            guided = CorrectedGuidance(denoise, inversion, problem.source, self.cfg)
         else:
             guided = guided_by(denoise, problem, self.cfg, self.negative, self.source_share)
         first = math.ceil(self.cfg_start * (len(inversion.sigmas) - 1))
@@ -208,6 +212,31 @@ class Pix2PixZero:
             return (guided if float(sigma[0]) <= below else denoise)(x, sigma, cond, maps=maps)
 
         return predict
+
+
+@dataclass(frozen=True)
+class CorrectedGuidance:
+    """Guidance by the difference of two texts at the edited latent, from what the inversion recorded (PIC).
+
+    Attributes:
+        denoise: the model.
+        inversion: of the picture, with its trajectory.
+        source: conditioning of the picture.
+        scale: of the difference.
+    """
+
+    denoise: Denoiser
+    inversion: Inversion
+    source: Tensor
+    scale: float
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+        """Predict as a `Denoiser`."""
+        positive = self.denoise(x, sigma, cond, maps=maps)
+        with torch.no_grad():
+            negative = self.denoise(x, sigma, self.source).denoised
+        recorded = self.inversion.replayed(x, float(sigma[0]))
+        return Prediction(recorded + self.scale * (positive.denoised - negative), positive.maps)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from pix2pix_zero_core.types import Aim, predict
 
 from .cells import RESULTS, Bench, add_options, write_text
 from .injection import rewritten_attention
-from .methods import Counted, Pix2PixZero, adjust
+from .methods import Counted, Method, Pix2PixZero, adjust
 from .report import table
 from .sharing import add_processes
 from .tasks import PAPER_TASKS, TASKS, Problem
@@ -117,23 +117,6 @@ class PromptInterpolation(Trial):
             return denoise(x, sigma, problem.source + min(1.0, way) * (cond - problem.source), maps=maps)
 
         return interpolated
-
-
-@dataclass(frozen=True)
-class NoiseCorrection(Trial):
-    """The source text's noise at the edited latent as negative, corrected by what the inversion recorded (PIC)."""
-
-    def guided(self, model: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
-        """What takes the steps."""
-
-        def corrected(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
-            positive = model(x, sigma, cond, maps=maps)
-            with torch.no_grad():
-                negative = model(x, sigma, problem.source)
-            recorded = x - sigma[0] * inversion.noise_at(float(sigma[0]))
-            return Prediction(recorded + self.ours.cfg * (positive.denoised - negative.denoised), positive.maps)
-
-        return corrected
 
 
 @dataclass(frozen=True)
@@ -334,14 +317,14 @@ class Scheduled(Trial):
         return step
 
 
-def trials(ours: Pix2PixZero) -> dict[str, Trial]:
+def trials(ours: Pix2PixZero) -> dict[str, Method]:
     """What is tried, under its name in the table."""
     half = adjust(ours, {"guidance.strength": ours.guidance.strength / 2})
     return {
         "ours": Trial(ours),
         "direction scaled per picture": ScaledDirection(ours),
         "prompt interpolation over half of the steps": PromptInterpolation(ours),
-        "noise correction": NoiseCorrection(ours),
+        "noise correction": adjust(ours, {"negative": "corrected"}),
         "local blend at 0.3": LocalBlend(ours),
         "local blend at 0.15": LocalBlend(ours, 0.15),
         "local blend by attention maps at 0.3": LocalBlendByMaps(ours),
