@@ -1,4 +1,4 @@
-"""Write docs/compatibility.md, and its table in the README, from a report of test_compatibility.py.
+"""Write the table of docs/compatibility.md from a report of test_compatibility.py.
 
 python run.py test tests/comfy/test_compatibility.py --junitxml=report.xml
 python -m tests.comfy.table report.xml
@@ -10,25 +10,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parents[2]
-OUTPUT, README = ROOT / "docs" / "compatibility.md", ROOT / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 BEGIN, END = "<!-- by tests/comfy/table.py -->\n", "<!-- end -->"
-HEADER = """\
-# What works with what
-
-Written by `python -m tests.comfy.table` from a run of `tests/comfy/test_compatibility.py`; nothing here is claimed,
-every mark is a test. Each edits a latent with a tiny checkpoint in the family's own key layout, with random weights, on
-a CPU, and passes if
-
-- with guidance 0, and the negative from the text, the result equals the stock sampler's without our node, bit for bit
-  (the all-in-one sampler: to 1e-5, since its noise is not rounded on the way through a LATENT socket), and
-- with guidance above 0 the move brings the attention maps closer to those of the original.
-
-A cell names the forms that passed, with **no** behind one that failed; an empty one was not run. The three forms are
-one implementation, so the model patch meets every neighbour in every family and the other two in one. The all-in-one
-sampler takes no latent; it has the noise mask of the latent that was inverted, which `tests/comfy/test_neighbours.py`
-compares with the other forms. There, too, is what is refused, and with which sentence.
-"""
 
 
 def read_cells(report: Path) -> dict[tuple[str, str, str], bool]:
@@ -59,7 +42,7 @@ def write_table(cells: dict[tuple[str, str, str], bool]) -> str:
 
 
 def replace_table(text: str, table: str) -> str:
-    """Put a table between the README's marks."""
+    """Put a table between a page's marks."""
     before, _, rest = text.partition(BEGIN)
     return before + BEGIN + table + END + rest.partition(END)[2]
 
@@ -70,5 +53,4 @@ if __name__ == "__main__":
         found |= read_cells(Path(argument))
     if not found:
         raise SystemExit("No report with a test of a cell; give one of a run of tests/comfy/test_compatibility.py.")
-    OUTPUT.write_text(f"{HEADER}\n{write_table(found)}", encoding="utf-8")
-    README.write_text(replace_table(README.read_text(encoding="utf-8"), write_table(found)), encoding="utf-8")
+    PAGE.write_text(replace_table(PAGE.read_text(encoding="utf-8"), write_table(found)), encoding="utf-8")
