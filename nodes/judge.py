@@ -30,6 +30,7 @@ from ..pix2pix_zero_core.types import check_pictures
 from .caption import BATCH, captioners, load_captioner
 from .memory import loaded
 from .saying import said
+from .seeing import require_one_or_each
 from .types import CATEGORY, DirectionType, search_aliases
 
 Asked = Sequence[Sequence[Question]]
@@ -122,20 +123,16 @@ class JudgeEdit(io.ComfyNode):
         target: str = "",
         original: Tensor | None = None,
     ) -> io.NodeOutput:
-        check_pictures(image, "image")
+        check_pictures(image, "image", channels=(3, 4))
         if original is not None:
-            check_pictures(original, "original")
-            if len(original) not in (1, len(image)):
-                raise ValueError(
-                    f"original has {len(original)} pictures, image has {len(image)}. Connect one original, or one for "
-                    "each edited picture."
-                )
+            check_pictures(original, "original", channels=(3, 4))
+            require_one_or_each("original", len(original), "image", len(image))
         asked = _questions(caption, direction, target, len(image))
         captioner = load_captioner(model)
-        scores = judge_pictures(captioner, image, asked)
+        scores = judge_pictures(captioner, image[..., :3], asked)  # as BLIP Caption does with an alpha channel
         warnings = [warn_after(questions, score) for questions, score in zip(asked, scores, strict=True)]
         if original is not None:
-            pictures = original.expand(len(image), -1, -1, -1)
+            pictures = original[..., :3].expand(len(image), -1, -1, -1)
             fits = warn_originals(captioner, pictures, asked)
             warnings = [" ".join(filter(None, pair)) for pair in zip(fits, warnings, strict=True)]
         words = [in_words(questions, score) for questions, score in zip(asked, scores, strict=True)]

@@ -107,12 +107,13 @@ class AttentionMaps(io.ComfyNode):
         if edited is not None and picture >= len(edited.noise):
             raise ValueError(f"picture is {picture}; the edited path has {len(edited.noise)}, counted from 0.")
         check_pictures(image, "image", channels=(3, 4))
+        require_one_or_each("image", len(image), "the inversion", len(inversion.noise))
         places = word_places(clip, text, [word.strip() for word in words.split(",") if word.strip()])
         rows = [watch(model, inversion, source, moments, picture)]
         if edited is not None and target is not None:
             rows.append(watch(model, edited, target, moments, picture))
         require_places(places, rows[0][0])
-        under = image[min(picture, len(image) - 1)]
+        under = image[picture if len(image) > 1 else 0]
         latent, pixels = inversion.noise.shape[-2:], under.shape[:2]
         heat = torch.stack([torch.stack([_heat(maps, places, pixels, latent) for maps in row]) for row in rows])
         if not bool(torch.isfinite(heat).all()):
@@ -160,13 +161,34 @@ class Compare(io.ComfyNode):
         shown = {title: batch for title, batch in pictures.items() if batch is not None}
         for title, batch in shown.items():
             check_pictures(batch, title, channels=(3, 4))
-        count, (height, width) = max(map(len, shown.values())), source.shape[1:3]
+            require_one_or_each(title, len(batch), "edited", len(edited))
+        count, (height, width) = len(edited), source.shape[1:3]
         columns: list[Tensor] = []
         for title, batch in shown.items():
             column = comfy.utils.common_upscale(batch.movedim(-1, 1), width, height, "lanczos", "disabled")
             column = comfy.utils.repeat_to_batch_size(column.movedim(1, -1)[..., :3], count)
             columns.append(torch.stack([captioned(one, title) for one in column]) if titles else column)
         return io.NodeOutput(torch.cat(columns, 2))
+
+
+def require_one_or_each(name: str, pictures: int, others: str, count: int) -> None:
+    """Refuse a batch whose pictures cannot be put beside others one by one.
+
+    Args:
+        name: of the batch.
+        pictures: how many it has.
+        others: what it is put beside.
+        count: how many those are.
+
+    Raises:
+        ValueError: it has neither one picture for all of them nor one for each.
+    """
+    if pictures not in (1, count):
+        raise ValueError(
+            f"{name} has {pictures} pictures, {others} has {count}. Connect one picture, or one for each. Where every "
+            "picture has a caption of its own the edits are a list: make one of the pictures too, by Rebatch Images "
+            "with batch_size 1."
+        )
 
 
 def form_warning(picture: Sequence[int], latent: Sequence[int]) -> str:

@@ -66,7 +66,8 @@ def find_pictures(inputs: Sequence[str], *, recursive: bool = False, output: Pat
             pictures = [path for path in files if is_picture(path)]
             if left_out := [path.name for path in files if not is_picture(path)]:
                 some = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-                print(f"{given}: {len(left_out)} files are left out ({some})", file=sys.stderr)
+                files = "1 file is" if len(left_out) == 1 else f"{len(left_out)} files are"
+                print(f"{given}: {files} left out ({some})", file=sys.stderr)
             if not pictures:
                 inside = "" if recursive else "; --recursive also searches the folders in it"
                 raise UsageError(f"PICTURE {given}: there is no picture in this folder ({', '.join(SUFFIXES)}){inside}")

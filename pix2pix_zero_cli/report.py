@@ -90,7 +90,7 @@ def report(
     if as_json:
         say(json.dumps({**summary, "left_out": left_out}), to)
     else:
-        files = f", {left_out} files left out that are no pictures" if left_out else ""
+        files = f", {left_out} left out as no picture" if left_out else ""
         listed = f"; see {errors}" if bad and errors is not None else ""
         say(", ".join(f"{count} {status}" for status, count in summary.items()) + files + listed, to)
     return SOME_FAILED if bad else DONE

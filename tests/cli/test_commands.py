@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_recorded_and_counted_and_the_rest_goes_on(
     command = ["edit", str(pictures), *EDIT, "--output", str(output)]
     assert main(command) == 3
     said = capsys.readouterr().out
-    assert "2 done, 0 skipped, 0 failed, 1 unreadable, 1 files left out that are no pictures; see " in said
+    assert "2 done, 0 skipped, 0 failed, 1 unreadable, 1 left out as no picture; see " in said
     assert f"{pictures / 'broken.png'}: unreadable: the picture cannot be read (" in said
     (error,) = map(json.loads, (output / "errors.jsonl").read_text().splitlines())
     assert error["picture"] == str(pictures / "broken.png")

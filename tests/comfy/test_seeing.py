@@ -153,6 +153,7 @@ def test_places_of_words(in_process: Any, clip: Any, words: list[str], places: d
         ({"text": " ", "words": ""}, "The text is empty"),
         ({"picture": 1}, "the inversion has 1, counted from 0"),
         ({"edited": "inversion"}, "edited and target belong together"),
+        ({"image": torch.zeros(2, 64, 96, 3)}, "image has 2 pictures, the inversion has 1. .* batch_size 1"),
     ],
 )
 def test_what_cannot_be_shown(
@@ -161,7 +162,7 @@ def test_what_cannot_be_shown(
     inversion = in_process.invert(steps=1, latent=latent)[0]
     changed = {name: inversion if value == "inversion" else value for name, value in changed.items()}
     with pytest.raises(ValueError, match=message):
-        show(in_process, inversion, clip, image, **changed)
+        show(in_process, inversion, clip, **{"image": image} | changed)
 
 
 @pytest.mark.parametrize("titles", [True, False])
@@ -175,6 +176,14 @@ def test_pictures_side_by_side(in_process: Any, titles: bool):
     torch.testing.assert_close(row[:, top:, 24:], torch.full((2, 16, 24, 3), 0.5), atol=0.01, rtol=0)
     (three,) = compare(source, edited, torch.ones(1, 16, 24, 3), titles).result
     torch.testing.assert_close(three[:, top:, 24:48], torch.ones(2, 16, 24, 3), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("counts", [{"source": 2}, {"source": 3, "edited": 2}, {"reconstruction": 2}])
+def test_pictures_that_cannot_be_paired(in_process: Any, counts: dict[str, int]):
+    """As a batch of pictures whose edits are a list, since each has a caption of its own."""
+    pictures = {name: torch.zeros(counts.get(name, 1), 8, 8, 3) for name in ("source", "edited", "reconstruction")}
+    with pytest.raises(ValueError, match=r"has \d pictures, edited has \d.* Rebatch Images with batch_size 1"):
+        in_process.nodes.Compare.execute(**pictures)
 
 
 def test_in_a_graph(server: Server, edit_graph: EditGraph, in_process: Any):
