@@ -23,11 +23,11 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 # Red, green and blue, in -1..1, of each channel of a latent, and of the bias; `python -m tiny_zoo.preview` fits them.
 PREVIEW_COLOURS = [
-    [0.156, 0.040, -0.076],
-    [-0.057, 0.152, 0.325],
-    [-0.387, -0.262, -0.105],
-    [0.011, -0.013, -0.035],
-    [0.262, 0.229, 0.167],
+    [0.142, 0.027, -0.084],
+    [-0.031, 0.168, 0.330],
+    [-0.384, -0.259, -0.113],
+    [0.003, -0.021, -0.038],
+    [0.269, 0.250, 0.174],
 ]
 
 
@@ -143,6 +143,7 @@ class TinyZooFlow(comfy.supported_models.SD3):
     # Stable Diffusion 3 spends more steps on noise, since large pictures hide it; these are small.
     sampling_settings: ClassVar[dict[str, float]] = {"shift": 1.0}
     latent_format = LatentFormat
+    picture_side = TinyZoo.picture_side
 
     def clip_target(self, state_dict: dict[str, Any] | None = None) -> Any:
         """The tokenizer and text encoder to build: one encoder, whose pooled output is the model's vector `y`."""

@@ -1,4 +1,8 @@
-"""Draw samples from captions and let the probe judge them: `python -m tiny_zoo.draw --output samples.png`."""
+"""Draw samples from captions and let the probe judge them: `python -m tiny_zoo.draw --output samples.png`.
+
+At several scales of classifier-free guidance, `--cfg 1 5 7.5`, it shows how far the model has to be pushed to do as
+captions say; a row of the sheet is then the same captions at one scale.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from .captions import caption
 from .denoiser import TinyZoo
 from .probe import load_probe
 from .training import WEIGHTS
-from .world import ATTRIBUTES, sample_scene
+from .world import sample_scene
 
 
 @torch.no_grad()
@@ -46,21 +50,22 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=WEIGHTS / "checkpoints" / "tiny_zoo.safetensors")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--cfg", type=float, default=5.0)
+    parser.add_argument("--cfg", type=float, nargs="+", default=[5.0])
     parser.add_argument("--output", type=Path, default=Path("samples.png"))
     arguments = parser.parse_args()
     model = TinyZoo.load(arguments.checkpoint)
     scenes = [sample_scene(i, "validation") for i in range(arguments.count)]
     keep = ("animal", "coat", "background", "accessory", "medium")
     texts = [caption(scene, random.Random(i), keep=keep) for i, scene in enumerate(scenes)]
-    pictures = torch.cat(
-        [sample(model, texts[i : i + 25], arguments.steps, arguments.cfg, seed=i) for i in range(0, len(texts), 25)]
-    )
-    sheet(pictures[:32], 8).save(arguments.output)
-    names, _ = load_probe().read(pictures)
-    for attribute in ATTRIBUTES:
-        right = sum(x == getattr(s, attribute) for x, s in zip(names[attribute], scenes, strict=True))
-        print(f"{attribute} {right / len(scenes):.3f}")
+    shown: list[Tensor] = []
+    for cfg in arguments.cfg:
+        parts = [sample(model, texts[i : i + 20], arguments.steps, cfg, seed=i) for i in range(0, len(texts), 20)]
+        pictures = torch.cat(parts)
+        names, _ = load_probe().read(pictures)
+        right = {a: sum(x == getattr(s, a) for x, s in zip(names[a], scenes, strict=True)) for a in keep}
+        print(f"cfg {cfg:g}", *(f"{a} {n / len(scenes):.3f}" for a, n in right.items()), flush=True)
+        shown.append(pictures[: 32 if len(arguments.cfg) == 1 else 8])
+    sheet(torch.cat(shown), 8).save(arguments.output)
 
 
 if __name__ == "__main__":
