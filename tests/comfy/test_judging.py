@@ -70,6 +70,7 @@ def test_the_original_tells_whether_the_edit_fits_it(judge: Callable[..., Any], 
     ("changed", "message"),
     [
         ({"target": ""}, "needs the edit once: connect a direction"),
+        ({"caption": " "}, "empty caption; write what the original shows"),
         ({"caption": "a cat\na cat\na cat"}, "caption has 3 lines for 1 pictures"),
         ({"target": "a teapot"}, "'a teapot' has words that this BLIP's tokenizer does not know"),
         ({"target": "a cat"}, "Give a source and a target caption that differ"),
