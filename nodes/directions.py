@@ -17,7 +17,7 @@ from comfy_api.v0_0_2 import io
 from ..pix2pix_zero_core import AlignedDirection, Direction, apply_direction
 from ..pix2pix_zero_core import EditDirection as CoreEditDirection
 from ..pix2pix_zero_core.integrations.concepts import source_warning
-from ..pix2pix_zero_core.integrations.pairs import Form, build_direction
+from ..pix2pix_zero_core.integrations.pairs import Form, build_direction, without_partner
 from ..pix2pix_zero_core.integrations.sentences import (
     SHIPPED,
     EditSentences,
@@ -142,7 +142,7 @@ class EditDirection(io.ComfyNode):
         custom = edit == CUSTOM
         texts = _custom_edit(source, target, sentences, kind) if custom else _named_edit(edit)
         direction = _direction(clip, texts, form)
-        idle = "" if custom else _idle_words(edit, source, target)
+        idle = _idle_sentences(texts, form, source, target) if custom else _idle_words(edit, source, target)
         warning = " ".join(filter(None, [idle, _unknown_concepts(clip, edit, texts)]))
         if warning:
             logging.warning("Edit Direction: %s", warning)
@@ -292,6 +292,20 @@ def _idle_words(edit: str, source: str, target: str) -> str:
         f"{name} ({text.strip()[:40]!r})" for name, text in (("source", source), ("target", target)) if text.strip()
     ]
     return f"{' and '.join(idle)} did nothing: edit is {edit}. Set edit to {CUSTOM} to use them." if idle else ""
+
+
+def _idle_sentences(texts: EditSentences, form: Form, source: str, target: str) -> str:
+    """Say which of one's own sentences have no partner to be aligned to."""
+    if form != AlignedDirection.form:
+        return ""
+    own = {*parse_sentences(source), *parse_sentences(target)}
+    idle = [text for text in without_partner(texts) if text in own]
+    if not idle:
+        return ""
+    return (
+        f"{len(idle)} of your sentences did nothing, {idle[0][:60]!r} first: no line of the other text is the same but "
+        f"for one phrase. Write such pairs line by line, or set form to {CoreEditDirection.form}."
+    )
 
 
 def _unknown_concepts(clip: Any, edit: str, texts: EditSentences) -> str:

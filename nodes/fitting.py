@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.supported_models
@@ -15,12 +17,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..pix2pix_zero_core.types import check_pictures
+from .saying import said
 from .types import CATEGORY, search_aliases
 
 FITS = ("keep shape", "crop to square", "pad to square")
 
 GRID = 8  # pixels of a latent
 SMALLEST = 64  # pixels: the regularised inversion needs latents of 8 by 8
+
+KEPT = 0.85
+"""Share of the picture; where less is left, the node says so. Whole latent pixels alone never cost as much."""
 
 
 class FitPicture(io.ComfyNode):
@@ -85,7 +91,10 @@ class FitPicture(io.ComfyNode):
             keeps = fit == "keep shape"
             height, width = whole_size(pictures.shape[2], pictures.shape[3], side) if keeps else (side, side)
             fitted = comfy.utils.common_upscale(pictures, width, height, "lanczos", "center")
-        return io.NodeOutput(list(fitted.movedim(1, -1).split(1)))
+        warning = "" if fit != FITS[0] else cut_warning(image.shape[1:3], fitted.shape[2:])
+        if warning:
+            logging.warning("Fit Picture: %s", warning)
+        return io.NodeOutput(list(fitted.movedim(1, -1).split(1)), ui=said(warning=warning))
 
 
 def trained_side(model: Any) -> int:
@@ -116,6 +125,19 @@ def whole_size(height: int, width: int, side: int) -> tuple[int, int]:
     scale = side / (height * width) ** 0.5
     fitted = (max(SMALLEST, round(length * scale / GRID) * GRID) for length in (height, width))
     return next(fitted), next(fitted)
+
+
+def cut_warning(picture: Sequence[int], fitted: Sequence[int]) -> str:
+    """Say so where much of a picture, (height, width), is cut off to fit a size: where it is long and narrow."""
+    height, width = picture
+    scale = max(side / length for side, length in zip(fitted, picture, strict=True))
+    kept = fitted[0] * fitted[1] / (height * width * scale**2)
+    if kept >= KEPT:
+        return ""
+    return (
+        f"The picture is {width} x {height} pixels; {1 - kept:.0%} of it was cut off its edges, since sides are "
+        f"multiples of {GRID} from {SMALLEST} on. Raise side, or set fit to {FITS[2]}."
+    )
 
 
 def _pad(pictures: Tensor, side: int) -> Tensor:

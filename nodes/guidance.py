@@ -12,6 +12,7 @@ those of other packs, under KSampler and under every guider.
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,6 +231,8 @@ class Settings:
         for name in ("cfg_start", "region"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
+        if self.negative_from not in NEGATIVES:
+            raise ValueError(f"negative_from is {self.negative_from!r}; it must be one of {', '.join(NEGATIVES)}.")
         if self.guidance_start > self.guidance_end:
             raise ValueError(
                 f"guidance_start is {self.guidance_start} and guidance_end is {self.guidance_end}; they are fractions "
@@ -255,6 +258,8 @@ class Settings:
             )
         if self.guidance > 0 and self.guidance_start == self.guidance_end:
             remarks.append("guidance_start equals guidance_end: no step is guided. Raise guidance_end.")
+        if self.cfg_start == 1 and cfg != 1:
+            remarks.append("cfg_start is 1: classifier-free guidance acts at no step. Lower it, or set cfg to 1.")
         return " ".join(remarks)
 
     @property
@@ -289,6 +294,17 @@ class Settings:
         if self.cfg_start > 0:
             begin_text_guidance(patched, inversion, self.cfg_start)
         return patched
+
+
+def set_cfg(guider: Any, cfg: float) -> None:
+    """Set a guider's scale of classifier-free guidance.
+
+    Raises:
+        ValueError: it is no finite number from 0 on.
+    """
+    if not (math.isfinite(cfg) and cfg >= 0):
+        raise ValueError(f"cfg is {cfg}; it must be a finite number >= 0 (1 follows the target text plainly).")
+    guider.set_cfg(cfg)
 
 
 class CrossAttnGuidance(io.ComfyNode):
@@ -375,7 +391,7 @@ class CrossAttnGuider(io.ComfyNode):
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative})
         if sampling.compares:
             guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
-        guider.set_cfg(cfg)
+        set_cfg(guider, cfg)
         warning = settings.warning(cfg)
         return io.NodeOutput(guider, warning, ui=said(warning=warning))
 

@@ -171,6 +171,10 @@ def numbered(lines: Sequence[str]) -> str:
 
 def _questions(caption: str, direction: Any, target: str, count: int) -> Asked:
     """The questions of each picture from the widgets of the node."""
+    if not caption.strip():
+        raise ValueError(
+            "Judge Edit has an empty caption; write what the original shows, or connect the caption of BLIP Caption."
+        )
     captions = parse_sentences(caption)
     if len(captions) not in (1, count):
         raise ValueError(

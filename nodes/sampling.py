@@ -26,7 +26,7 @@ from .bridge import (
     framed,
     progress,
 )
-from .guidance import Settings, edit_inputs, settings_warning_output
+from .guidance import Settings, edit_inputs, set_cfg, settings_warning_output
 from .saying import said
 from .types import CATEGORY, InversionType, ModelInversion, search_aliases
 
@@ -77,7 +77,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
         sampler = _Editor(model, inversion, settings)
         guider = comfy.samplers.CFGGuider(guided)
         guider.inner_set_conds({TARGET: target, NEGATIVE: negative, SOURCE: source})
-        guider.set_cfg(cfg)
+        set_cfg(guider, cfg)
         empty = picture = torch.zeros_like(framed(inversion.noise, model))
         mask = inversion.mask if isinstance(inversion, ModelInversion) else None
         if mask is not None and inversion.trajectory is not None:  # what stays is the picture

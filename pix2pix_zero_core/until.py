@@ -80,8 +80,8 @@ def require_rising(strengths: Sequence[float]) -> None:
     rising = all(abs(a) < abs(b) < float("inf") and b * steps[1] > 0 for a, b in pairwise(steps))
     if not strengths or not rising:
         raise ValueError(
-            f"The strengths to try are {', '.join(f'{s:g}' for s in strengths) or 'none'}; give one or more that rise, "
-            "such as 0.75, 1, 1.25, 1.5, or all negative to lead the other way."
+            f"The strengths to try are {', '.join(f'{s:g}' for s in strengths) or 'none'}; give one or more that rise "
+            "from above 0, such as 0.75, 1, 1.25, 1.5, or all negative to lead the other way."
         )
 
 

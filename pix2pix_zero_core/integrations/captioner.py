@@ -211,7 +211,15 @@ class Captioner:
             # The prompt ends with [SEP], which generate() drops: its place is free for the caption.
             room = int(self.model.config.text_config.max_position_embeddings) - prompt.shape[1] + 1
         if bool((prompt == self._tokenizer.unk_token_id).any()):
-            raise ValueError(f"The prefix {prefix!r} has words that this BLIP's tokenizer does not know.")
+            raise ValueError(
+                f"The prefix {prefix[:100]!r} has words that this BLIP's tokenizer does not know. Choose words that "
+                "it knows, or leave prefix empty."
+            )
+        if room < 1:
+            raise ValueError(
+                f"The prefix {prefix[:100]!r} leaves no room for a caption: it has {1 - room} tokens too many. "
+                "Shorten prefix."
+            )
         if not 1 <= max_tokens <= room:
             raise ValueError(f"max_tokens is {max_tokens}; with this prefix and model it must be in 1..{room}.")
 

@@ -64,14 +64,15 @@ def source_warning(caption: str, source: str, target: str, known: Iterable[str] 
             continue
         there = [name for name in targets if find_concepts(caption, [name])]
         if there:
-            return f"The caption already names {there[0]!r}, where this edit leads, and not {part!r}: {caption.strip()}"
+            led = f"already names {there[0]!r}, where this edit leads, and not {part!r}"
+            return f"The caption {led}: {caption.strip()}."
         if main in _SELDOM_NAMED:
             continue
         others = [name for name in find_concepts(caption, known) if name not in _SELDOM_NAMED]
         instead = f", but {others[0]!r}" if others else ""
         return (
             f"The caption does not name {part!r}, where this edit starts{instead}. Choose another edit, or correct the "
-            f"caption: {caption.strip()}"
+            f"caption: {caption.strip() or 'it is empty'}."
         )
     return None
 

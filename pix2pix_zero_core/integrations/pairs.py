@@ -86,6 +86,12 @@ def pair_sentences(texts: EditSentences) -> list[tuple[str, str]]:
     return pairs
 
 
+def without_partner(texts: EditSentences) -> list[str]:
+    """The sentences that are in none of `pair_sentences`' pairs: an aligned direction is made without them."""
+    paired = {sentence for pair in pair_sentences(texts) for sentence in pair}
+    return [text for text in (*texts.source_sentences, *texts.target_sentences) if text not in paired]
+
+
 def _differ_once(source: str, target: str) -> bool:
     """Whether two sentences have words in common and differ in one place only, but for a or an before it."""
     words = [["a" if w == "an" else w for w in re.findall(r"\w+|[^\w\s]", text.lower())] for text in (source, target)]

@@ -504,7 +504,7 @@ def test_a_judge_that_cannot_be_asked(options: list[str], said: str, capsys: pyt
 
 def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     command = [*UNTIL, "--edit", "cat2dog", "--output", tmp_path, "--direction-strength", "1", "0.5"]
-    assert "--direction-strength: The strengths to try are 1, 0.5; give one or more that rise" in refusal(
+    assert "--direction-strength: The strengths to try are 1, 0.5; give one or more that rise from above 0" in refusal(
         capsys, *command
     )
 

@@ -47,6 +47,23 @@ def test_a_padded_picture_is_whole_and_its_edges_are_drawn_out(pack: Any):
     assert torch.equal(square[0, 0], square[0, 16]) and torch.allclose(square[0, 32], ramp[0, 16], atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "how", "words"),
+    [
+        (7, 600, "keep shape", "The picture is 600 x 7 pixels; 78% of it was cut off its edges"),
+        (7, 600, "pad to square", ""),
+        (97, 301, "keep shape", ""),
+        (68, 60, "keep shape", ""),
+    ],
+)
+def test_a_picture_too_narrow_for_its_shape_is_not_cut_without_a_word(
+    pack: Any, height: int, width: int, how: str, words: str
+):
+    output = pack.nodes.FitPicture.execute(torch.rand(1, height, width, 3), None, how, 128)
+    (warning,) = output.ui["pix2pix_zero_warning"]
+    assert words in warning and bool(warning) == bool(words)
+
+
 def test_a_square_of_the_right_size_stays_as_it_is(pack: Any):
     image = torch.rand(1, 128, 128, 3)
     for how in pack.nodes.fitting.FITS:
@@ -99,9 +116,9 @@ def test_a_contact_sheet_has_a_line_below_every_picture(pack: Any):
 def test_words_beside_a_named_edit_and_unknown_words_are_told(pack: Any, load_checkpoint: Callable[[str], Any]):
     _, clip, _ = load_checkpoint("random_zoo.safetensors")
 
-    def warning(edit: str, source: str = "", target: str = "") -> str:
+    def warning(edit: str, source: str = "", target: str = "", **form: str) -> str:
         with torch.inference_mode():
-            output = pack.nodes.EditDirection.execute(clip, edit, source, target, 4)
+            output = pack.nodes.EditDirection.execute(clip, edit, source, target, 4, **form)
         assert output.ui["pix2pix_zero_warning"] == [output.args[1]]
         return output.args[1]
 
@@ -110,6 +127,12 @@ def test_words_beside_a_named_edit_and_unknown_words_are_told(pack: Any, load_ch
     idle = warning("tiny_zoo/cat2dog", "a lion", "a mouse")
     assert "source ('a lion') and target ('a mouse') did nothing: edit is tiny_zoo/cat2dog. Set edit to custom" in idle
     assert warning("custom", "cat", "dog") == ""
+    pairs, alone = ("a drawing of a cat", "a drawing of a dog"), ("a ginger cat in the snow", "the sand")
+    lines = ["\n".join(texts) for texts in zip(pairs, alone, strict=True)]
+    idle = warning("custom", *lines, form="aligned to words")
+    assert "2 of your sentences did nothing, 'a ginger cat in the snow' first: no line of the other text" in idle
+    assert "did nothing" not in warning("custom", *lines)
+    assert "did nothing" not in warning("custom", *pairs, form="aligned to words")
     assert "does not know 'quokka': the edit may lead anywhere." in warning("custom", "cat", "a quokka")
     assert "more words: the edit may lead anywhere. Choose an edit that is made for it." in warning("horse2zebra")
 
@@ -121,6 +144,8 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
 @pytest.mark.parametrize(
     ("changed", "cfg", "words"),
     [
+        ({"cfg_start": 1.0}, 3.0, "classifier-free guidance acts at no step"),
+        ({"cfg_start": 1.0}, 1.0, ""),
         ({}, 3.0, ""),
         ({}, None, ""),
         ({}, 0.0, "cfg is 0: the target text is not followed"),
@@ -134,6 +159,15 @@ def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, An
     usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
     warning = pack.nodes.guidance.Settings(**usual | changed).warning(cfg)
     assert words in warning and bool(warning) == bool(words)
+
+
+def test_a_choice_that_is_none_and_a_cfg_that_is_no_number_are_refused(pack: Any):
+    usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
+    with pytest.raises(ValueError, match="negative_from is 'source'; it must be one of inversion, text"):
+        pack.nodes.guidance.Settings(**usual, negative_from="source")
+    for cfg in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match=f"cfg is {cfg}; it must be a finite number >= 0"):
+            pack.nodes.guidance.set_cfg(None, cfg)
 
 
 def test_guidance_that_ends_before_it_starts_names_its_widgets(pack: Any):

@@ -76,6 +76,7 @@ def test_an_alpha_channel_is_left_out(judge: Callable[..., Any], in_process: Any
     ("changed", "message"),
     [
         ({"target": ""}, "needs the edit once: connect a direction"),
+        ({"caption": " "}, "empty caption; write what the original shows"),
         ({"caption": "a cat\na cat\na cat"}, "caption has 3 lines for 1 pictures"),
         ({"target": "a teapot"}, "'a teapot' has words that this BLIP's tokenizer does not know"),
         ({"target": "a cat"}, "Give a source and a target caption that differ"),

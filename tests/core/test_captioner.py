@@ -245,6 +245,8 @@ def test_wrong_values_are_refused(captioner: Captioner, images: Tensor) -> None:
         captioner(images, max_tokens=0)
     with pytest.raises(ValueError, match="'a unicorn' has words"):
         captioner(images, prefix="a unicorn")
+    with pytest.raises(ValueError, match=r"leaves no room for a caption: it has \d+ tokens too many\. Shorten prefix"):
+        captioner(images, prefix="a photo of " * 100)
 
 
 # --- Likelihoods of given captions

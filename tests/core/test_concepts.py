@@ -65,13 +65,13 @@ def test_an_edit_that_fits_or_cannot_be_told(caption: str, source: str, target: 
             "a puppy on a sofa ",
             "cat",
             "horse",
-            "does not name 'cat', where this edit starts, but 'dog'. Choose .*: a puppy on a sofa$",
+            "does not name 'cat', where this edit starts, but 'dog'. Choose .*: a puppy on a sofa\\.$",
         ),
         ("a puppy on a sofa", "cat", "dog", "already names 'dog', where this edit leads, and not 'cat'"),
         ("a bowl of soup", "cat", "dog", "does not name 'cat', where this edit starts. Choose another edit"),
         ("a snowy street at night", "day", "night", "already names 'night'"),
         ("a dog in a park", "dog + cat", "cat + dog", "already names 'dog', where this edit leads, and not 'cat'"),
-        ("", "cat", "dog", "does not name 'cat'"),
+        ("", "cat", "dog", r"does not name 'cat', .* correct the caption: it is empty\.$"),
     ],
 )
 def test_an_edit_that_does_not_fit(caption: str, source: str, target: str, words: str) -> None:

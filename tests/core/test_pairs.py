@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pix2pix_zero_core.integrations.pairs import build_direction, pair_sentences
+from pix2pix_zero_core.integrations.pairs import build_direction, pair_sentences, without_partner
 from pix2pix_zero_core.integrations.sentences import EditSentences, load_edit, read_edits, sentences_about
 from pix2pix_zero_core.tokens import Token
 from tiny_zoo.compose_directions import FOLDER
@@ -19,6 +19,7 @@ def test_lines_that_differ_in_one_phrase_are_pairs():
         "y",
     )
     assert pair_sentences(texts) == list(zip(*texts[:2], strict=True))[:2]
+    assert without_partner(texts) == ["see my cat", "your dog"]
 
 
 def test_articles_belong_to_the_phrase():
