@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from launcher.runtime import PACK
@@ -22,7 +21,6 @@ class Model(NamedTuple):
         side: width and height that it was trained on, pixels.
         blip: a folder in models/blip.
         edit: a named edit, from cat to dog.
-        sampling: settings of the guided sampler other than its defaults.
         url: where the file is; empty for what comes with the pack.
     """
 
@@ -31,14 +29,11 @@ class Model(NamedTuple):
     side: int
     blip: str
     edit: str
-    sampling: Mapping[str, float] = MappingProxyType({})
     url: str = ""
 
 
 TINY_ZOO = Model("Load Tiny Zoo", "tiny_zoo.safetensors", 128, "tiny_zoo", "tiny_zoo/cat2dog")
 ROOM_TO_SAY = 400  # height below a node's widgets, for what it says after a run and the picture while it runs
-PUBLISHED_SCALE = {"cfg": 5.0, "guidance": 7.5}
-"""Of classifier-free guidance with Stable Diffusion, and as much guidance of the maps as that needs on Tiny Zoo."""
 
 SD15 = Model(
     "Load Stable Diffusion 1.5",
@@ -46,7 +41,6 @@ SD15 = Model(
     512,
     "blip-image-captioning-base",
     "cat2dog",
-    PUBLISHED_SCALE,
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
 )
 SDXL = Model(
@@ -55,7 +49,6 @@ SDXL = Model(
     1024,
     "blip-image-captioning-base",
     "cat2dog",
-    PUBLISHED_SCALE,
     "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
 )
 
@@ -67,11 +60,13 @@ class Edit(Graph):
 
     Attributes:
         model: from the checkpoint, as are clip and vae.
+        negative: the empty text that classifier-free guidance moves away from.
     """
 
     model: Link
     clip: Link
     vae: Link
+    negative: Node
 
     def load(self, model: Model) -> Node:
         """Load a checkpoint."""
@@ -79,6 +74,11 @@ class Edit(Graph):
         checkpoint = self.add("CheckpointLoaderSimple", model.title, models=models, ckpt_name=model.file)
         self.model, self.clip, self.vae = checkpoint["MODEL"], checkpoint["CLIP"], checkpoint["VAE"]
         return checkpoint
+
+    def text_pair(self, text: str | Link, title: str = "source text") -> tuple[Node, Node]:
+        """Encode a text, and none as the negative."""
+        self.negative = self.text("", "negative: no text")
+        return self.text(text, title), self.negative
 
     def scale(self, images: Link, side: int) -> Node:
         """Bring pictures to the size that the model was trained on."""
@@ -119,13 +119,13 @@ class Edit(Graph):
         return self.add("Pix2PixZeroCrossAttnGuidedSampler", **self.guided(inversion, source, target, **changed))
 
     def guided(self, inversion: Node, source: Link, target: Link, **changed: Any) -> Mapping[str, Any]:
-        """What the guided sampler and the guider take; the negative is the source, as is best for real pictures."""
+        """What the guided sampler and the guider take."""
         return {
             "model": self.model,
             "inversion": inversion["inversion"],
             "source": source,
             "target": target,
-            "negative": source,
+            "negative": self.negative["CONDITIONING"],
             **changed,
         }
 
@@ -164,11 +164,11 @@ class PictureEdit(Edit):
         scaled = self.scale(loaded["IMAGE"], model.side)
         encoded = self.encode(scaled["IMAGE"])
         caption = self.caption(scaled["IMAGE"], model.blip)
-        shown, source = self.show(caption["caption"]), self.text(caption["caption"])
+        shown, (source, negative) = self.show(caption["caption"]), self.text_pair(caption["caption"])
         self.picture, self.latent = scaled["IMAGE"], encoded["LATENT"]
         self.said, self.source = caption["caption"], source["CONDITIONING"]
         self.picture_group = ((checkpoint, loaded, scaled, encoded),)
-        self.caption_group = ((caption, shown, source, notes.CAPTION),)
+        self.caption_group = ((caption, shown, source, negative, notes.CAPTION),)
 
 
 # ------------------------------------------------------------------------------------------------------------- graphs
@@ -180,7 +180,7 @@ def one_edit(model: Model, note: Note) -> Graph:
     direction = g.direction(model.edit)
     target = g.turn(g.source, direction, caption=g.said)
     inversion = g.invert(g.latent, g.source)
-    sampler = g.sample(inversion, g.source, target["target"], **model.sampling)
+    sampler = g.sample(inversion, g.source, target["target"])
     reconstructed, edited = g.decode(inversion["reconstruction"]), g.decode(sampler["edited"])
     saved = [
         g.save(g.picture, "source"),
@@ -313,7 +313,7 @@ def folder_edit(model: Model, folder: str, examples: tuple[str, ...], note: Note
     scaled = g.scale(loaded["images"], model.side)
     encoded = g.encode(scaled["IMAGE"])
     caption = g.caption(scaled["IMAGE"], model.blip)
-    shown, source = g.show(caption["caption"]), g.text(caption["caption"])
+    shown, (source, negative) = g.show(caption["caption"]), g.text_pair(caption["caption"])
     direction = g.direction(model.edit)
     target = g.turn(source["CONDITIONING"], direction, caption=caption["caption"])
     inversion = g.invert(encoded["LATENT"], source["CONDITIONING"])
@@ -324,7 +324,7 @@ def folder_edit(model: Model, folder: str, examples: tuple[str, ...], note: Note
     g.stacks = (
         {"Pictures": ((checkpoint, loaded, scaled, encoded, notes.FOLDER),)},
         {
-            "Captions": ((caption, shown, source, notes.CAPTION),),
+            "Captions": ((caption, shown, source, negative, notes.CAPTION),),
             "Edit direction": ((direction, target, notes.DIRECTION),),
         },
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
@@ -338,7 +338,7 @@ def generated_edit(model: Model, prompt: str, note: Note) -> Graph:
     """A picture drawn from a prompt, and then edited."""
     g = Edit(note)
     checkpoint = g.load(model)
-    source, empty = g.text(prompt, "prompt: the source text"), g.text("", "empty text")
+    source, empty = g.text_pair(prompt, "prompt: the source text")
     size = g.add("EmptyLatentImage", width=model.side, height=model.side)
     drawn = g.add(
         "KSampler",
@@ -353,8 +353,7 @@ def generated_edit(model: Model, prompt: str, note: Note) -> Graph:
     direction = g.direction(model.edit)
     target = g.turn(source["CONDITIONING"], direction)
     inversion = g.invert(drawn["LATENT"], source["CONDITIONING"])
-    changed = {"negative": empty["CONDITIONING"], **model.sampling}
-    sampler = g.sample(inversion, source["CONDITIONING"], target["target"], **changed)
+    sampler = g.sample(inversion, source["CONDITIONING"], target["target"])
     picture, reconstructed, edited = (
         g.decode(latent) for latent in (drawn["LATENT"], inversion["reconstruction"], sampler["edited"])
     )
@@ -386,14 +385,14 @@ def edit_node(model: Model, note: Note) -> Graph:
         "fit": "COMBO",
         "caption_model": "COMBO",
     }
-    g = Edit(note, {**sockets, **widgets}, {"edit": model.edit, "caption_model": model.blip, **model.sampling})
+    g = Edit(note, {**sockets, **widgets}, {"edit": model.edit, "caption_model": model.blip})
     g.help = notes.BLUEPRINT_HELP
     g.model, g.clip, g.vae = g.input("model"), g.input("clip"), g.input("vae")
     fitted = g.add("Pix2PixZeroFitPicture", image=g.input("image"), model=g.model, fit=g.input("fit"))
     picture = fitted["picture"]
     encoded = g.encode(picture)
     caption = g.caption(picture, g.input("caption_model"))
-    source = g.text(caption["caption"])
+    source, negative = g.text_pair(caption["caption"])
     direction = g.direction(g.input("edit"))
     text = source["CONDITIONING"]
     target = g.turn(text, direction, strength=g.input("strength"), caption=caption["caption"])
@@ -420,7 +419,7 @@ def edit_node(model: Model, note: Note) -> Graph:
         "warning": warning["STRING"],
     }
     g.stacks = (
-        {"Picture": ((fitted, encoded),), "Caption": ((caption, source, notes.CAPTION),)},
+        {"Picture": ((fitted, encoded),), "Caption": ((caption, source, negative, notes.CAPTION),)},
         {"Edit direction": ((direction, target, notes.DIRECTION),)},
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
         {"Edit": ((sampler, edited, notes.EDIT),)},

@@ -58,15 +58,12 @@ Look at *reconstruction* first: what is wrong there is lost before the edit begi
 EDIT = Note(
     "edit: what to turn",
     """\
-- **guidance**: how strongly the layout is held. Structure lost: raise it. Edit too weak: lower it.
-- **cfg**: how strongly the new text is followed.
-- **guidance_end**: below 1 guidance stops early; faster, and freer at the end.
-- **unit**: leave it at `normalized`; `paper` is the published step size (0.1 for photos, 0.15 for generated pictures).
-- **negative_from**: `inversion` keeps colours and background, and is faster. `text` moves away from the text at
-  **negative**; with an empty one it edits models that follow texts only with a high **cfg**.
-- **cfg_start**, **region**: raise them where things move or the background changes.
+- **guidance**: how strongly the layout is held, 0 to 1. Structure lost: raise it. Edit too weak: lower it.
+- **cfg**: how strongly the new text is followed. **cfg_start**: from where on; later leaves more in place.
+- **region**: 0 edits everywhere, 0.4 where the texts disagree about the picture, 1 where they disagree most.
+- **guidance_end**: when guidance stops; earlier is faster, and freer at the end.
 """,
-    (320, 190),
+    (320, 150),
 )
 STRENGTHS = Note(
     "strengths: what to turn",
@@ -280,7 +277,7 @@ A whole edit in one node: connect a picture of any size and a checkpoint, choose
 - **edit**: what becomes what; it begins with something that the picture shows. Those of `tiny_zoo/` are for Tiny Zoo.
 - **strength**: how far the edit goes. 1 is all of it, less is a weaker one, negative leads the other way.
 - **guidance**: how strongly the layout is held. Structure lost: raise it. Edit too weak: lower it.
-- **cfg**: how strongly the new text is followed. With Stable Diffusion begin at 5, and **guidance** 7.5.
+- **cfg**: how strongly the new text is followed.
 - **steps**: more is more exact, and slower.
 - **caption_model**: the BLIP that says what the picture shows and judges the edit.
 

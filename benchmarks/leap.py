@@ -22,7 +22,7 @@ from .tune import combine, each, label_of, try_all
 
 UNGUIDED: dict[str, Any] = {"guidance.strength": 0.0}
 
-BASE: dict[str, Any] = {"negative": "empty", "form": "aligned to words"} | UNGUIDED
+BASE: dict[str, Any] = {"negative": "empty", "cfg_start": 0.0, "region": 0.0} | UNGUIDED
 """Settings of ours that all studies share, where they do not vary them; `--set` changes some."""
 
 SCALES = {"cfg": (3.0, 5.0, 7.5)}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pix2pix_zero_core import (
     Denoiser,
+    EditSettings,
     Inversion,
     MapGuidance,
     NoiseRegularizer,
@@ -33,7 +34,6 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
-from pix2pix_zero_core.types import RECOMMENDED
 
 from .injection import prompt_to_prompt
 from .rivals.ddpm_friendly import DdpmFriendly
@@ -43,6 +43,8 @@ from .rivals.p2p_direct import DirectInversion
 from .rivals.pnp import PlugAndPlay
 from .sampling import Counted, Method, Negative, ddim_inversion, guided_by, predict_both
 from .tasks import Problem
+
+USUAL = EditSettings()
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class OfficialCode:
 
 @dataclass(frozen=True)
 class Pix2PixZero:
-    """This project's method, every part of which can be changed or left out.
+    """This project's method as the nodes have it by default; every part can be changed or left out.
 
     Attributes:
         guidance: of the cross-attention maps.
@@ -164,20 +166,20 @@ class Pix2PixZero:
         form: of the edit direction.
     """
 
-    guidance: MapGuidance = RECOMMENDED
-    cfg: float = ReplayedGuidance.scale
-    negative: Negative | Literal["replayed", "corrected"] = "replayed"
+    guidance: MapGuidance = USUAL.guidance
+    cfg: float = USUAL.cfg
+    negative: Negative | Literal["replayed", "corrected"] = "empty"
     source_share: float = 0.0
-    cfg_start: float = 0.0
+    cfg_start: float = USUAL.cfg_start
     cfg_below: float = math.inf
-    region: float = 0.0
+    region: float = USUAL.region
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1
     steps: int = 0
     replay: bool = True
     direction: float = 1.0
     sentences: int = 200
-    form: Form = "mean by position"
+    form: Form = "aligned to words"
 
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
@@ -274,9 +276,12 @@ TUNED: dict[str, Method] = {
     "paper": Pix2PixZero(
         guidance=MapGuidance(0.1, "paper"),
         negative="source",
+        cfg_start=0.0,
+        region=0.0,
         regularizer=NoiseRegularizer(strength=20, kl_strength=20, shifts="random"),
         fixed_point=0,
         replay=False,
+        form="mean by position",
     ),
     "ours": Pix2PixZero(),
 }

@@ -85,8 +85,7 @@ def edit_inputs() -> list[Any]:
         io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
         io.Conditioning.Input(
             "negative",
-            tooltip="What to move away from, where negative_from is text: the source for real pictures, empty for "
-            "generated ones.",
+            tooltip="What to move away from, where negative_from is text: an empty text, or what is to become less.",
         ),
         io.Float.Input(
             "cfg",
@@ -94,8 +93,7 @@ def edit_inputs() -> list[Any]:
             min=0.0,
             max=100.0,
             step=0.1,
-            tooltip="How strongly the target text is followed. With Stable Diffusion begin at 5, the published scale, "
-            "and guidance 7.5.",
+            tooltip="How strongly the target text is followed. Edit too weak: raise it. Colours too strong: lower it.",
         ),
         *guidance_inputs(),
     ]
@@ -110,17 +108,17 @@ def guidance_inputs() -> list[Any]:
             min=0.0,
             max=1000.0,
             step=0.01,
-            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. A higher cfg "
-            "needs more of it. 0 is plain sampling.",
+            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. 0 is plain "
+            "sampling.",
         ),
         io.Combo.Input(
             "unit",
             options=["normalized", "paper", "share"],
             default=USUAL.guidance.unit,
-            tooltip="Of guidance. normalized carries over from one size of picture to another; paper is the published "
-            "step size (0.1 for real, 0.15 for generated pictures on SD 1.4). share, 0 to 1, is how much of what an "
-            "unguided edit would change of the attention is to be taken away: measured on each picture, by a short "
-            "unguided run beforehand.",
+            tooltip="Of guidance. share, 0 to 1, is how much of what an unguided edit would change of the attention is "
+            "to be taken away: measured on each picture, by a short unguided run beforehand, and so the same with every "
+            "model. normalized needs no such run, and carries over from one size of picture to another; 1 is little. "
+            "paper is the published step size (0.1 for real, 0.15 for generated pictures on SD 1.4).",
         ),
         io.Float.Input(
             "guidance_start",
@@ -161,9 +159,9 @@ def guidance_inputs() -> list[Any]:
             options=list(NEGATIVES),
             default=USUAL.negative_from,
             optional=True,
-            tooltip="What classifier-free guidance moves away from. inversion: the noise that was recorded when the "
-            "picture was inverted, which keeps its colours and background and saves the negative's part of every "
-            "step. text: the negative text, as published.",
+            tooltip="What classifier-free guidance moves away from. text: the negative text. inversion: the noise that "
+            "was recorded when the picture was inverted, which saves the negative's part of every step, but leaves the "
+            "edit undone with models that follow texts only with a high cfg, as Stable Diffusion does.",
         ),
         io.Float.Input(
             "cfg_start",
@@ -319,7 +317,7 @@ class CrossAttnGuidance(io.ComfyNode):
             category=CATEGORY,
             **search_aliases("edit image", "image editing", "keep layout", "structure"),
             description="Patch a model so that a stock sampler (KSampler, KSamplerAdvanced, SamplerCustom) edits the "
-            "inverted picture: positive is the target text, negative the source text. The sampler starts from the "
+            "inverted picture: positive is the target text, negative an empty text. The sampler starts from the "
             "picture's noise instead of a random one; with a denoise below 1, or a later start_at_step, from the place "
             "on the inversion's way that fits. Where the sampler adds no noise, it starts from the latent that it is "
             f"given. Set the inversion's scheduler and steps to the sampler's. {SAMPLERS_HELP}",

@@ -40,6 +40,7 @@ from .pictures import find_pictures, note_on, read_text, require_own_names, writ
 from .report import process
 
 UNTIL = (0.75, 1.0, 1.25, 1.5)
+CAPTION = "caption"  # of --negative-from: the negative is what the picture shows
 """Strengths of the direction that --until-it-shows tries where none are given."""
 
 
@@ -105,16 +106,15 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
     )
     parser.add_argument(
         "--negative-from",
-        choices=NEGATIVES,
+        choices=(*NEGATIVES, CAPTION),
         default=usual.negative_from,
-        help="what --cfg moves away from: the noise that the inversion recorded, or a text "
-        f"(default: {usual.negative_from})",
+        help="what --cfg moves away from: the noise that the inversion recorded, the text of --negative, or what the "
+        f"picture shows (default: {usual.negative_from})",
     )
     parser.add_argument(
         "--negative",
         metavar="TEXT",
-        default=usual.negative,
-        help='the text of --negative-from text; "" is an empty one (default: what the picture shows)',
+        help="the text of --negative-from text (default: an empty one)",
     )
     parser.add_argument(
         "--region",
@@ -171,7 +171,7 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         UsageError: --negative, where nothing moves away from a text.
     """
     if arguments.negative is not None and arguments.negative_from != "text":
-        raise UsageError("--negative: belongs to --negative-from text; the inversion's noise is no text")
+        raise UsageError(f"--negative: belongs to --negative-from text, not to {arguments.negative_from}")
     guidance = replace(
         EditSettings().guidance,
         strength=arguments.guidance[0],
@@ -182,8 +182,8 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         inversion_settings(arguments),
         cfg=arguments.cfg,
         guidance=guidance,
-        negative_from=arguments.negative_from,
-        negative=arguments.negative,
+        negative_from="text" if arguments.negative_from == CAPTION else arguments.negative_from,
+        negative=None if arguments.negative_from == CAPTION else arguments.negative or "",
         cfg_start=arguments.cfg_start,
         region=arguments.region,
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from .edit import ReplayedGuidance
 from .types import RECOMMENDED, MapGuidance, NoiseRegularizer
 
 NegativeFrom = Literal["inversion", "text"]
@@ -27,7 +26,8 @@ class EditSettings:
         cfg: scale of classifier-free guidance.
         guidance: strength and time of the cross-attention guidance.
         negative_from: what classifier-free guidance moves away from.
-        negative: the text that it moves away from, where that is a text; None is the caption of each picture.
+        negative: the text that it moves away from, where that is a text. None is the caption of each picture, as
+            published for real pictures.
         cfg_start: fraction of the steps after which classifier-free guidance begins, 0 to 1.
         region: threshold of :func:`~pix2pix_zero_core.edit_region`, to edit only where the texts disagree; 0 edits
             everywhere.
@@ -39,12 +39,12 @@ class EditSettings:
     steps: int = 50
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1
-    cfg: float = ReplayedGuidance.scale
+    cfg: float = 5.0
     guidance: MapGuidance = RECOMMENDED
-    negative_from: NegativeFrom = "inversion"
-    negative: str | None = None
-    cfg_start: float = 0.0
-    region: float = 0.0
+    negative_from: NegativeFrom = "text"
+    negative: str | None = ""
+    cfg_start: float = 0.3
+    region: float = 0.4
 
     def __post_init__(self) -> None:
         """Validate what is checked nowhere else, and what is checked only after an inversion."""
@@ -61,8 +61,8 @@ class EditSettings:
             raise ValueError(
                 f'EditSettings: negative_from is {self.negative_from!r}; it must be "inversion" or "text".'
             )
-        if self.negative is not None and self.negative_from != "text":
+        if self.negative and self.negative_from != "text":
             raise ValueError(
                 f"EditSettings: the negative text is {self.negative!r}, but negative_from is {self.negative_from!r}, "
-                'which looks at none. Set negative_from to "text", or negative to None.'
+                'which looks at none. Set negative_from to "text", or leave negative empty.'
             )

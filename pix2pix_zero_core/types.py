@@ -241,8 +241,8 @@ class Aim:
         return torch.where(squared > 0, torch.minimum(descent / squared, longest), 0)
 
 
-RECOMMENDED = MapGuidance(5.0, "normalized", end=0.8, applied="after")
-"""The guidance of the ComfyUI nodes and of the command line, where they follow the text at scale 3."""
+RECOMMENDED = MapGuidance(0.3, "share", end=0.5, applied="after")
+"""The guidance of the ComfyUI nodes and of the command line; `EditSettings` has all that goes with it."""
 
 
 @dataclass(frozen=True)

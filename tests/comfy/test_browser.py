@@ -300,6 +300,9 @@ def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: 
         assert {name: queued[number]["inputs"][name] for name in node["inputs"]} == node["inputs"]
         if node["class_type"] == "Pix2PixZeroEditDirection":
             assert queued[number]["inputs"]["form"] == "mean by position", "the only form there was"
+        if node["class_type"] == "Pix2PixZeroCrossAttnGuidedSampler":
+            later = {"negative_from": "inversion", "cfg_start": 0, "region": 0}
+            assert {name: queued[number]["inputs"][name] for name in later} == later, "all that there was"
 
 
 def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:

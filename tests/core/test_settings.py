@@ -22,7 +22,10 @@ from pix2pix_zero_core.schedule import level_after, step_at
         ({"cfg_start": 1.5}, r"cfg_start is 1\.5; it must be between 0 and 1"),
         ({"region": -0.1}, r"region is -0\.1; it must be between 0 and 1"),
         ({"negative_from": "image"}, 'negative_from is \'image\'; it must be "inversion" or "text"'),
-        ({"negative_from": "inversion", "negative": ""}, "the negative text is '', but negative_from is 'inversion'"),
+        (
+            {"negative_from": "inversion", "negative": "fog"},
+            "the negative text is 'fog', but negative_from is 'inversion'",
+        ),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):
