@@ -35,11 +35,11 @@ from pix2pix_zero_core.distillation import DistilledEdit, Training
 from pix2pix_zero_core.integrations.diffusers import EditSettings
 from pix2pix_zero_core.integrations.sentences import load_edit
 
-from .bootstrap import Figure, draw_means, interval
-from .cells import RESULTS, Bench, write_text
-from .metrics import Columns, psnr, with_excess
-from .report import TITLES, contact_sheet, environment, markdown, show
-from .tasks import TASKS
+from .harness.bootstrap import Figure, draw_means, interval
+from .harness.cells import RESULTS, Bench, write_text
+from .harness.metrics import Columns, psnr, with_excess
+from .harness.report import TITLES, contact_sheet, environment, markdown, show
+from .harness.tasks import TASKS
 
 STUDENTS = ZOO / "distilled"
 COLUMNS = ("edit_success", "attributes_kept", "excess_structure", "pose_error", "truth_psnr")

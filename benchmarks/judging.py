@@ -22,12 +22,12 @@ from pix2pix_zero_core.integrations.sentences import load_edit
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.training import WEIGHTS
 
-from .cells import RESULTS, Bench, Cell, add_options, write_text
+from .harness.cells import RESULTS, Bench, Cell, add_options, write_text
+from .harness.methods import TUNED, adjust
+from .harness.report import TITLES, Row, environment, markdown, show, summarise
+from .harness.sharing import Unit, add_processes, edit_all
+from .harness.tasks import TASKS, aligned_direction, captions_of
 from .leap import SHOWN
-from .methods import TUNED, adjust
-from .report import TITLES, Row, environment, markdown, show, summarise
-from .sharing import Unit, add_processes, edit_all
-from .tasks import TASKS, aligned_direction, captions_of
 
 STRENGTHS = (0.75, 1.0, 1.25, 1.5, 2.0)
 BLIP = WEIGHTS / "blip" / "tiny_zoo"

@@ -13,11 +13,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import Pix2PixZero, adjust
-from .report import TITLES, Row, environment, markdown, show
-from .sharing import add_processes
-from .tasks import PAPER_TASKS, TASKS
+from .harness.cells import RESULTS, Bench, add_options, write_text
+from .harness.methods import Pix2PixZero, adjust
+from .harness.report import TITLES, Row, environment, markdown, show
+from .harness.sharing import add_processes
+from .harness.tasks import PAPER_TASKS, TASKS
 from .tune import combine, each, label_of, try_all
 
 UNGUIDED: dict[str, Any] = {"guidance.strength": 0.0}

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cells import RESULTS, Bench, Cell, add_options, write_text
-from .methods import ABLATION, IN_50_STEPS, tuned_methods
-from .report import Row, contact_sheet, contrast, contrast_table, environment, summarise, table
-from .sharing import Unit, add_processes, edit_all
-from .tasks import PAPER_TASKS, TASKS, draw_scenes, pictures
+from .harness.cells import RESULTS, Bench, Cell, add_options, write_text
+from .harness.methods import ABLATION, IN_50_STEPS, tuned_methods
+from .harness.report import Row, contact_sheet, contrast, contrast_table, environment, summarise, table
+from .harness.sharing import Unit, add_processes, edit_all
+from .harness.tasks import PAPER_TASKS, TASKS, draw_scenes, pictures
 from .tune import read_settings
 
 ABLATION_TASKS = ("cat2dog",)

@@ -14,11 +14,11 @@ from torch import Tensor
 from pix2pix_zero_core import NoiseRegularizer, invert, reconstruct
 from pix2pix_zero_core.schedule import ddim_sigmas
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .metrics import psnr
-from .report import markdown
-from .sampling import PLAIN
-from .tasks import TASKS
+from .harness.cells import RESULTS, Bench, add_options, write_text
+from .harness.metrics import psnr
+from .harness.report import markdown
+from .harness.sampling import PLAIN
+from .harness.tasks import TASKS
 
 REGULARIZERS = {
     "none": PLAIN,

@@ -29,10 +29,10 @@ from tiny_zoo.compose_directions import CONCEPTS, FOLDER
 from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.world import counterfactual
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import Counted, Method, adjust
-from .report import Row, contact_sheet, environment, markdown, summarise, table
-from .tasks import TASKS, Problem, draw_scenes, pictures
+from .harness.cells import RESULTS, Bench, add_options, write_text
+from .harness.methods import Counted, Method, adjust
+from .harness.report import Row, contact_sheet, environment, markdown, summarise, table
+from .harness.tasks import TASKS, Problem, draw_scenes, pictures
 from .tune import before_finals
 
 COUNTS = (1, 5, 20, 100, 1000)

@@ -36,13 +36,13 @@ from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.networks import alphas_cumprod
 from tiny_zoo.training import WEIGHTS
 
-from . import methods
-from .cells import CHECKPOINT, RESULTS, write_text
+from .harness import methods
+from .harness.cells import CHECKPOINT, RESULTS, write_text
+from .harness.report import Row, environment, markdown
+from .harness.tasks import TASKS, Problem, draw_scenes, pictures, pose_problem
 from .memory import resident
 from .meter import Call, Meter, Usage, give_memory_back
-from .report import Row, environment, markdown
 from .rivals import left_as_found, official, pipeline
-from .tasks import TASKS, Problem, draw_scenes, pictures, pose_problem
 from .tune import SETTINGS, read_settings
 
 TASK = "cat2dog"
@@ -337,7 +337,7 @@ class Workshop:
         self.folder = folder
         here = Path(__file__).parent
         code = [*(here.parent / "pix2pix_zero_core").rglob("*.py"), *(here / "rivals").glob("*.py"), Path(__file__)]
-        files = [*sorted(code), here / "meter.py", here / "methods.py", SETTINGS, CHECKPOINT]
+        files = [*sorted(code), here / "meter.py", here / "harness" / "methods.py", SETTINGS, CHECKPOINT]
         contents = sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
         self._about = contents, torch.__version__, torch.get_num_threads()
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import adjust
-from .report import table
-from .sharing import add_processes
-from .tasks import PAPER_TASKS, TASKS
+from .harness.cells import RESULTS, Bench, add_options, write_text
+from .harness.methods import adjust
+from .harness.report import table
+from .harness.sharing import add_processes
+from .harness.tasks import PAPER_TASKS, TASKS
 from .tune import before_finals, combine, label_of, try_all
 
 

@@ -19,8 +19,8 @@ from pix2pix_zero_cli.edit import add_arguments as add_edit_arguments
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
 from tiny_zoo.world import render, sample_scene
 
-from .cells import RESULTS, write_text
-from .report import markdown
+from .harness.cells import RESULTS, write_text
+from .harness.report import markdown
 
 
 def measure(pictures: list[Path], output: Path, workers: int, steps: int) -> float:

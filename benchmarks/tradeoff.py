@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import TUNED, adjust
-from .report import TITLES, Row, environment, table
-from .sharing import add_processes
+from .harness.cells import RESULTS, Bench, add_options, write_text
+from .harness.methods import TUNED, adjust
+from .harness.report import TITLES, Row, environment, table
+from .harness.sharing import add_processes
+from .harness.tasks import PAPER_TASKS, TASKS
 from .sweep import along
-from .tasks import PAPER_TASKS, TASKS
 from .tune import label_of, read_settings, try_all
 
 STRENGTHS = (0.0, 0.6, 1.25, 2.5, 5.0)

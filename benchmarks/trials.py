@@ -32,12 +32,12 @@ from pix2pix_zero_core.edit import GuidanceStep, map_guidance_step
 from pix2pix_zero_core.schedule import ddim_sigmas, step_at
 from pix2pix_zero_core.types import Aim, predict
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .injection import rewritten_attention
-from .methods import Counted, Pix2PixZero, adjust
-from .report import table
-from .sharing import add_processes
-from .tasks import PAPER_TASKS, TASKS, Problem
+from .harness.cells import RESULTS, Bench, add_options, write_text
+from .harness.injection import rewritten_attention
+from .harness.methods import Counted, Pix2PixZero, adjust
+from .harness.report import table
+from .harness.sharing import add_processes
+from .harness.tasks import PAPER_TASKS, TASKS, Problem
 from .tune import before_finals, try_all
 
 

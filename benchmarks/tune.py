@@ -20,11 +20,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import TUNED, Method, Pix2PixZero, adjust
-from .report import Row, markdown, show, summarise
-from .sharing import Unit, add_processes, edit_all
-from .tasks import PAPER_TASKS
+from .harness.cells import RESULTS, Bench, add_options, write_text
+from .harness.methods import TUNED, Method, Pix2PixZero, adjust
+from .harness.report import Row, markdown, show, summarise
+from .harness.sharing import Unit, add_processes, edit_all
+from .harness.tasks import PAPER_TASKS
 
 SETTINGS = Path(__file__).parent / "settings.json"
 TOLERANCE = 2  # edits

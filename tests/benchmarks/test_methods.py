@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.methods import (
+from benchmarks.harness.methods import (
     ABLATION,
     IN_50_STEPS,
     TUNED,
@@ -21,12 +21,12 @@ from benchmarks.methods import (
     adjust,
     tuned_methods,
 )
+from benchmarks.harness.tasks import Problem
 from benchmarks.rivals.ddpm_friendly import DdpmFriendly
 from benchmarks.rivals.flowedit import FlowEdit
 from benchmarks.rivals.infedit import InfEdit
 from benchmarks.rivals.p2p_direct import DirectInversion
 from benchmarks.rivals.pnp import PlugAndPlay
-from benchmarks.tasks import Problem
 from benchmarks.tune import read_settings
 from pix2pix_zero_core import MapGuidance, NoiseRegularizer, edit_region, invert
 from pix2pix_zero_core.schedule import ddim_sigmas

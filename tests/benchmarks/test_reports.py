@@ -7,13 +7,13 @@ import json
 import pytest
 import torch
 
-from benchmarks.cells import Cell
-from benchmarks.methods import TUNED, adjust
-from benchmarks.metrics import COLUMNS
+from benchmarks.harness.cells import Cell
+from benchmarks.harness.methods import TUNED, adjust
+from benchmarks.harness.metrics import COLUMNS
+from benchmarks.harness.report import contact_sheet, contrast, summarise
+from benchmarks.harness.tasks import PAPER_TASKS, TASKS
 from benchmarks.quality import SCENES, collect, describe
-from benchmarks.report import contact_sheet, contrast, summarise
 from benchmarks.sweep import SWEEPS
-from benchmarks.tasks import PAPER_TASKS, TASKS
 from benchmarks.tradeoff import STYLES, curves, draw
 from benchmarks.tune import GRIDS, REFINED, choose, combine, finals, read_settings
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import sentences
-from benchmarks.cells import Cell
-from benchmarks.methods import Counted, Method, Pix2PixZero
-from benchmarks.metrics import COLUMNS, Judge
+from benchmarks.harness.cells import Cell
+from benchmarks.harness.methods import Counted, Method, Pix2PixZero
+from benchmarks.harness.metrics import COLUMNS, Judge
+from benchmarks.harness.tasks import Problem
 from benchmarks.sentences import FromDirections, FromSentences, direction_of
-from benchmarks.tasks import Problem
 from pix2pix_zero_core import MapGuidance
 from tiny_zoo.denoiser import TinyZoo
 

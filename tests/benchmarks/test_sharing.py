@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.methods import Pix2PixZero, adjust
+from benchmarks.harness.sharing import Unit, edit_all
 from benchmarks.leap import BASE, STUDIES, describe, front, setting
-from benchmarks.methods import Pix2PixZero, adjust
-from benchmarks.sharing import Unit, edit_all
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from benchmarks import speed
+from benchmarks.harness.tasks import Problem
 from benchmarks.meter import Call, Meter, Usage
 from benchmarks.rivals import left_as_found, official, pipeline
 from benchmarks.speed import QUICK, Subject
-from benchmarks.tasks import Problem
 from pix2pix_zero_core import official as core_official
 from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, TextConditioning
 from pix2pix_zero_core.schedule import ve_to_vp

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.methods import Counted, Pix2PixZero
-from benchmarks.tasks import Problem
+from benchmarks.harness.methods import Counted, Pix2PixZero
+from benchmarks.harness.tasks import Problem
 from benchmarks.trials import trials
 from tiny_zoo.denoiser import TinyZoo
 

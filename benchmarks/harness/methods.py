@@ -35,12 +35,12 @@ from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.types import RECOMMENDED
 
+from ..rivals.ddpm_friendly import DdpmFriendly
+from ..rivals.flowedit import FlowEdit
+from ..rivals.infedit import InfEdit
+from ..rivals.p2p_direct import DirectInversion
+from ..rivals.pnp import PlugAndPlay
 from .injection import prompt_to_prompt
-from .rivals.ddpm_friendly import DdpmFriendly
-from .rivals.flowedit import FlowEdit
-from .rivals.infedit import InfEdit
-from .rivals.p2p_direct import DirectInversion
-from .rivals.pnp import PlugAndPlay
 from .sampling import Counted, Method, Negative, ddim_inversion, guided_by, predict_both
 from .tasks import Problem
 
