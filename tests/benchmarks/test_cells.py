@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.harness import cells
 from benchmarks.harness.cells import Bench, Cell
-from benchmarks.harness.methods import Counted
 from benchmarks.harness.metrics import COLUMNS, EXCESS, MEASURED, Drawn, Judge
+from benchmarks.harness.sampling import Counted
 from benchmarks.harness.tasks import Problem
 
 

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.metrics import COLUMNS
-from benchmarks.judging import Verdicts, until_it_shows
+from benchmarks.quality.judging import Verdicts, until_it_shows
 
 
 def cell(strength: float) -> Cell:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.harness.methods import TUNED, DdimWordSwap, adjust
+from benchmarks.harness.methods import DdimWordSwap
+from benchmarks.harness.rows import TUNED
 from benchmarks.harness.sampling import Counted, Method, ddim_inversion, white_noise
+from benchmarks.harness.settings import adjust
 from benchmarks.harness.tasks import Problem
 from benchmarks.rivals.ddpm_friendly import DdpmFriendly, mean_of_step
 from benchmarks.rivals.flowedit import FlowEdit
