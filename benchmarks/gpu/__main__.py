@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..cells import RESULTS, write_text
+from ..harness.cells import RESULTS, write_text
 from . import plan
 from .plan import NOT_DYNAMIC, PARTS, Job
 from .report import describe

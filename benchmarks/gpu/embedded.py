@@ -22,9 +22,9 @@ from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.training import WEIGHTS
 
-from ..cells import CHECKPOINT
-from ..tasks import TASKS as EDITS
-from ..tasks import draw_scenes, pictures, pose_problem
+from ..harness.cells import CHECKPOINT
+from ..harness.tasks import TASKS as EDITS
+from ..harness.tasks import draw_scenes, pictures, pose_problem
 from .networks import Subject
 from .plan import Job
 from .tasks import Report, compared, invert_by_node, now, read, reason, sample_by_node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..report import markdown
+from ..harness.report import markdown
 from .plan import PARTS
 
 Row = dict[str, Any]

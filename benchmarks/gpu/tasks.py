@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..meter import begin_peak, give_memory_back, peak_of
+from ..speed.meter import begin_peak, give_memory_back, peak_of
 from .networks import Subject, load
 from .plan import Job
 

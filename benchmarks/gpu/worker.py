@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..memory import ROOT, find_comfyui, load_pack
+from ..speed.pack import ROOT, find_comfyui, load_pack
 from .plan import Job
 
 Row = dict[str, Any]

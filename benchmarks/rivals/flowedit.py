@@ -11,8 +11,8 @@ from torch import Tensor
 from pix2pix_zero_core.edit import euler_step
 from pix2pix_zero_core.schedule import ddim_sigmas
 
-from ..sampling import Counted, guided_by, white_noise
-from ..tasks import Problem
+from ..harness.sampling import Counted, guided_by, white_noise
+from ..harness.tasks import Problem
 
 
 @dataclass(frozen=True)

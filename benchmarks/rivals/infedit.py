@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pix2pix_zero_core.schedule import ddim_sigmas
 
-from ..injection import prompt_to_prompt
-from ..sampling import Counted, away_from_empty, predict_both, white_noise
-from ..tasks import Problem
+from ..harness.injection import prompt_to_prompt
+from ..harness.sampling import Counted, away_from_empty, predict_both, white_noise
+from ..harness.tasks import Problem
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pix2pix_zero_core.edit import euler_step
 
-from ..injection import prompt_to_prompt
-from ..sampling import Counted, away_from_empty, ddim_inversion, predict_both
-from ..tasks import Problem
+from ..harness.injection import prompt_to_prompt
+from ..harness.sampling import Counted, away_from_empty, ddim_inversion, predict_both
+from ..harness.tasks import Problem
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pix2pix_zero_core.edit import euler_step
 
-from ..injection import Rewrite, rewritten_attention, take_over
-from ..sampling import Counted, ddim_inversion, guided_by
-from ..tasks import Problem
+from ..harness.injection import Rewrite, rewritten_attention, take_over
+from ..harness.sampling import Counted, ddim_inversion, guided_by
+from ..harness.tasks import Problem
 
 BRANCHES = 3  # the reference, the swapped caption, no text
 

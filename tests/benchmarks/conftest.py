@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.cells import CHECKPOINT
-from benchmarks.metrics import Judge
-from benchmarks.tasks import Problem, pose_problem
+from benchmarks.harness.cells import CHECKPOINT
+from benchmarks.harness.metrics import Judge
+from benchmarks.harness.tasks import Problem, pose_problem
 from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.probe import load_probe
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import cells
-from benchmarks.cells import Bench, Cell
-from benchmarks.methods import Counted
-from benchmarks.metrics import COLUMNS, EXCESS, MEASURED, Drawn, Judge
-from benchmarks.tasks import Problem
+from benchmarks.harness import cells
+from benchmarks.harness.cells import Bench, Cell
+from benchmarks.harness.metrics import COLUMNS, EXCESS, MEASURED, Drawn, Judge
+from benchmarks.harness.sampling import Counted
+from benchmarks.harness.tasks import Problem
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.distilled import COLUMNS, TEACHER_PSNR, describe, draw
+from benchmarks.quality.distilled import COLUMNS, TEACHER_PSNR, describe, draw
 from tiny_zoo import draw_scenes
 from tiny_zoo.world import sample_scene
 

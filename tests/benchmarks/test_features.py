@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.features import ArrayUnpickler, Lpips, Structure, weight_file
-from benchmarks.tasks import pictures
+from benchmarks.harness.features import ArrayUnpickler, Lpips, Structure, weight_file
+from benchmarks.harness.tasks import pictures
 from tiny_zoo.world import counterfactual, sample_scene
 
 

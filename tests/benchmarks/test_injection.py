@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.injection import align_tokens, rewritten_attention, take_over, take_over_aligned
-from benchmarks.tasks import Problem
+from benchmarks.harness.injection import align_tokens, rewritten_attention, take_over, take_over_aligned
+from benchmarks.harness.tasks import Problem
 from tiny_zoo.denoiser import TinyZoo
 
 

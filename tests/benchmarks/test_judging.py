@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.cells import Cell
-from benchmarks.judging import Verdicts, until_it_shows
-from benchmarks.metrics import COLUMNS
+from benchmarks.harness.cells import Cell
+from benchmarks.harness.metrics import COLUMNS
+from benchmarks.quality.judging import Verdicts, until_it_shows
 
 
 def cell(strength: float) -> Cell:

@@ -7,27 +7,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.methods import (
-    ABLATION,
-    IN_50_STEPS,
-    TUNED,
-    Counted,
+from benchmarks.harness.methods import (
     DdimWordSwap,
     InSteps,
-    Method,
     Pix2PixZero,
     PromptToPrompt,
     SDEdit,
-    adjust,
-    tuned_methods,
 )
+from benchmarks.harness.rows import ABLATION, IN_50_STEPS, TUNED, tuned_methods
+from benchmarks.harness.sampling import Counted, Method
+from benchmarks.harness.settings import adjust, read_settings
+from benchmarks.harness.tasks import Problem
 from benchmarks.rivals.ddpm_friendly import DdpmFriendly
 from benchmarks.rivals.flowedit import FlowEdit
 from benchmarks.rivals.infedit import InfEdit
 from benchmarks.rivals.p2p_direct import DirectInversion
 from benchmarks.rivals.pnp import PlugAndPlay
-from benchmarks.tasks import Problem
-from benchmarks.tune import read_settings
 from pix2pix_zero_core import MapGuidance, NoiseRegularizer, edit_region, invert
 from pix2pix_zero_core.schedule import ddim_sigmas
 from tiny_zoo.denoiser import TinyZoo

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.metrics import EXCESS, MEASURED, Drawn, Judge, pose_of, psnr, with_excess
-from benchmarks.tasks import TASKS, draw_scenes
+from benchmarks.harness.metrics import EXCESS, MEASURED, Drawn, Judge, pose_of, psnr, with_excess
+from benchmarks.harness.tasks import TASKS, draw_scenes
 from tiny_zoo.world import POSE_RANGES
 
 TASK = TASKS["cat2dog"]

@@ -7,15 +7,16 @@ import json
 import pytest
 import torch
 
-from benchmarks.cells import Cell
-from benchmarks.methods import TUNED, adjust
-from benchmarks.metrics import COLUMNS
-from benchmarks.quality import SCENES, collect, describe
-from benchmarks.report import contact_sheet, contrast, summarise
-from benchmarks.sweep import SWEEPS
-from benchmarks.tasks import PAPER_TASKS, TASKS
-from benchmarks.tradeoff import STYLES, curves, draw
-from benchmarks.tune import GRIDS, REFINED, choose, combine, finals, read_settings
+from benchmarks.harness.cells import Cell
+from benchmarks.harness.metrics import COLUMNS
+from benchmarks.harness.report import contact_sheet, contrast, summarise
+from benchmarks.harness.rows import TUNED
+from benchmarks.harness.settings import adjust, combine, read_settings
+from benchmarks.harness.tasks import PAPER_TASKS, TASKS
+from benchmarks.quality.__main__ import SCENES, collect, describe
+from benchmarks.quality.tradeoff import STYLES, curves, draw
+from benchmarks.quality.tune import GRIDS, REFINED, choose, finals
+from benchmarks.studies.sweep import SWEEPS
 
 CURVES = curves()
 

@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.methods import TUNED, DdimWordSwap, adjust
+from benchmarks.harness.methods import DdimWordSwap
+from benchmarks.harness.rows import TUNED
+from benchmarks.harness.sampling import Counted, Method, ddim_inversion, white_noise
+from benchmarks.harness.settings import adjust
+from benchmarks.harness.tasks import Problem
 from benchmarks.rivals.ddpm_friendly import DdpmFriendly, mean_of_step
 from benchmarks.rivals.flowedit import FlowEdit
 from benchmarks.rivals.infedit import InfEdit
 from benchmarks.rivals.p2p_direct import DirectInversion
 from benchmarks.rivals.pnp import PlugAndPlay
-from benchmarks.sampling import Counted, Method, ddim_inversion, white_noise
-from benchmarks.tasks import Problem
 from pix2pix_zero_core import Prediction
 from pix2pix_zero_core.schedule import ddim_sigmas, ve_to_vp
 from tiny_zoo.denoiser import TinyZoo

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import sentences
-from benchmarks.cells import Cell
-from benchmarks.methods import Counted, Method, Pix2PixZero
-from benchmarks.metrics import COLUMNS, Judge
-from benchmarks.sentences import FromDirections, FromSentences, direction_of
-from benchmarks.tasks import Problem
+from benchmarks.harness.cells import Cell
+from benchmarks.harness.methods import Pix2PixZero
+from benchmarks.harness.metrics import COLUMNS, Judge
+from benchmarks.harness.sampling import Counted, Method
+from benchmarks.harness.tasks import Problem
+from benchmarks.studies import sentences
+from benchmarks.studies.sentences import FromDirections, FromSentences, direction_of
 from pix2pix_zero_core import MapGuidance
 from tiny_zoo.denoiser import TinyZoo
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.leap import BASE, STUDIES, describe, front, setting
-from benchmarks.methods import Pix2PixZero, adjust
-from benchmarks.sharing import Unit, edit_all
+from benchmarks.harness.methods import Pix2PixZero
+from benchmarks.harness.settings import adjust
+from benchmarks.harness.sharing import Unit, edit_all
+from benchmarks.quality.leap import BASE, STUDIES, describe, front, setting
 
 
 @dataclass(frozen=True)

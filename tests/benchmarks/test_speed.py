@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import speed
-from benchmarks.meter import Call, Meter, Usage
+from benchmarks.harness.tasks import Problem
 from benchmarks.rivals import left_as_found, official, pipeline
-from benchmarks.speed import QUICK, Subject
-from benchmarks.tasks import Problem
+from benchmarks.speed.__main__ import measure_all
+from benchmarks.speed.edits import RIVALS, official_edit, our_edit, our_methods, pictures_of
+from benchmarks.speed.meter import Call, Meter, Usage
+from benchmarks.speed.plan import QUICK
+from benchmarks.speed.report import describe, draw
+from benchmarks.speed.rows import count_rows, mean_counts, outside, projected
+from benchmarks.speed.subjects import Subject, map_bytes_of_a_row, tiny_zoo_unet
+from benchmarks.speed.timings import resident_after_edits
 from pix2pix_zero_core import official as core_official
 from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, TextConditioning
 from pix2pix_zero_core.schedule import ve_to_vp
@@ -29,7 +34,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def subject(model: TinyZoo, problem: Problem) -> Subject:
-    return Subject("tiny-zoo", speed.tiny_zoo_unet(model), replace(problem, steps=STEPS)).part(0, 1)
+    return Subject("tiny-zoo", tiny_zoo_unet(model), replace(problem, steps=STEPS)).part(0, 1)
 
 
 def state(unet) -> dict[str, object]:
@@ -55,7 +60,7 @@ def test_tiny_zoo_is_the_same_in_diffusers(model: TinyZoo, subject: Subject) -> 
 
 def test_the_transcription_edits_as_the_core_official_does(subject: Subject) -> None:
     unet, alphas, denoise = subject.unet, subject.alphas, DiffusersDenoiser(subject.unet, subject.alphas)
-    ((x0, source, target),) = speed.pictures_of(subject.problem)
+    ((x0, source, target),) = pictures_of(subject.problem)
     with official.prepared(unet):
         noise = official.invert(unet, alphas, x0, source, STEPS, torch.Generator().manual_seed(1))
         edited = official.edit(unet, alphas, noise, source, target, STEPS, strength=1.0)
@@ -71,7 +76,7 @@ def test_the_transcription_edits_as_the_core_official_does(subject: Subject) -> 
 
 def test_diffusers_edits_as_the_transcription_does(subject: Subject) -> None:
     pipe, unet = pipeline.make_pipeline(subject.unet, subject.alphas), subject.unet
-    ((x0, source, target),) = speed.pictures_of(subject.problem)
+    ((x0, source, target),) = pictures_of(subject.problem)
     with left_as_found(unet):
         noise = pipeline.invert(pipe, x0, source, STEPS)
         theirs = pipeline.edit(pipe, noise, source, target, STEPS)
@@ -83,7 +88,7 @@ def test_diffusers_edits_as_the_transcription_does(subject: Subject) -> None:
 @pytest.mark.parametrize("name", ["official", "diffusers"])
 def test_a_rival_leaves_the_unet_as_it_was(name: str, subject: Subject) -> None:
     before = state(subject.unet)
-    Meter(subject.unet).run(partial(speed.RIVALS[name], subject))
+    Meter(subject.unet).run(partial(RIVALS[name], subject))
     assert state(subject.unet) == before
 
 
@@ -91,34 +96,34 @@ def test_a_rival_leaves_the_unet_as_it_was(name: str, subject: Subject) -> None:
 
 
 def test_the_official_code_is_counted_row_by_row(subject: Subject) -> None:
-    usage = Meter(subject.unet, watch_maps=True).run(partial(speed.official_edit, subject))
+    usage = Meter(subject.unet, watch_maps=True).run(partial(official_edit, subject))
     assert {call: len(times) for call, times in usage.calls.items()} == {
         Call("invert", "forward", 1): STEPS - 2,
         Call("edit", "forward", 2): 2 * STEPS,
         Call("edit", "forward with graph", 2): STEPS,
         Call("edit", "backward", 2): STEPS,
     }
-    assert speed.count_rows(speed.mean_counts([usage])) == {
+    assert count_rows(mean_counts([usage])) == {
         "unet_rows": STEPS - 2 + 10 * STEPS,
         "forward_rows": STEPS - 2 + 6 * STEPS,
         "backward_rows": 2 * STEPS,
     }
-    row = speed.map_bytes_of_a_row(subject)
+    row = map_bytes_of_a_row(subject)
     assert 2 * STEPS * row < usage.map_bytes <= (2 * STEPS + 4) * row
 
 
 def test_ours_holds_the_maps_of_two_rows(subject: Subject) -> None:
-    method = replace(speed.our_methods()["ours"], steps=0)
-    usage = Meter(subject.unet, watch_maps=True).run(partial(speed.our_edit(method), subject))
-    assert usage.map_bytes <= 2.5 * speed.map_bytes_of_a_row(subject)
+    method = replace(our_methods()["ours"], steps=0)
+    usage = Meter(subject.unet, watch_maps=True).run(partial(our_edit(method), subject))
+    assert usage.map_bytes <= 2.5 * map_bytes_of_a_row(subject)
     assert {call.phase for call in usage.calls} == {"invert", "edit"}
 
 
 def test_time_is_that_of_the_unet_or_outside_of_it(subject: Subject) -> None:
-    usage = Meter(subject.unet).run(partial(speed.official_edit, subject))
-    outside, inside = speed.outside(usage), sum(sum(times) for times in usage.calls.values())
-    assert sum(usage.phases.values()) == pytest.approx(sum(outside.values()) + inside)
-    assert all(seconds > 0 for seconds in outside.values())
+    usage = Meter(subject.unet).run(partial(official_edit, subject))
+    around, inside = outside(usage), sum(sum(times) for times in usage.calls.values())
+    assert sum(usage.phases.values()) == pytest.approx(sum(around.values()) + inside)
+    assert all(seconds > 0 for seconds in around.values())
     assert Usage.from_json(json.loads(json.dumps(usage.to_json()))) == usage
 
 
@@ -128,7 +133,7 @@ def test_an_edit_of_all_steps_is_put_together_from_its_calls() -> None:
     whole = Usage({one: [0.1] * 10, two: [0.1] * 20}, {"invert": 1.0, "edit": 2.0}, 3.0, 10)
     few.calls[Call("edit", "forward", 1)] = [0.0]
     whole.calls[Call("edit", "forward", 1)] = [0.0] * 4
-    row = speed.projected([few], [whole])
+    row = projected([few], [whole])
     # `forward` costs the median over both phases, 2 s; outside the UNet each forward call takes 0.25 s and 0.5 s.
     assert row["seconds_invert"] == pytest.approx(10 * 2 + 10 * 0.25)
     assert row["seconds_edit"] == pytest.approx(20 * 5 + 4 * 2 + 4 * 0.5)
@@ -140,7 +145,7 @@ def test_an_edit_of_all_steps_is_put_together_from_its_calls() -> None:
 
 
 def test_a_quick_run_writes_what_readers_expect_and_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = json.loads(json.dumps(speed.measure_all(SMALL, tmp_path)))
+    results = json.loads(json.dumps(measure_all(SMALL, tmp_path)))
     assert [(row["unet"], row["method"]) for row in results["rows"]] == [
         (unet, method)
         for unet in ("tiny-zoo", *SMALL.large)
@@ -153,14 +158,14 @@ def test_a_quick_run_writes_what_readers_expect_and_is_kept(tmp_path: Path, caps
         assert row["seconds"] == pytest.approx(row["seconds_invert"] + row["seconds_edit"])
     assert {"threads", "torch", "device"} <= results["environment"].keys()
     assert len(results["resident_after_edits"]) == SMALL.edits
-    text = speed.describe(results)
+    text = describe(results)
     assert all(f"## {unet}\n" in text for unet in ("tiny-zoo", *SMALL.large)) and "ours_fast" in text
     pytest.importorskip("matplotlib", reason="`python run.py test` installs matplotlib")
-    speed.draw(results["curves"], tmp_path / "speed.png")
+    draw(results["curves"], tmp_path / "speed.png")
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
     assert "official" in capsys.readouterr().out
-    speed.measure_all(SMALL, tmp_path)
+    measure_all(SMALL, tmp_path)
     assert capsys.readouterr().out == "", "what is measured is not measured again"
 
 
@@ -170,11 +175,11 @@ def living_tensors() -> int:
 
 
 def test_one_edit_after_another_holds_no_more(subject: Subject) -> None:
-    edit, counts, short = speed.our_edit(replace(speed.our_methods()["ours"], steps=0)), [], subject.in_steps(2)
-    (before,) = speed.resident_after_edits(short, edit, 1)
+    edit, counts, short = our_edit(replace(our_methods()["ours"], steps=0)), [], subject.in_steps(2)
+    (before,) = resident_after_edits(short, edit, 1)
     for _ in range(20):
         edit(short, Meter(short.unet))
         counts.append(living_tensors())
     assert len(set(counts)) == 1
-    (after,) = speed.resident_after_edits(short, edit, 1)
+    (after,) = resident_after_edits(short, edit, 1)
     assert after - before < 64 * 2**20

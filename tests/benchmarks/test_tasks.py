@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from benchmarks.tasks import PAPER_TASKS, TASKS, Problem, draw_scenes, pose_problem, swap_words
+from benchmarks.harness.tasks import PAPER_TASKS, TASKS, Problem, draw_scenes, pose_problem, swap_words
 from pix2pix_zero_core import EditDirection
 from pix2pix_zero_core.integrations.sentences import load_edit, read_edits
 from tiny_zoo.captions import caption, read_attributes

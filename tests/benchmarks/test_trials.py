@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.methods import Counted, Pix2PixZero
-from benchmarks.tasks import Problem
-from benchmarks.trials import trials
+from benchmarks.harness.methods import Pix2PixZero
+from benchmarks.harness.sampling import Counted
+from benchmarks.harness.tasks import Problem
+from benchmarks.studies.trials.__main__ import trials
 from tiny_zoo.denoiser import TinyZoo
 
 TRIALS = trials(Pix2PixZero())

@@ -1,7 +1,7 @@
 """Peak memory of the guidance's gradient on a full-size Stable Diffusion 1.5 UNet with random weights, on the CPU.
 
-    COMFYUI_PATH=.runtime/comfyui-0.3.75 .runtime/venv/bin/python benchmarks/memory.py
-    ... benchmarks/memory.py --side 128 --channels 64        a small one, to see that it works
+    COMFYUI_PATH=.runtime/comfyui-0.3.75 .runtime/venv/bin/python -m benchmarks.speed.memory
+    ... -m benchmarks.speed.memory --side 128 --channels 64        a small one, to see that it works
 
 Every row is a process of its own: one forward pass and one gradient step of one picture, as an edit takes them. What is
 counted is resident memory above what the loaded model takes, from Linux's own record of the peak. It prints Markdown.
@@ -13,18 +13,15 @@ counted is resident memory above what the loaded model takes, from Linux's own r
 from __future__ import annotations
 
 import argparse
-import asyncio
-import importlib.util
-import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from .meter import resident
+from .pack import find_comfyui, load_pack
+
 ROWS = {
     "prediction alone": None,
     "gradient": ("never", 1),
@@ -49,7 +46,7 @@ def main() -> None:
     print(f"| {options.side} px, {options.channels} channels, float32 | peak above the model, MiB | seconds |")
     print("|---|---|---|", flush=True)
     for row in ROWS:
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--row", row], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.speed.memory", *sys.argv[1:], "--row", row], check=True)
 
 
 def measure(row: str, side: int, channels: int) -> tuple[int, float]:
@@ -107,14 +104,6 @@ def one_step(pack: Any, settings: tuple[str, int] | None) -> Any:
     return OneStep()
 
 
-def resident(name: str) -> int:
-    """Read a figure of this process's memory, bytes: VmRSS now, VmHWM at its peak."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if found is None:
-        raise OSError(f"/proc/self/status has no {name}; this benchmark needs Linux.")
-    return 1024 * int(found[1])
-
-
 def random_model(channels: int) -> Any:
     """Build Stable Diffusion 1.5 as ComfyUI does, with random weights."""
     import comfy.supported_models
@@ -147,30 +136,6 @@ def random_model(channels: int) -> Any:
         elif name.endswith("bias"):
             parameter.data.zero_()
     return model.eval()
-
-
-def find_comfyui(flags: Sequence[str]) -> None:
-    """Put ComfyUI's tree where this process's modules come from, and its flags where it reads them."""
-    if "COMFYUI_PATH" not in os.environ:
-        raise SystemExit("Set COMFYUI_PATH to the folder that holds ComfyUI's main.py; run.py makes one in .runtime.")
-    sys.path[0] = str(Path(os.environ["COMFYUI_PATH"]).resolve())  # instead of this folder
-    sys.argv = [sys.argv[0], *flags]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-
-
-def load_pack() -> Any:
-    """Import the pack beside ComfyUI's modules."""
-    spec = importlib.util.spec_from_file_location(
-        "pix2pix_zero", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    asyncio.run(module.comfy_entrypoint())
-    return module
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an edit direction owes to its sentences, and whether directions add up: `python -m benchmarks.sentences`.
+"""What an edit direction owes to its sentences; whether directions add up: `python -m benchmarks.studies.sentences`.
 
 Edit success against the number of sentences, on held-out scenes, in two ways: *paired*, the n-th source and target
 sentence describe one scene but for the concept, as the shipped banks do; *independent*, they describe different ones,
@@ -29,11 +29,12 @@ from tiny_zoo.compose_directions import CONCEPTS, FOLDER
 from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.world import counterfactual
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import Counted, Method, adjust
-from .report import Row, contact_sheet, environment, markdown, summarise, table
-from .tasks import TASKS, Problem, draw_scenes, pictures
-from .tune import before_finals
+from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.report import Row, contact_sheet, environment, markdown, summarise, table
+from ..harness.rows import before_finals
+from ..harness.sampling import Counted, Method
+from ..harness.settings import adjust
+from ..harness.tasks import TASKS, Problem, draw_scenes, pictures
 
 COUNTS = (1, 5, 20, 100, 1000)
 POOL = 2000
@@ -184,7 +185,8 @@ def describe(curves: dict[str, list[Row]], mixing: list[Row], tasks: Sequence[st
     shares = [[row["edit"], *(f"{row[column]:.3f}" for column in head[1:])] for row in mixing]
     parts = [
         "# Edit directions and their sentences\n",
-        f"By `python -m benchmarks.sentences`, on {', '.join(tasks)}. In parentheses: 95 % bootstrap intervals.\n",
+        f"By `python -m benchmarks.studies.sentences`, on {', '.join(tasks)}. "
+        "In parentheses: 95 % bootstrap intervals.\n",
         table([row for rows in curves.values() for row in rows]),
         "## Several edits at once\n",
         "Share of pictures in which the probe finds each change.\n",

@@ -1,13 +1,13 @@
-"""How good is a distilled edit? `python -m benchmarks.distilled` puts students beside their teacher.
+"""How good is a distilled edit? `python -m benchmarks.quality.distilled` puts students beside their teacher.
 
 The students that come with Tiny Zoo, or `--students FOLDER`, edit held-out scenes, 100 of each edit, and so does their
 teacher: captioner, inversion and guided edit with the nodes' defaults. Writes `distilled.json`, `distilled.md` and a
 contact sheet an edit to `benchmarks/results/`. The teacher's edits are kept in `results/cells`; times are measured anew
 in every run, of teacher and student by turns, on one thread.
 
-`python -m benchmarks.distilled --study OPTION ...`, with the options of a `pix2pix-zero distill` that has made its
-pairs, trains a student on the first 100, 300, 1000 and 3000 good pairs, with as many steps each, and plots what they
-reach: `distilled_study.json`, `distilled_study.svg`. Both go on where they were interrupted.
+`python -m benchmarks.quality.distilled --study OPTION ...`, with the options of a `pix2pix-zero distill` that has made
+its pairs, trains a student on the first 100, 300, 1000 and 3000 good pairs, with as many steps each, and plots what
+they reach: `distilled_study.json`, `distilled_study.svg`. Both go on where they were interrupted.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from pix2pix_zero_core.distillation import DistilledEdit, Training
 from pix2pix_zero_core.integrations.diffusers import EditSettings
 from pix2pix_zero_core.integrations.sentences import load_edit
 
-from .bootstrap import Figure, draw_means, interval
-from .cells import RESULTS, Bench, write_text
-from .metrics import Columns, psnr, with_excess
-from .report import TITLES, contact_sheet, environment, markdown, show
-from .tasks import TASKS
+from ..harness.bootstrap import Figure, draw_means, interval
+from ..harness.cells import RESULTS, Bench, write_text
+from ..harness.metrics import Columns, psnr, with_excess
+from ..harness.report import TITLES, contact_sheet, environment, markdown, show
+from ..harness.tasks import TASKS
 
 STUDENTS = ZOO / "distilled"
 COLUMNS = ("edit_success", "attributes_kept", "excess_structure", "pose_error", "truth_psnr")
@@ -200,10 +200,11 @@ def describe(rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
         if (found := row.get("training"))
     ]
     return (
-        f"# Distilled edits beside their teacher\n\nBy `python -m benchmarks.distilled`, {about['date']}: held-out "
-        f"scenes of Tiny Zoo, {rows[0]['n']} of each edit; the teacher with the nodes' defaults, {about['steps']} "
-        "steps. In parentheses: 95 % bootstrap intervals over scenes. Seconds of the processor on one thread, medians, "
-        f"of teacher and student by turns in one run.\n\n{markdown(head, lines)}\n" + "\n".join(origins) + "\n"
+        f"# Distilled edits beside their teacher\n\nBy `python -m benchmarks.quality.distilled`, {about['date']}: "
+        f"held-out scenes of Tiny Zoo, {rows[0]['n']} of each edit; the teacher with the nodes' defaults, "
+        f"{about['steps']} steps. In parentheses: 95 % bootstrap intervals over scenes. Seconds of the processor on "
+        f"one thread, medians, of teacher and student by turns in one run.\n\n{markdown(head, lines)}\n"
+        + "\n".join([*origins, ""])
     )
 
 
@@ -212,7 +213,7 @@ def describe(rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
 
 def study(bench: Bench, options: Sequence[str]) -> None:
     """Train a student on each number of pairs, and plot what it reaches."""
-    parser = argparse.ArgumentParser("benchmarks.distilled --study")
+    parser = argparse.ArgumentParser("benchmarks.quality.distilled --study")
     distill.add_arguments(parser)
     given = parser.parse_args(options)
     work = (given.work or given.output.with_name(f"{given.output.stem}_work")).resolve()

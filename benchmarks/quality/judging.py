@@ -1,9 +1,10 @@
-"""Does the captioner see what the probe sees, and what is that worth? `python -m benchmarks.judging`, held-out scenes.
+"""Does the captioner see what the probe sees, and what is that worth? `python -m benchmarks.quality.judging`.
 
-The judge of `pix2pix_zero_core.integrations.judge` is asked of every picture whether the edit shows: before it, and
-after it at several strengths of the direction. The probe, which takes no part in edits, says whether that is so. Then
-*Edit Until It Shows*, which takes for each picture the first strength at which the judge sees the edit, stands beside
-each of the strengths for all pictures. Writes `results/judging.md` and `.json`. Interrupted, it goes on where it was.
+On held-out scenes the judge of `pix2pix_zero_core.integrations.judge` is asked of every picture whether the edit shows:
+before it, and after it at several strengths of the direction. The probe, which takes no part in edits, says whether
+that is so. Then *Edit Until It Shows*, which takes for each picture the first strength at which the judge sees the
+edit, stands beside each of the strengths for all pictures. Writes `results/judging.md` and `.json`. Interrupted, it
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from pix2pix_zero_core.integrations.sentences import load_edit
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.training import WEIGHTS
 
-from .cells import RESULTS, Bench, Cell, add_options, write_text
+from ..harness.cells import RESULTS, Bench, Cell, add_options, write_text
+from ..harness.methods import Pix2PixZero
+from ..harness.report import TITLES, Row, environment, markdown, show, summarise
+from ..harness.settings import adjust
+from ..harness.sharing import Unit, add_processes, edit_all
+from ..harness.tasks import TASKS, aligned_direction, captions_of
 from .leap import SHOWN
-from .methods import TUNED, adjust
-from .report import TITLES, Row, environment, markdown, show, summarise
-from .sharing import Unit, add_processes, edit_all
-from .tasks import TASKS, aligned_direction, captions_of
 
 STRENGTHS = (0.75, 1.0, 1.25, 1.5, 2.0)
 BLIP = WEIGHTS / "blip" / "tiny_zoo"
@@ -125,7 +127,7 @@ def main() -> None:
     add_processes(parser)
     options = parser.parse_args()
     bench, captioner = Bench.from_options(options, "test"), Captioner.from_folder(BLIP)
-    methods = [adjust(TUNED["ours"], {"direction": strength}) for strength in STRENGTHS]
+    methods = [adjust(Pix2PixZero(), {"direction": strength}) for strength in STRENGTHS]
     units = [Unit(bench.count, task, method, f"strength {method.direction}") for task in TASKS for method in methods]
     edit_all(bench, units, options.processes)
 
@@ -145,7 +147,7 @@ def main() -> None:
     rows = [summarise("all", f"{s:g}", cells) for s, cells in zip(STRENGTHS, by_strength, strict=True)]
     rows.append(summarise("all", "until it shows", [cell for cell, _ in found]))
     edits = float(torch.cat([count for _, count in found]).float().mean())
-    usual = f"edited at {TUNED['ours'].direction:g}"
+    usual = f"edited at {Pix2PixZero().direction:g}"
     agreement = [
         (name, sum(v.agreement for v in of_kind) / len(TASKS), bench.count * len(TASKS))
         for name, of_kind in verdicts.items()
@@ -153,7 +155,7 @@ def main() -> None:
     both = sum(share for name, share, _ in agreement if name in ("as they are", usual)) / 2
     agreement.append((f"as they are, and {usual}", both, 2 * bench.count * len(TASKS)))
     about = (
-        f"By `python -m benchmarks.judging`: {bench.count} held-out scenes of each of {len(TASKS)} tasks, "
+        f"By `python -m benchmarks.quality.judging`: {bench.count} held-out scenes of each of {len(TASKS)} tasks, "
         f"{bench.steps} steps, the nodes' defaults, weights {bench.weights[:12]}."
     )
     results = {"rows": rows, "edits": edits, "agreement": agreement, "environment": environment(rows)}

@@ -1,6 +1,6 @@
-"""One part of ours varied, all else as the first round of tuning chose: `python -m benchmarks.sweep NAME`, validation.
+"""One part of ours varied, all else as the first round of tuning chose: `python -m benchmarks.studies.sweep NAME`.
 
-Writes `results/sweeps/NAME.md`, a row a setting. Interrupted, it goes on where it was.
+On validation scenes. Writes `results/sweeps/NAME.md`, a row a setting. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -8,18 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import adjust
-from .report import table
-from .sharing import add_processes
-from .tasks import PAPER_TASKS, TASKS
-from .tune import before_finals, combine, label_of, try_all
-
-
-def along(name: str, *values: Any) -> list[dict[str, Any]]:
-    """A setting's values, one after the other."""
-    return combine({name: values})
-
+from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.report import table
+from ..harness.rows import before_finals
+from ..harness.settings import adjust, along, combine, label_of
+from ..harness.sharing import add_processes, try_all
+from ..harness.tasks import PAPER_TASKS, TASKS
 
 SWEEPS: dict[str, list[dict[str, Any]]] = {
     "regularizer": along("regularizer.strength", 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0),

@@ -1,9 +1,9 @@
 """Fair settings for every method, in two rounds, as many settings of each on the same validation scenes.
 
-`python -m benchmarks.tune` is the first: `GRIDS`, nine settings a method on 8 scenes a task. It writes
-`results/tuning.md`. `python -m benchmarks.tune --finals` is the second: `finals`, the first round's choice and two near
-it, on twice as many scenes. It writes `results/finals.md`. Both put their choice in `benchmarks/settings.json`, which
-the benchmark reads.
+`python -m benchmarks.quality.tune` is the first: `GRIDS`, nine settings a method on 8 scenes a task. It writes
+`results/tuning.md`. `python -m benchmarks.quality.tune --finals` is the second: `finals`, the first round's choice and
+two near it, on twice as many scenes. It writes `results/finals.md`. Both put their choice in
+`benchmarks/settings.json`, which the benchmark reads.
 
 Both choose the setting with the highest PSNR to the true edit among those of the method that lose at most two edits
 against its most successful one, over the paper's four tasks: the edit has to happen, and then the picture should be the
@@ -13,20 +13,18 @@ right one. One setting serves all tasks. Interrupted, they go on where they were
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import TUNED, Method, Pix2PixZero, adjust
-from .report import Row, markdown, show, summarise
-from .sharing import Unit, add_processes, edit_all
-from .tasks import PAPER_TASKS
+from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.report import Row, markdown, show
+from ..harness.rows import TUNED
+from ..harness.settings import SETTINGS, adjust, combine, each, label_of, read_settings
+from ..harness.sharing import add_processes, try_all
+from ..harness.tasks import PAPER_TASKS
 
-SETTINGS = Path(__file__).parent / "settings.json"
 TOLERANCE = 2  # edits
 SCENES = {"grids": 8, "finals": 16}  # a task
 SHOWN = (
@@ -39,23 +37,11 @@ SHOWN = (
     "excess_lpips",
 )
 
-
-def combine(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of some settings' values."""
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
 SCALES = (3.0, 5.0, 7.5)  # a model that learnt from unreliable captions obeys at these; 7.5 is Stable Diffusion's usual
 LOW = (2.0, 3.0, 5.0)  # where the source caption is the negative, which pushes harder
 WORD_SWAP = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 10.0)  # nothing else to tune
 SHARES = ({"cross": 0.4, "own": 0.4}, {"cross": 0.8, "own": 0.2}, {"cross": 0.8, "own": 0.4})
 STRENGTHS = (0.03, 0.1, 0.3)  # paper units
-
-
-def each(settings: Sequence[dict[str, Any]], axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Some settings, each with every combination of others."""
-    return [first | second for first in settings for second in combine(axes)]
-
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "sdedit": combine({"strength": (0.5, 0.65, 0.8), "cfg": SCALES}),
@@ -149,33 +135,6 @@ def describe(rows: Mapping[str, Sequence[Row]], best: Mapping[str, int]) -> str:
     return markdown(["method", "settings", *SHOWN], lines)
 
 
-def before_finals() -> Pix2PixZero:
-    """Ours as the first round chose it: what sweeps and trials change, and the sentences are counted with."""
-    return adjust(Pix2PixZero(), read_settings()["first_round"]["ours"])
-
-
-def try_all(
-    bench: Bench, tried: Sequence[tuple[str, str, Method]], tasks: Sequence[str], processes: int = 1
-) -> list[Row]:
-    """Average methods over tasks.
-
-    Args:
-        bench: edits and measures.
-        tried: of each method a name, a label for its settings, and what it is.
-        tasks: that count alike.
-        processes: that share the work.
-
-    Returns:
-        a row for each method.
-    """
-    units = [Unit(bench.count, task, method, f"{name} {label}") for name, label, method in tried for task in tasks]
-    edit_all(bench, units, processes)
-    return [
-        summarise(name, label, [bench.cell(task, method, f"{name} {label}") for task in tasks])
-        for name, label, method in tried
-    ]
-
-
 def choose(rows: Sequence[Row]) -> int:
     """Index of the best row, as the module says."""
     enough = max(row["edit_success"] for row in rows) - (TOLERANCE + 0.01) / rows[0]["n"]  # figures are rounded
@@ -183,22 +142,6 @@ def choose(rows: Sequence[Row]) -> int:
         (index for index, row in enumerate(rows) if row["edit_success"] >= enough),
         key=lambda index: rows[index]["truth_psnr"],
     )
-
-
-def label_of(settings: Mapping[str, Any]) -> str:
-    """Settings in a line."""
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
-
-
-def read_settings() -> dict[str, Any]:
-    """Read what was chosen: "first_round" and "settings", method id -> settings, and "tuned_on", how.
-
-    Raises:
-        FileNotFoundError: nothing was chosen yet.
-    """
-    if not SETTINGS.is_file():
-        raise FileNotFoundError(f"There is no {SETTINGS}: choose settings with python -m benchmarks.tune.")
-    return json.loads(SETTINGS.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

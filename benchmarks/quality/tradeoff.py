@@ -1,8 +1,8 @@
-"""What an edit costs in structure: `python -m benchmarks.tradeoff` turns every method's main knob, on held-out scenes.
+"""What an edit costs in structure: `python -m benchmarks.quality.tradeoff` turns every method's main knob.
 
-All else is as the first round of tuning chose. Writes `results/tradeoff.json`, `results/tradeoff.md` and, as a plot,
-`results/tradeoff.svg`: structure distance and background LPIPS against edit success, a curve a method. Interrupted, it
-goes on where it was.
+On held-out scenes; all else is as the first round of tuning chose. Writes `results/tradeoff.json`,
+`results/tradeoff.md` and, as a plot, `results/tradeoff.svg`: structure distance and background LPIPS against edit
+success, a curve a method. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import TUNED, adjust
-from .report import TITLES, Row, environment, table
-from .sharing import add_processes
-from .sweep import along
-from .tasks import PAPER_TASKS, TASKS
-from .tune import label_of, read_settings, try_all
+from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.report import TITLES, Row, environment, table
+from ..harness.rows import TUNED
+from ..harness.settings import adjust, along, label_of, read_settings
+from ..harness.sharing import add_processes, try_all
+from ..harness.tasks import PAPER_TASKS, TASKS
 
 STRENGTHS = (0.0, 0.6, 1.25, 2.5, 5.0)
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.5)
@@ -91,8 +90,8 @@ def main() -> None:
 def describe(measured: dict[str, list[Row]], bench: Bench, tasks: Sequence[str]) -> str:
     """Write the points of all curves in Markdown."""
     head = (
-        f"# Edit success against structure\n\nBy `python -m benchmarks.tradeoff`, {bench.steps} steps, {bench.count} "
-        f"held-out scenes of each of {', '.join(tasks)}.\n"
+        f"# Edit success against structure\n\nBy `python -m benchmarks.quality.tradeoff`, {bench.steps} steps, "
+        f"{bench.count} held-out scenes of each of {', '.join(tasks)}.\n"
     )
     return "\n".join([head, *(f"## {curve}\n\n{table(rows)}" for curve, rows in measured.items())])
 

@@ -1,6 +1,6 @@
 """What the guidance's gradient keeps of full-size transformers, by their shapes on the meta device: without weights.
 
-    COMFYUI_PATH=.runtime/comfyui-0.3.75 .runtime/venv/bin/python -m benchmarks.memory_transformers
+    COMFYUI_PATH=.runtime/comfyui-0.3.75 .runtime/venv/bin/python -m benchmarks.speed.memory_transformers
 
 Counted is what autograd and the maps hold at the peak of one guided step of one picture, in bfloat16, beside weights
 and the step's own working memory. Attention keeps what a fused kernel keeps: queries, keys, values, its output and one
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .memory import load_pack
+from .pack import find_comfyui, load_pack
 
 META = torch.device("meta")
 SETTINGS = (
@@ -249,6 +249,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, nargs="+", default=[512, 1024], help="width and height, pixels")
     parser.add_argument("--model", nargs="+", choices=models(), default=list(models()))
     options = parser.parse_args()
+    find_comfyui(["--cpu"])
     pack = load_pack()
     pack.nodes.attention.attention_pytorch = fused
     print("| GiB, bfloat16 | " + " | ".join(name for name, *_ in SETTINGS) + " |")

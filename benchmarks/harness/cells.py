@@ -33,7 +33,7 @@ from .metrics import COLUMNS, Columns, Drawn, Judge, with_excess
 from .sampling import Counted, Method
 from .tasks import TASKS, Problem, Split, draw_scenes, pose_problem
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 CHECKPOINT = WEIGHTS / "checkpoints" / "tiny_zoo.safetensors"
 
 BATCH = {"cpu": 20, "cuda": 100}

@@ -7,10 +7,9 @@ conditioning unless a setting says otherwise; the later ones, a file each in `ri
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,11 +35,6 @@ from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
 
 from .injection import prompt_to_prompt
-from .rivals.ddpm_friendly import DdpmFriendly
-from .rivals.flowedit import FlowEdit
-from .rivals.infedit import InfEdit
-from .rivals.p2p_direct import DirectInversion
-from .rivals.pnp import PlugAndPlay
 from .sampling import Counted, Method, Negative, ddim_inversion, guided_by, predict_both
 from .tasks import Problem
 
@@ -256,79 +250,3 @@ class InSteps:
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
         return self.method(denoise, replace(problem, steps=self.steps))
-
-
-# ------------------------------------------------------------------ rows of the tables
-
-TUNED: dict[str, Method] = {
-    "sdedit": SDEdit(),
-    "ddim_word_swap": DdimWordSwap(),
-    "word_swap_empty": DdimWordSwap(negative="empty"),
-    "p2p": PromptToPrompt(),
-    "p2p_direct": DirectInversion(),
-    "ddpm_friendly": DdpmFriendly(),
-    "pnp": PlugAndPlay(),
-    "infedit": InfEdit(),
-    "flowedit": FlowEdit(),
-    "official": OfficialCode(),
-    # As the paper's text has it: regularised inversion in its random form, the gradient on the edited latent, the
-    # reference sampled from the inverted noise.
-    "paper": Pix2PixZero(
-        guidance=MapGuidance(0.1, "paper"),
-        negative="source",
-        cfg_start=0.0,
-        region=0.0,
-        regularizer=NoiseRegularizer(strength=20, kl_strength=20, shifts="random"),
-        fixed_point=0,
-        replay=False,
-        form="mean by position",
-    ),
-    "ours": Pix2PixZero(),
-}
-"""Method id -> the method before its settings are tuned."""
-
-FAST: dict[str, Any] = {"steps": 20}
-"""What is changed in ours where time matters most."""
-
-IN_50_STEPS = ("ddim_word_swap", "word_swap_empty", "official", "ours")
-"""Methods that have a second row, in twice the steps of the others, its id with _50 behind."""
-
-ABLATION: dict[str, dict[str, Any]] = {
-    "ours_without_guidance": {"guidance.strength": 0.0},
-    "ours_without_regularization": {"regularizer.strength": 0.0, "regularizer.kl_strength": 0.0},
-    "ours_without_sentences": {"sentences": 0},
-    "ours_without_stronger_direction": {"direction": 1.0},
-    "ours_without_replayed_reference": {"replay": False},
-    "ours_without_fixed_point": {"fixed_point": 0},
-    "ours_without_move_after_step": {"guidance.applied": "before"},
-}
-"""Method id -> what is changed in ours. At its tuned CFG of 1 there is no negative; `sweep cfg` compares those."""
-
-T = TypeVar("T")
-
-
-def adjust(method: T, settings: Mapping[str, Any]) -> T:
-    """Copy a method with other settings.
-
-    Args:
-        method: any of the dataclasses above.
-        settings: name -> value; "guidance.strength" reaches into a part.
-    """
-    for path, value in settings.items():
-        name, _, rest = path.partition(".")
-        changed = adjust(getattr(method, name), {rest: value}) if rest else value
-        method = replace(method, **{name: changed})  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return method
-
-
-def tuned_methods(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
-    """Every row of the tables: the tuned methods, some in more steps, ours by default and without each of its parts.
-
-    Args:
-        settings: method id -> its tuned settings, for every method of `TUNED`.
-    """
-    methods = {name: adjust(method, settings[name]) for name, method in TUNED.items()}
-    changes = {"ours_fast": FAST} | ABLATION
-    changed = {name: adjust(methods["ours"], change) for name, change in changes.items()}
-    longer: dict[str, Method] = {f"{name}_50": InSteps(methods[name], 50) for name in IN_50_STEPS}
-    return methods | longer | {"ours_by_default": TUNED["ours"]} | changed

@@ -1,4 +1,4 @@
-"""Pictures a minute against the number of workers on a Ray cluster: `python -m benchmarks.throughput`.
+"""Pictures a minute against the number of workers on a Ray cluster: `python -m benchmarks.speed.throughput`.
 
 Runs the command `pix2pix-zero edit` on drawn scenes once for each number of workers, on a cluster on this machine, and
 writes a table and a plot to `benchmarks/results`. Loading the models is not counted: the clock runs from the first
@@ -19,8 +19,8 @@ from pix2pix_zero_cli.edit import add_arguments as add_edit_arguments
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
 from tiny_zoo.world import render, sample_scene
 
-from .cells import RESULTS, write_text
-from .report import markdown
+from ..harness.cells import RESULTS, write_text
+from ..harness.report import markdown
 
 
 def measure(pictures: list[Path], output: Path, workers: int, steps: int) -> float:
@@ -85,8 +85,8 @@ def write(rates: dict[int, float], count: int, steps: int) -> None:
 
     one = rates[min(rates)] / min(rates)
     text = (
-        f"By `python -m benchmarks.throughput`: {count} pictures of Tiny Zoo, {steps} steps, one CPU thread a worker, "
-        "on a Ray cluster on one machine.\n\n"
+        f"By `python -m benchmarks.speed.throughput`: {count} pictures of Tiny Zoo, {steps} steps, one CPU thread a "
+        "worker, on a Ray cluster on one machine.\n\n"
     )
     lines = [[str(workers), f"{rate:.1f}", f"{rate / workers / one:.0%}"] for workers, rate in rates.items()]
     head = ["workers", "pictures a minute", "of what the fewest make, each"]

@@ -13,6 +13,7 @@ from operator import attrgetter
 import torch
 
 from .cells import Bench
+from .report import Row, summarise
 from .sampling import Method
 
 
@@ -49,6 +50,28 @@ def edit_all(bench: Bench, units: Sequence[Unit], processes: int) -> None:
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for done in [pool.submit(_edit_share, bench.loader, share) for share in shares]:
             done.result()
+
+
+def try_all(
+    bench: Bench, tried: Sequence[tuple[str, str, Method]], tasks: Sequence[str], processes: int = 1
+) -> list[Row]:
+    """Average methods over tasks.
+
+    Args:
+        bench: edits and measures.
+        tried: of each method a name, a label for its settings, and what it is.
+        tasks: that count alike.
+        processes: that share the work.
+
+    Returns:
+        a row for each method.
+    """
+    units = [Unit(bench.count, task, method, f"{name} {label}") for name, label, method in tried for task in tasks]
+    edit_all(bench, units, processes)
+    return [
+        summarise(name, label, [bench.cell(task, method, f"{name} {label}") for task in tasks])
+        for name, label, method in tried
+    ]
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:

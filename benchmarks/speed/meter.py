@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -15,8 +16,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-
-from .memory import resident
 
 
 class Call(NamedTuple):
@@ -194,3 +193,11 @@ def peak_of(device: torch.device) -> int:
 def give_memory_back() -> None:
     """Return what earlier runs freed to the system, which would hide the growth of the next one."""
     ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident(name: str) -> int:
+    """Read a figure of this process's memory, bytes: VmRSS now, VmHWM at its peak."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise OSError(f"/proc/self/status has no {name}; this benchmark needs Linux.")
+    return 1024 * int(found[1])

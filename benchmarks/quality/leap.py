@@ -1,8 +1,9 @@
-"""What ours should do where a model obeys texts only if it is pushed: `python -m benchmarks.leap`, validation scenes.
+"""What ours should do where a model obeys texts only if it is pushed: `python -m benchmarks.quality.leap`.
 
-Each study varies a part of `BASE` at several scales of classifier-free guidance. What counts is the front: how often
-the edit happens against what it changes beyond the true one. Writes `results/leap/STUDY.md`, in bold the rows that no
-other of the study beats in both, and `results/leap/STUDY.json`. Interrupted, it goes on where it was.
+On validation scenes. Each study varies a part of `BASE` at several scales of classifier-free guidance. What counts is
+the front: how often the edit happens against what it changes beyond the true one. Writes `results/leap/STUDY.md`, in
+bold the rows that no other of the study beats in both, and `results/leap/STUDY.json`. Interrupted, it goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .methods import Pix2PixZero, adjust
-from .report import TITLES, Row, environment, markdown, show
-from .sharing import add_processes
-from .tasks import PAPER_TASKS, TASKS
-from .tune import combine, each, label_of, try_all
+from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.methods import Pix2PixZero
+from ..harness.report import TITLES, Row, environment, markdown, show
+from ..harness.settings import adjust, combine, each, label_of
+from ..harness.sharing import add_processes, try_all
+from ..harness.tasks import PAPER_TASKS, TASKS
 
 UNGUIDED: dict[str, Any] = {"guidance.strength": 0.0}
 

@@ -2,7 +2,7 @@
 
 100 scenes of each of the paper's tasks and 40 of each reverse. Writes `quality.json`, `quality.md` and contact sheets
 to `benchmarks/results/` (`results/quick/` with `--quick`). Every method has the settings that `python -m
-benchmarks.tune` chose on other scenes. Interrupted, it goes on where it was.
+benchmarks.quality.tune` chose on other scenes. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cells import RESULTS, Bench, Cell, add_options, write_text
-from .methods import ABLATION, IN_50_STEPS, tuned_methods
-from .report import Row, contact_sheet, contrast, contrast_table, environment, summarise, table
-from .sharing import Unit, add_processes, edit_all
-from .tasks import PAPER_TASKS, TASKS, draw_scenes, pictures
-from .tune import read_settings
+from ..harness.cells import RESULTS, Bench, Cell, add_options, write_text
+from ..harness.report import Row, contact_sheet, contrast, contrast_table, environment, summarise, table
+from ..harness.rows import ABLATION, IN_50_STEPS, tuned_methods
+from ..harness.settings import read_settings
+from ..harness.sharing import Unit, add_processes, edit_all
+from ..harness.tasks import PAPER_TASKS, TASKS, draw_scenes, pictures
 
 ABLATION_TASKS = ("cat2dog",)
 """Where ours is also run without each of its parts, as in the paper's Table 2."""

@@ -1,4 +1,4 @@
-"""How well inversion brings a picture back: `python -m benchmarks.reconstruct`, on held-out scenes.
+"""How well inversion brings a picture back: `python -m benchmarks.studies.reconstruct`, on held-out scenes.
 
 The inverted noise is sampled with the same caption, decoded, and compared with the autoencoder's own passage. Writes
 `results/reconstruct.md`.
@@ -14,11 +14,11 @@ from torch import Tensor
 from pix2pix_zero_core import NoiseRegularizer, invert, reconstruct
 from pix2pix_zero_core.schedule import ddim_sigmas
 
-from .cells import RESULTS, Bench, add_options, write_text
-from .metrics import psnr
-from .report import markdown
-from .sampling import PLAIN
-from .tasks import TASKS
+from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.metrics import psnr
+from ..harness.report import markdown
+from ..harness.sampling import PLAIN
+from ..harness.tasks import TASKS
 
 REGULARIZERS = {
     "none": PLAIN,
