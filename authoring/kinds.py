@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pix2pix_zero_core import EditSettings
+from pix2pix_zero_core.settings import USUAL_STRENGTH
 
 WIDGET_TYPES = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
 """Inputs of these types have a widget."""
@@ -146,7 +147,7 @@ OURS = {
             "source": Socket("CONDITIONING"),
             "direction": Socket(DIRECTION),
             "clip": Socket("CLIP"),
-            "strength": Widget("FLOAT", 1.0),
+            "strength": Widget("FLOAT", USUAL_STRENGTH),
             "caption": Socket("STRING", optional=True),
         },
         {"target": "CONDITIONING", "warning": "STRING"},

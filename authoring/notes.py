@@ -27,7 +27,7 @@ DIRECTION = Note(
     """\
 - **edit**: what becomes what. `custom` takes your words, or sentences, in **source** and **target**; **sentences** are
   made up around a word, and more of them keep other things as they are.
-- **strength**: how far to go. 1 is the whole edit, -1 leads the other way.
+- **strength**: how far to go. 1 is the whole edit, a little more makes it show surely, -1 leads the other way.
 """,
     (320, 130),
 )
@@ -154,7 +154,7 @@ Press **Run**. A cat becomes a dog, in the same place.
 **Another picture**: drop one of the pack's folder `web/examples` onto *picture*, and choose an **edit** that fits it,
 such as `tiny_zoo/horse2zebra` for `horse.png`.
 
-- **strength**: how far the edit goes; 1 is all of it.
+- **strength**: how far the edit goes; 1 is all of it, a little more makes it show surely.
 - **guidance**: how strongly the layout is held.
 
 *Edit a Picture* says below its widgets what it sees, and what is wrong. Open it to see every step.
@@ -275,7 +275,7 @@ A whole edit in one node: connect a picture of any size and a checkpoint, choose
 - **image**: any size; **fit** says whether it keeps its shape, or is cropped or padded to a square.
 - **model**, **clip**, **vae**: of one checkpoint.
 - **edit**: what becomes what; it begins with something that the picture shows. Those of `tiny_zoo/` are for Tiny Zoo.
-- **strength**: how far the edit goes. 1 is all of it, less is a weaker one, negative leads the other way.
+- **strength**: how far the edit goes. 1 is all of it, a little more makes it show surely, negative leads the other way.
 - **guidance**: how strongly the layout is held. Structure lost: raise it. Edit too weak: lower it.
 - **cfg**: how strongly the new text is followed.
 - **steps**: more is more exact, and slower.

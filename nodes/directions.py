@@ -29,6 +29,7 @@ from ..pix2pix_zero_core.integrations.sentences import (
     read_edits,
     sentences_about,
 )
+from ..pix2pix_zero_core.settings import USUAL_STRENGTH
 from .bridge import Conditioning
 from .saying import said
 from .text_encoder import current_fingerprint, encode, encoder_fingerprint, encoder_state, tokenize, unknown_words
@@ -168,11 +169,12 @@ class ApplyEditDirection(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder of the source; the direction must be made by it."),
                 io.Float.Input(
                     "strength",
-                    default=1.0,
+                    default=USUAL_STRENGTH,
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="-10 to 10: 1 is the full edit, less is a weaker one, negative leads the other way.",
+                    tooltip="-10 to 10: 1 is the full edit, a little more makes it show surely, negative leads the "
+                    "other way.",
                 ),
                 io.String.Input(
                     "caption",

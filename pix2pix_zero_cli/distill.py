@@ -26,6 +26,7 @@ from pix2pix_zero_core.distillation import DistilledEdit, Pairs, Training, Train
 from pix2pix_zero_core.distillation.training import FEWEST
 from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge
+from pix2pix_zero_core.settings import USUAL_STRENGTH
 
 from .arguments import UsageError, add_json, add_recursive, add_size, number
 from .cluster import choose_runner
@@ -196,7 +197,7 @@ def pair_task(arguments: argparse.Namespace, output: Path, searched: tuple[Path,
         arguments.overwrite,
         DirectionOptions.of(arguments, model),
         tuple(arguments.guidance),
-        tuple(arguments.direction_strength or (1.0,)),
+        tuple(arguments.direction_strength or (USUAL_STRENGTH,)),
     )
 
 

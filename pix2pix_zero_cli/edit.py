@@ -17,7 +17,7 @@ from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
 from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge, warn_after, warn_before
-from pix2pix_zero_core.settings import NEGATIVES
+from pix2pix_zero_core.settings import NEGATIVES, USUAL_STRENGTH
 from pix2pix_zero_core.until import edit_until, require_rising
 
 from .arguments import (
@@ -89,7 +89,8 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "--direction-strength",
         type=number(float, -10, 10),
         nargs="+" if several else 1,
-        help=f"1 is the full edit, negative leads the other way{each} (default: 1)",
+        help=f"1 is the full edit, a little more makes it show surely, negative leads the other way{each} (default: "
+        f"{USUAL_STRENGTH:g})",
     )
     parser.add_argument(
         "--cfg",
@@ -134,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
     until = arguments.until_it_shows
     model = ModelOptions.of(arguments, captions=until or arguments.caption is None)
-    given = arguments.direction_strength or (UNTIL if until else (1.0,))
+    given = arguments.direction_strength or (UNTIL if until else (USUAL_STRENGTH,))
     strengths = tuple(dict.fromkeys(given))
     if until:
         try:

@@ -12,6 +12,9 @@ from .types import RECOMMENDED, MapGuidance, NoiseRegularizer
 NegativeFrom = Literal["inversion", "text"]
 """What classifier-free guidance moves away from: the noise that the inversion recorded, or a text."""
 
+USUAL_STRENGTH = 1.25
+"""How far to go along an edit direction: 1 is the edit as its sentences have it, a little more makes it show surely."""
+
 NEGATIVES: tuple[NegativeFrom, ...] = ("inversion", "text")
 
 

@@ -33,6 +33,7 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
+from pix2pix_zero_core.settings import USUAL_STRENGTH
 
 from .injection import prompt_to_prompt
 from .sampling import Counted, Method, Negative, ddim_inversion, guided_by, predict_both
@@ -171,7 +172,7 @@ class Pix2PixZero:
     fixed_point: int = 1
     steps: int = 0
     replay: bool = True
-    direction: float = 1.0
+    direction: float = USUAL_STRENGTH
     sentences: int = 200
     form: Form = "aligned to words"
 

@@ -37,6 +37,7 @@ TUNED: dict[str, Method] = {
         regularizer=NoiseRegularizer(strength=20, kl_strength=20, shifts="random"),
         fixed_point=0,
         replay=False,
+        direction=1.0,
         form="mean by position",
     ),
     "ours": Pix2PixZero(),

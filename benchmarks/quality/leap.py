@@ -12,6 +12,8 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import or_
 from typing import Any
 
 from ..harness.cells import RESULTS, Bench, add_options, write_text
@@ -21,9 +23,9 @@ from ..harness.settings import adjust, combine, each, label_of
 from ..harness.sharing import add_processes, try_all
 from ..harness.tasks import PAPER_TASKS, TASKS
 
-UNGUIDED: dict[str, Any] = {"guidance.strength": 0.0}
+UNGUIDED: dict[str, Any] = {"guidance.strength": 0.0, "guidance.unit": "normalized", "guidance.end": 0.8}
 
-BASE: dict[str, Any] = {"negative": "empty", "cfg_start": 0.0, "region": 0.0} | UNGUIDED
+BASE: dict[str, Any] = {"negative": "empty", "cfg_start": 0.0, "region": 0.0, "direction": 1.0} | UNGUIDED
 """Settings of ours that all studies share, where they do not vary them; `--set` changes some."""
 
 SCALES = {"cfg": (3.0, 5.0, 7.5)}
@@ -38,7 +40,18 @@ GUIDANCE = combine({"guidance.strength": (0.0, 1.25, 2.5, 5.0, 7.5)}) + combine(
     {"guidance.strength": (0.2, 0.4, 0.6, 0.8), "guidance.unit": ("share",)}
 )
 
+ROUTE: list[dict[str, Any]] = [
+    {"cfg": 5.0},
+    {"region": 0.4},
+    {"direction": 1.25},
+    {"guidance.strength": 0.3, "guidance.unit": "share", "guidance.end": 0.5},
+    {"cfg_start": 0.3},
+]
+"""From a plain edit to the defaults, a setting at a time."""
+
 STUDIES: dict[str, list[dict[str, Any]]] = {
+    "route": list(accumulate(ROUTE, or_)),
+    "negative_in_region": each(NEGATIVES, {"cfg": (5.0,), "direction": (1.0,), "region": (0.4,)}),
     "negative": each(NEGATIVES, SCALES),
     "direction": each(DIRECTIONS, SCALES),
     "below": combine(BELOW | SCALES),

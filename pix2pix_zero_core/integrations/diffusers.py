@@ -30,7 +30,7 @@ from ..forms import ShiftedText, apply_direction
 from ..inversion import invert
 from ..region import RegionalDenoiser, edit_region, within
 from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
-from ..settings import EditSettings
+from ..settings import USUAL_STRENGTH, EditSettings
 from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
 from .pairs import Form, build_direction
@@ -343,7 +343,7 @@ class PipelineEditor:
         with self._progress(len(inversion.sigmas) - 1, on_step) as step:
             return reconstruct(self.denoise, inversion, source, step)
 
-    def shift(self, inverted: InvertedPictures, direction: Direction, strength: float = 1.0) -> ShiftedText:
+    def shift(self, inverted: InvertedPictures, direction: Direction, strength: float = USUAL_STRENGTH) -> ShiftedText:
         """Shift the captions of pictures along a direction: what the edited pictures show, with remarks for people.
 
         Raises:
@@ -363,7 +363,7 @@ class PipelineEditor:
         self,
         inverted: InvertedPictures,
         direction: Direction,
-        strength: float = 1.0,
+        strength: float = USUAL_STRENGTH,
         settings: EditSettings | None = None,
         on_step: OnStep = None,
         *,
