@@ -80,7 +80,7 @@ class Editing:
         """Edit all pictures by all methods, picture by picture.
 
         Returns:
-            what failed: path -> why. The rest goes on.
+            what failed: path in the output -> why. The rest goes on.
 
         Raises:
             UsageError: a result that is there was made with other settings, and may not be replaced.
@@ -100,8 +100,9 @@ class Editing:
                 try:
                     seconds = self._edit(path, method, sample, caption, sentences, form, record)
                 except Exception as error:  # one picture is not all: the report lists it
-                    failed[str(path)] = f"{type(error).__name__}: {error}"
-                    report(f"{number}/{len(benchmark.samples)} {sample.name}: {name} failed, {failed[str(path)]}")
+                    where = path.relative_to(self.output).as_posix()
+                    failed[where] = f"{type(error).__name__}: {error}"
+                    report(f"{number}/{len(benchmark.samples)} {sample.name}: {name} failed, {failed[where]}")
                 else:
                     report(f"{number}/{len(benchmark.samples)} {sample.name}: {name} in {seconds:.1f} s")
         return failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from PIL import Image
 
 from benchmarks.real.__main__ import main
 from benchmarks.real.editing import RECORD, SECONDS
-from benchmarks.real.methods import methods
+from benchmarks.real.methods import Ours, methods
 from benchmarks.real.pie import SIDE
+from benchmarks.real.table1 import TableOne
 from pix2pix_zero_cli.pictures import read_text
+from pix2pix_zero_core.integrations.sentences import EditSentences
 from tests.benchmarks.test_real_metrics import lpips_weights, tiny_clip, vit
 from tiny_zoo.world import render, sample_scene
 
@@ -34,23 +37,61 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--clip", str(folder / "clip"), "--dino", str(folder / "dino"), "--lpips", str(folder / "lpips.pth")]
 
 
-@pytest.fixture
-def cats(tmp_path: Path) -> Path:
-    """Two drawn cats and masks of them: `pictures` and `masks`."""
-    for name in ("pictures", "masks"):
-        (tmp_path / name).mkdir()
-    for seed in range(2):
+@pytest.fixture(scope="module", autouse=True)
+def few_sentences() -> Iterator[None]:
+    """Directions of a few sentences, for the sake of time."""
+    texts = EditSentences(["a cat", "a drawing of a cat"], ["a dog", "a drawing of a dog"], "cat", "dog")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.real.table1.load_edit", lambda *_: texts)
+        yield
+
+
+def draw_cats(folder: Path, seeds: Sequence[int]) -> None:
+    """Draw cats into `pictures`, and masks of them into `masks`."""
+    for seed in seeds:
         scene = sample_scene(seed, "validation", animal="cat")
         picture, empty = (np.asarray(render(scene, animal=animal)) for animal in (True, False))
-        Image.fromarray(picture).save(tmp_path / "pictures" / f"cat{seed}.png")
-        thing = (picture != empty).any(-1)
-        Image.fromarray(thing).save(tmp_path / "masks" / f"cat{seed}.png")
+        for name, values in (("pictures", picture), ("masks", (picture != empty).any(-1))):
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(values).save(folder / name / f"cat{seed}.png")
+
+
+@pytest.fixture
+def cats(tmp_path: Path) -> Path:
+    """Two cats."""
+    draw_cats(tmp_path, range(2))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, judges: list[str]) -> Path:
+    """One cat, edited by all methods and measured with masks."""
+    folder = tmp_path_factory.mktemp("finished")
+    draw_cats(folder, [0])
+    assert main(table_one(folder, *judges, "--masks", str(folder / "masks"))) == 0
+    return folder
+
+
+@pytest.fixture
+def unfinished(finished: Path, tmp_path: Path) -> Path:
+    """The same with another cat that has not been edited."""
+    folder = tmp_path / "unfinished"
+    shutil.copytree(finished, folder)
+    draw_cats(folder, [1])
+    return folder
 
 
 def options(folder: Path, *more: str) -> list[str]:
     """Of a short run."""
     return ["--device", "cpu", "--steps", "3", "--side", "64", "--output", str(folder / "output"), *more]
+
+
+def table_one(folder: Path, *more: str) -> list[str]:
+    """Options of a short run on the pictures of a folder."""
+    return options(folder, "--pictures", str(folder / "pictures"), "--edit", "cat2dog", *more)
+
+
+NO_NETWORK = ("--without", "clip", "dino", "lpips")
 
 
 def table(report: str) -> dict[str, list[str]]:
@@ -60,59 +101,31 @@ def table(report: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in reversed(rows) if len(row) == len(rows[0])}
 
 
-def test_the_columns_of_table_1_on_a_folder(cats: Path, judges: list[str]):
-    given = options(
-        cats, *judges, "--pictures", str(cats / "pictures"), "--edit", "cat2dog", "--masks", str(cats / "masks")
-    )
-    assert main(given) == 0
-    output = cats / "output"
+def test_the_columns_of_table_1_on_a_folder(finished: Path):
+    output = finished / "output"
     report = (output / "real.md").read_text("utf-8")
     rows = table(report)
     assert rows[""] == ["n", "CLIP accuracy, %", "background LPIPS", "structure distance", "seconds"]
     assert rows["paper: pix2pix-zero"] == ["", "92.4", "0.182", "0.044", ""]
-    assert list(rows)[::-1][-1] == "" or set(METHODS) <= set(rows)
+    assert set(METHODS) <= set(rows)
     for method in METHODS:
-        assert rows[method][0] == "2" and all(rows[method])
-    assert "cat2dog, 2 pictures" in report and "'a cat' with 'a dog'" in report
-    assert Image.open(output / "sheet.jpg").width > 4 * 192
+        assert rows[method][0] == "1" and all(rows[method])
+    assert "cat2dog, 1 pictures" in report and "'a cat' with 'a dog'" in report
+    with Image.open(output / "sheet.jpg") as sheet:
+        assert sheet.width > len(METHODS) * 192
 
     content = json.loads((output / "real.json").read_text("utf-8"))
-    assert len(content["rows"]) == 2 * len(METHODS) and not content["failed"]
+    assert len(content["rows"]) == len(METHODS) and not content["failed"]
     assert content["about"]["settings"]["published"] == {"steps": 3, "cfg": 5.0, "guidance": 0.1}
     assert content["about"]["settings"]["ours"]["edit"]["steps"] == 3
     for row in content["rows"]:
         assert row["clip_acc"] in (0, 1) and row["bg_lpips"] >= 0 and row["structure"] >= 0 and row["seconds"] > 0
     pictures = [np.asarray(Image.open(output / name / "cat0.png")) for name in METHODS]
     assert all(picture.shape == (64, 64, 3) for picture in pictures)
-    different = {picture.tobytes() for picture in pictures}
-    assert len(different) == len(METHODS)
+    assert len({picture.tobytes() for picture in pictures}) == len(METHODS)
 
 
-def test_an_interrupted_run_goes_on_and_other_settings_are_refused(cats: Path, capsys: pytest.CaptureFixture[str]):
-    given = options(
-        cats, "--without", "clip", "dino", "lpips", "--pictures", str(cats / "pictures"), "--edit", "cat2dog"
-    )
-    assert main([*given, "--methods", "unedited", "ours", "--count", "1"]) == 0
-    first = cats / "output" / "ours" / "cat0.png"
-    made, captions = first.stat().st_mtime_ns, (cats / "output" / "captions.json").read_text("utf-8")
-    capsys.readouterr()
-    assert main([*given, "--methods", "unedited", "ours"]) == 0
-    printed = capsys.readouterr().out
-    assert "cat1: ours in" in printed and "cat0" not in printed
-    assert first.stat().st_mtime_ns == made and captions.strip("{}\n ").split(":")[0] in captions
-
-    other = [*given, "--methods", "ours", "--steps", "4"]
-    with pytest.raises(SystemExit):
-        main(other)
-    assert "cat0.png was made with other settings. Choose another folder, or --overwrite" in capsys.readouterr().err
-    assert main([*other, "--overwrite"]) == 0
-    assert json.loads(read_text(first, RECORD) or "")["edit"]["steps"] == 4
-    assert float(read_text(first, SECONDS) or "") > 0
-
-
-def test_figures_are_kept_until_something_that_they_depend_on_changes(cats: Path, judges: list[str], monkeypatch):
-    from benchmarks.real.table1 import TableOne
-
+def test_a_run_goes_on_where_it_was(unfinished: Path, judges: list[str], monkeypatch, capsys):
     measured = list[str]()
     measure = TableOne.measure
 
@@ -121,28 +134,37 @@ def test_figures_are_kept_until_something_that_they_depend_on_changes(cats: Path
         return measure(self, judges, sample, edited)
 
     monkeypatch.setattr(TableOne, "measure", counted)
-    given = options(cats, *judges, "--pictures", str(cats / "pictures"), "--edit", "cat2dog", "--methods", "unedited")
-    assert main(given) == 0 and measured == ["cat0", "cat1"]
-    assert main(given) == 0 and len(measured) == 2
-    assert main([*given, "--masks", str(cats / "masks")]) == 0 and len(measured) == 4
-    assert "background LPIPS" in table((cats / "output" / "real.md").read_text("utf-8"))[""]
-    assert main([*given, "--texts", "a cat", "a zebra"]) == 0 and len(measured) == 6
+    given = table_one(unfinished, *judges, "--methods", "unedited", "ours")
+    assert main([*given, "--masks", str(unfinished / "masks")]) == 0
+    printed = capsys.readouterr().out
+    assert "2/2 cat1: ours in" in printed and "cat0" not in printed
+    assert measured == ["cat1", "cat1"]
+    # Without masks, and with other texts, the same pictures have other figures.
+    assert main([*given, "--texts", "a cat", "a zebra"]) == 0
+    assert measured[2:] == ["cat0"] * 2 + ["cat1"] * 2
 
 
-def test_a_picture_that_fails_is_listed_and_the_rest_goes_on(cats: Path, monkeypatch: pytest.MonkeyPatch):
-    from benchmarks.real.methods import Ours
+def test_other_settings_are_refused_unless_they_may_replace(finished: Path, tmp_path: Path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    given = table_one(folder, *NO_NETWORK, "--methods", "ours", "--steps", "4")
+    with pytest.raises(SystemExit):
+        main(given)
+    assert "cat0.png was made with other settings. Choose another folder, or --overwrite" in capsys.readouterr().err
+    assert main([*given, "--overwrite"]) == 0
+    edited = folder / "output" / "ours" / "cat0.png"
+    assert json.loads(read_text(edited, RECORD) or "")["edit"]["steps"] == 4
+    assert float(read_text(edited, SECONDS) or "") > 0
 
+
+def test_a_picture_that_fails_is_listed_and_the_rest_goes_on(unfinished: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(self, editor, picture, caption, direction):
         raise RuntimeError("no such luck")
 
     monkeypatch.setattr(Ours, "__call__", fail)
-    given = options(
-        cats, "--without", "clip", "dino", "lpips", "--pictures", str(cats / "pictures"), "--edit", "cat2dog"
-    )
-    assert main([*given, "--methods", "unedited", "ours"]) == 3
-    report = (cats / "output" / "real.md").read_text("utf-8")
-    assert "## 2 failed" in report and "cat1.png: RuntimeError: no such luck" in report
-    assert set(table(report)) & set(METHODS) == {"unedited"}
+    assert main(table_one(unfinished, *NO_NETWORK, "--methods", "unedited", "ours")) == 3
+    report = (unfinished / "output" / "real.md").read_text("utf-8")
+    assert "## 1 failed" in report and "- ours/cat1.png: RuntimeError: no such luck" in report
+    assert [table(report)[method][0] for method in ("unedited", "ours")] == ["2", "1"]
 
 
 # --------------------------------------------------------------------------------------------------------- PIE-Bench
@@ -150,7 +172,7 @@ def test_a_picture_that_fails_is_listed_and_the_rest_goes_on(cats: Path, monkeyp
 
 @pytest.fixture
 def pie(tmp_path: Path) -> Path:
-    """PIE-Bench's files with three drawn pictures of two categories."""
+    """PIE-Bench's files with two drawn pictures of category 1 and one of 9."""
     folder = tmp_path / "pie"
     entries = {}
     masks = [[100 * SIDE + 50, 200, 101 * SIDE + 50, 200], [0, SIDE * SIDE], [7, 5]]
@@ -174,15 +196,14 @@ def pie(tmp_path: Path) -> Path:
 
 
 def test_pie_bench_in_its_own_units(tmp_path: Path, pie: Path, judges: list[str]):
-    assert main(options(tmp_path, *judges, "--pie", str(pie))) == 0
+    assert main(options(tmp_path, *judges, "--pie", str(pie), "--methods", "published", "ours")) == 0
     output = tmp_path / "output"
     rows = table((output / "real.md").read_text("utf-8"))
     assert rows["published: pix2pix-zero (arXiv:2310.01506)"] == ["", "61.7", "20.4", "", "", "", "", "20.5", ""]
-    assert set(METHODS) <= set(rows)
     content = json.loads((output / "real.json").read_text("utf-8"))
     assert content["about"]["settings"]["published"]["cfg"] == 7.5
     by_picture = {(row["picture"], row["method"]): row for row in content["rows"]}
-    assert len(by_picture) == 3 * len(METHODS)
+    assert len(by_picture) == 3 * 2 and {"published", "ours"} <= set(rows)
     whole = by_picture["1_kind/000000000001", "ours"]
     assert "psnr" not in whole and "lpips" not in whole  # nothing is left of it as background
     part = by_picture["1_kind/000000000000", "ours"]
@@ -199,7 +220,7 @@ def test_pie_bench_in_its_own_units(tmp_path: Path, pie: Path, judges: list[str]
 
 
 def test_pie_bench_takes_as_many_of_each_category_as_asked(tmp_path: Path, pie: Path):
-    given = options(tmp_path, "--without", "clip", "dino", "lpips", "--pie", str(pie), "--methods", "unedited")
+    given = options(tmp_path, *NO_NETWORK, "--pie", str(pie), "--methods", "unedited")
     assert main([*given, "--count", "1"]) == 0
     rows = json.loads((tmp_path / "output" / "real.json").read_text("utf-8"))["rows"]
     assert [row["picture"] for row in rows] == ["1_kind/000000000000", "9_kind/000000000002"]
@@ -231,12 +252,12 @@ def test_options_that_cannot_be_used_are_named(
 ):
     filled = [text.format(cats=cats, pie=pie) for text in given]
     with pytest.raises(SystemExit) as end:
-        main(options(cats, "--without", "clip", "dino", "lpips", *filled))
+        main(options(cats, *NO_NETWORK, *filled))
     assert end.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_pie_bench_files_that_are_not_as_published_are_refused(tmp_path: Path, pie: Path, capsys):
-    given = options(tmp_path, "--without", "clip", "dino", "lpips", "--pie", str(pie))
+    given = options(tmp_path, *NO_NETWORK, "--pie", str(pie))
     shutil.rmtree(pie / "annotation_images" / "9_kind")
     with pytest.raises(SystemExit):
         main(given)
