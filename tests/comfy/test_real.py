@@ -1,6 +1,6 @@
 r"""The shipped Stable Diffusion workflows on real checkpoints, for whoever has them (marker `real`).
 
-    PIX2PIX_ZERO_SD15=FILE PIX2PIX_ZERO_SDXL=FILE PIX2PIX_ZERO_BLIP=FOLDER \\
+    PIX2PIX_ZERO_SD15=FILE PIX2PIX_ZERO_SDXL=FILE PIX2PIX_ZERO_BLIP=FOLDER \
         python run.py test tests/comfy/test_real.py -s
 
 Both are .safetensors checkpoints, the folder is of blip-image-captioning-base; what is not named is skipped.
