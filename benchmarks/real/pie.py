@@ -55,12 +55,6 @@ COLUMNS = {
 
 PUBLISHED = {
     "published: pix2pix-zero (arXiv:2310.01506)": {"structure": 61.7, "psnr": 20.4, "clip_edited": 20.5},
-    "published: pix2pix-zero, Direct Inversion (arXiv:2504.02828)": {
-        "structure": 51.1,
-        "psnr": 21.2,
-        "lpips": 144.0,
-        "clip_edited": 21.0,
-    },
     "published: prompt-to-prompt, Direct Inversion (arXiv:2310.01506)": {
         "structure": 11.6,
         "psnr": 27.2,
