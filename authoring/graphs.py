@@ -77,8 +77,8 @@ class Edit(Graph):
 
     def text_pair(self, text: str | Link, title: str = "source text") -> tuple[Node, Node]:
         """Encode a text, and none as the negative."""
-        self.negative = self.text("", "negative: no text")
-        return self.text(text, title), self.negative
+        source, self.negative = self.text(text, title), self.text("", "negative: no text")
+        return source, self.negative
 
     def scale(self, images: Link, side: int) -> Node:
         """Bring pictures to the size that the model was trained on."""

@@ -95,7 +95,7 @@ def draw_graph() -> list[Path]:
         with open_front_end(server.url, browser) as front_end:
             front_end.drop(WORKFLOWS / "tiny_zoo_edit.json")
             front_end.run()
-            front_end.wait_for_image(18)
+            front_end.wait_for_image(19)
             front_end.screenshot(base / "graph.png")
             return [save(read(base / "graph.png").quantize(256), DOCS / "graph.png")]
 

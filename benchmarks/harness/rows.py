@@ -52,6 +52,9 @@ IN_50_STEPS = ("ddim_word_swap", "word_swap_empty", "official", "ours")
 
 ABLATION: dict[str, dict[str, Any]] = {
     "ours_without_guidance": {"guidance.strength": 0.0},
+    "ours_without_region": {"region": 0.0},
+    "ours_without_later_cfg": {"cfg_start": 0.0},
+    "ours_with_replayed_negative": {"negative": "replayed"},
     "ours_without_regularization": {"regularizer.strength": 0.0, "regularizer.kl_strength": 0.0},
     "ours_without_sentences": {"sentences": 0},
     "ours_without_stronger_direction": {"direction": 1.0},
@@ -59,7 +62,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "ours_without_fixed_point": {"fixed_point": 0},
     "ours_without_move_after_step": {"guidance.applied": "before"},
 }
-"""Method id -> what is changed in ours. At its tuned CFG of 1 there is no negative; `sweep cfg` compares those."""
+"""Method id -> what is changed in ours."""
 
 
 def tuned_methods(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:

@@ -49,8 +49,16 @@ ROUTE: list[dict[str, Any]] = [
 ]
 """From a plain edit to the defaults, a setting at a time."""
 
+BEFORE: dict[str, Any] = {
+    "negative": "replayed",
+    "cfg": 3.0,
+    "guidance.strength": 5.0,
+    "form": "mean by position",
+}
+"""The defaults of 0.1.0, which were found in a world whose captions were complete and true."""
+
 STUDIES: dict[str, list[dict[str, Any]]] = {
-    "route": list(accumulate(ROUTE, or_)),
+    "route": [BEFORE, *accumulate(ROUTE, or_)],
     "negative_in_region": each(NEGATIVES, {"cfg": (5.0,), "direction": (1.0,), "region": (0.4,)}),
     "negative": each(NEGATIVES, SCALES),
     "direction": each(DIRECTIONS, SCALES),

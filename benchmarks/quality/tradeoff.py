@@ -20,7 +20,7 @@ from ..harness.settings import adjust, along, label_of, read_settings
 from ..harness.sharing import add_processes, try_all
 from ..harness.tasks import PAPER_TASKS, TASKS
 
-STRENGTHS = (0.0, 0.6, 1.25, 2.5, 5.0)
+STRENGTHS = (0.0, 0.15, 0.3, 0.45, 0.6)
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.5)
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 
@@ -53,7 +53,7 @@ STYLES = {
     "official": ("#0072b2", "o-"),
     "paper": ("#56b4e9", "o-"),
     "ours": ("#d55e00", "o-"),
-    "ours_direction_1.25": ("#d55e00", "s--"),
+    "ours_direction_1": ("#d55e00", "s--"),
 }
 """Curve -> colour, marker and line: told apart also by the colour-blind (Okabe and Ito)."""
 
@@ -63,7 +63,7 @@ def curves() -> dict[str, tuple[str, list[dict[str, Any]]]]:
     first = read_settings()["first_round"]
     found = {name: (name, [first[name] | point for point in points]) for name, points in POINTS.items()}
     name, points = found["ours"]
-    return found | {"ours_direction_1.25": (name, [point | {"direction": 1.25} for point in points])}
+    return found | {"ours_direction_1": (name, [point | {"direction": 1.0} for point in points])}
 
 
 def main() -> None:

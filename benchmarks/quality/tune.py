@@ -58,7 +58,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "flowedit": combine({"share": (0.5, 0.66, 0.8), "cfg": (5.0, 7.5, 13.5)}),
     "official": combine({"strength": STRENGTHS, "cfg": LOW}),
     "paper": combine({"guidance.strength": STRENGTHS, "cfg": LOW}),
-    "ours": combine({"guidance.strength": (1.25, 2.5, 5.0), "cfg": (1.5, 2.0, 3.0)}),
+    "ours": combine({"guidance.strength": (0.15, 0.3, 0.45), "cfg": SCALES}),
 }
 """Method id -> the settings of the first round; those of the publications are among them."""
 
@@ -74,7 +74,7 @@ REFINED: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "flowedit": ({"share": 0.85}, {"share": 1.15}),
     "official": ({"strength": 0.5}, {"cfg": 0.75}),
     "paper": ({"guidance.strength": 0.5}, {"cfg": 0.75}),
-    "ours": ({"guidance.strength": 0.5, "direction": 1.25}, {"guidance.strength": 0.5}),
+    "ours": ({"direction": 0.8}, {"guidance.strength": 0.5}),
 }
 """Method id -> what the second round multiplies in the first one's choice."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pix2pix_zero_core import MapGuidance
+
 from ..harness.cells import RESULTS, Bench, add_options, write_text
 from ..harness.report import table
 from ..harness.rows import before_finals
@@ -25,14 +27,16 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     ],
     "kl": along("regularizer.kl_strength", 0.0, 2.0, 5.0, 10.0, 20.0),
     "fixed_point": along("fixed_point", 0, 1, 2, 3, 5),
-    "guidance": along("guidance.strength", 0.0, 1.25, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0),
+    "guidance": along("guidance.strength", 0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0),
     "guidance_applied": combine({"guidance.applied": ("before", "after"), "guidance.end": (0.6, 0.8, 0.9, 1.0)}),
     "guidance_time": [
         {"guidance.start": start, "guidance.end": end}
         for start, end in ((0.0, 0.25), (0.0, 0.5), (0.0, 0.75), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0))
     ],
     "guidance_unit": [
-        {"guidance.unit": "paper", "guidance.strength": strength} for strength in (0.1, 0.3, 1.0, 3.0, 10.0)
+        {"guidance": MapGuidance(strength, unit, end=0.5, applied="after")}
+        for unit, strengths in (("paper", (0.1, 0.3, 1.0, 3.0)), ("normalized", (0.5, 1.0, 2.5, 5.0)))
+        for strength in strengths
     ],
     "cfg": combine({"negative": ("source", "empty", "replayed"), "cfg": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5)}),
     "reference": along("replay", True, False),

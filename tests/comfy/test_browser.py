@@ -142,24 +142,24 @@ def test_a_workflow_brings_its_folder_along(
 def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server: Server, tmp_path: Path) -> None:
     """Open, change the edit in its combo, run, watch, save the picture, and open that: it holds the same graph."""
     front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
-    front_end.choose(8, "edit", "tiny_zoo/cat2glasses")
-    front_end.enter(10, "steps", "8")
+    front_end.choose(9, "edit", "tiny_zoo/cat2glasses")
+    front_end.enter(11, "steps", "8")
     inputs = {number: node["inputs"] for number, node in front_end.prompt().items()}
-    assert (inputs["8"]["edit"], inputs["10"]["steps"]) == ("tiny_zoo/cat2glasses", 8)
+    assert (inputs["9"]["edit"], inputs["11"]["steps"]) == ("tiny_zoo/cat2glasses", 8)
 
     graph = front_end.graph()
     front_end.run()
-    front_end.wait("app.graph.getNodeById(11).progress > 0")
-    front_end.wait_for_image(11)
-    assert front_end.images(11)[0]["src"].startswith("blob:")  # a preview, sent while the node runs
+    front_end.wait("app.graph.getNodeById(12).progress > 0")
+    front_end.wait_for_image(12)
+    assert front_end.images(12)[0]["src"].startswith("blob:")  # a preview, sent while the node runs
     front_end.screenshot(SCREENSHOTS / "running.png")
 
-    front_end.wait_for_image(18)
+    front_end.wait_for_image(19)
     front_end.screenshot(SCREENSHOTS / "edited.png")
-    assert [front_end.images(node)[0]["width"] for node in (14, 15, 16, 18)] == [128, 128, 128, 384]
+    assert [front_end.images(node)[0]["width"] for node in (15, 16, 17, 19)] == [128, 128, 128, 384]
 
     saved = tmp_path / "my dog.png"
-    front_end.save_image(16, saved)
+    front_end.save_image(17, saved)
     jobs = server.get("/history").values()  # of other tests, too
     (entry,) = [job for job in jobs if job["prompt"][2].get("8", {}).get("inputs") == inputs["8"]]
     assert saved.read_bytes() == server.view(entry["outputs"]["16"]["images"][0])
@@ -222,11 +222,11 @@ def test_the_one_node_says_what_is_wrong_and_goes_on_saying_it(front_end: FrontE
 
 def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_end: FrontEnd) -> None:
     front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
-    values = "app.graph.getNodeById(8).widgets.find(widget => widget.name == 'edit').options.values"
+    values = "app.graph.getNodeById(9).widgets.find(widget => widget.name == 'edit').options.values"
     assert all(edit.startswith("tiny_zoo/") for edit in front_end.evaluate(values)[:4])
-    grey = "app.graph.getNodeById(8).widgets.filter(widget => widget.disabled).map(widget => widget.name)"
+    grey = "app.graph.getNodeById(9).widgets.filter(widget => widget.disabled).map(widget => widget.name)"
     assert front_end.evaluate(grey) == ["source", "target", "sentences", "kind"]
-    front_end.choose(8, "edit", "custom")
+    front_end.choose(9, "edit", "custom")
     assert front_end.evaluate(grey) == []
     front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
     promoted = "app.graph.getNodeById(3).widgets.find(widget => widget.name == 'edit').options.values"
@@ -278,7 +278,7 @@ def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: Server,
         const node = {node.replace("argument", "argument[0]")}
         for (const [name, [origin, output]] of Object.entries(argument[1]))
             app.graph.getNodeById(origin).connect(output, node, node.inputs.findIndex(input => input.name == name))
-        node.connect(0, app.graph.getNodeById(16), 0)
+        node.connect(0, app.graph.getNodeById(17), 0)
         node.widgets.find(widget => widget.name == "steps").value = 7
     }})()"""
     front_end.evaluate(connect, [name, sockets])
@@ -307,7 +307,7 @@ def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: 
 
 def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
     front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
-    front_end.page.mouse.click(*front_end.point(11))
+    front_end.page.mouse.click(*front_end.point(12))
     front_end.page.get_by_test_id("info-button").click()
     front_end.page.get_by_role("heading", name="Cross-Attention Guided Sampler").first.wait_for()
     front_end.wait("document.querySelector('img[src$=\"edit.jpg\"]')?.naturalWidth > 0")
@@ -326,7 +326,7 @@ def test_the_graph_speaks_the_users_language(front_end: FrontEnd, server: Server
         front_end.complaints.clear()
         front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
         front_end.screenshot(SCREENSHOTS / f"{language}.png")
-        node = "app.graph.getNodeById(10)"
+        node = "app.graph.getNodeById(11)"
         shown = front_end.evaluate(f"[{node}.getTitle(), {node}.inputs[0].localized_name, {node}.widgets[0].label]")
     finally:
         server.request("/settings/Comfy.Locale", b'"en"')
