@@ -102,14 +102,17 @@ def draw_graph() -> list[Path]:
 
 # ------------------------------------------------------------------------------------------------------ the settings
 
+SAMPLER = "Pix2PixZeroCrossAttnGuidedSampler"
 SETTINGS = {
-    "guidance": ("Pix2PixZeroCrossAttnGuidedSampler", (0.0, 1.0, 5.0, 20.0), {"negative_from": "text"}),
-    "cfg": ("Pix2PixZeroCrossAttnGuidedSampler", (1.0, 3.0, 5.0, 10.0), {}),
-    "negative_from": ("Pix2PixZeroCrossAttnGuidedSampler", ("inversion", "text"), {}),
-    "strength": ("Pix2PixZeroApplyEditDirection", (-1.0, 0.5, 1.0, 2.0), {}),
-    "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 20, 50), {}),
+    "strength": ("Pix2PixZeroApplyEditDirection", (-1.0, 0.5, 1.0, 1.25, 2.0)),
+    "cfg": (SAMPLER, (1.0, 3.0, 5.0, 10.0)),
+    "cfg_start": (SAMPLER, (0.0, 0.3, 0.6, 0.9)),
+    "region": (SAMPLER, (0.0, 0.2, 0.4, 1.0)),
+    "guidance": (SAMPLER, (0.0, 0.3, 0.6, 1.0)),
+    "negative_from": (SAMPLER, ("text", "inversion")),
+    "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 20, 50)),
 }
-"""Name of an input -> its node, the values to show, and other inputs of the node that differ from the workflow's."""
+"""Name of an input -> its node, and the values to show."""
 
 TILE = 160  # pixels
 
@@ -120,11 +123,11 @@ def draw_settings() -> list[Path]:
     drawn: list[Path] = []
     with comfyui() as (server, base):
         picture = server.upload(EXAMPLES / "cat.png")
-        for name, (class_type, values, others) in SETTINGS.items():
+        for name, (class_type, values) in SETTINGS.items():
             tiles: dict[str, Path] = {"picture": EXAMPLES / "cat.png"}
             for value in values:
                 workflow = adapt(template, picture, "tiny_zoo/cat2dog")
-                node_inputs(workflow, class_type).update(others | {name: value})
+                node_inputs(workflow, class_type)[name] = value
                 (edited,) = (key for key, node in workflow.items() if node["_meta"]["title"] == "edited")
                 tiles[f"{name} {value}"] = base / f"{name}_{value}.png"
                 workflow[edited]["inputs"]["filename_prefix"] = f"{name}_{value}"  # saved though it was drawn before
