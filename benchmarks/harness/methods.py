@@ -188,7 +188,7 @@ class Pix2PixZero:
         start = inversion if self.replay else replace(inversion, trajectory=None)
         return edit(denoise, start, problem.source, target, guided=guided, guidance=self.guidance, guide=guide).edited
 
-    def guided(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
+    def guided(self, denoise: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What takes the steps where no region is left out.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from pix2pix_zero_core import ClassifierFreeGuidance, Inversion, NoiseRegularizer, Prediction, invert
+from pix2pix_zero_core import ClassifierFreeGuidance, Denoiser, Inversion, NoiseRegularizer, Prediction, invert
 from pix2pix_zero_core.schedule import ddim_sigmas
 from tiny_zoo.denoiser import TinyZoo
 
@@ -50,7 +50,7 @@ def ddim_inversion(denoise: Counted, problem: Problem) -> Inversion:
 
 
 def guided_by(
-    denoise: Counted, problem: Problem, cfg: float, negative: Negative, source_share: float = 0.0
+    denoise: Denoiser, problem: Problem, cfg: float, negative: Negative, source_share: float = 0.0
 ) -> ClassifierFreeGuidance:
     """Guide away from the source caption or from no text, or from some of the former mixed into the latter."""
     text = problem.source if negative == "source" else problem.empty

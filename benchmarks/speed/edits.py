@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -86,6 +87,9 @@ RIVALS: dict[str, Edit] = {"official": official_edit, "diffusers": diffusers_edi
 
 
 def our_methods() -> dict[str, methods.Pix2PixZero]:
-    """Ours in its default and its fast setting, as its quality is measured."""
+    """Ours in its default and its fast setting, as its quality is measured.
+
+    But for the form of its direction, which costs nothing while it edits: one by position needs no words.
+    """
     tuned: dict[str, Any] = tuned_methods(read_settings()["settings"])
-    return {name: tuned[name] for name in ("ours", "ours_fast")}
+    return {name: replace(tuned[name], form="mean by position") for name in ("ours", "ours_fast")}

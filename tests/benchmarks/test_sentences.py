@@ -21,7 +21,7 @@ from benchmarks.studies.sentences import FromDirections, FromSentences, directio
 from pix2pix_zero_core import MapGuidance
 from tiny_zoo.denoiser import TinyZoo
 
-OURS = Pix2PixZero(guidance=MapGuidance(0), fixed_point=0)
+OURS = Pix2PixZero(guidance=MapGuidance(0), fixed_point=0, form="mean by position")
 
 
 @pytest.fixture(autouse=True)

@@ -91,15 +91,17 @@ def test_an_edit_is_what_the_core_gives_on_the_trained_networks(editor: Pipeline
     """The same model by another road: Tiny Zoo's own networks, and the core's functions one by one."""
     trained = TinyZoo.load(zoo.CHECKPOINT)
     direction = editor.build_direction(TEXTS, form="mean by position")
-    found = editor.decode(editor.edit(editor.invert(picture, "a cat", QUICK), direction, output_type="latent"))
+    settings = dataclasses.replace(QUICK, negative_from="inversion", cfg_start=0.0, region=0.0)
+    inverted = editor.invert(picture, "a cat", settings)
+    found = editor.decode(editor.edit(inverted, direction, 1.0, output_type="latent"))
 
     source = trained.encode_text(["a cat"])
     with torch.no_grad():
         latents = trained.vae.encode(picture.movedim(-1, 1))
     inversion = invert(trained, latents, source, ddim_sigmas(trained.sigmas, 4))
     target = direction.apply(source, encoder=editor.encoder)
-    guided = ReplayedGuidance(trained, inversion, QUICK.cfg)
-    edited = edit(trained, inversion, source, target, guided=guided, guidance=QUICK.guidance).edited
+    guided = ReplayedGuidance(trained, inversion, settings.cfg)
+    edited = edit(trained, inversion, source, target, guided=guided, guidance=settings.guidance).edited
     with torch.no_grad():
         expected = trained.vae.decode(edited).clamp(0, 1).movedim(1, -1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
@@ -195,7 +197,7 @@ def test_an_xl_pipeline_edits_and_is_told_the_pooled_text_and_the_size(
         (64, 256, 0, 0, 64, 256)
     }
     told.clear()
-    edited = xl.edit(inverted, direction, output_type="np")
+    edited = xl.edit(inverted, direction, 1.0, output_type="np")
     assert edited.shape == wide.shape
     shifted = inverted.pooled + direction.pooled
     assert any(torch.allclose(options["added_cond_kwargs"]["text_embeds"], shifted) for options in told)

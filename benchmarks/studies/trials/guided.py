@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from pix2pix_zero_core import Denoiser, Inversion, Prediction, ReplayedGuidance
+from pix2pix_zero_core import Denoiser, Inversion, Prediction
 
 from ...harness.tasks import Problem
 from .trial import Trial
@@ -27,7 +27,7 @@ class LocalBlend(Trial):
 
     def guided(self, model: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What takes the steps."""
-        guidance = ReplayedGuidance(model, inversion, self.ours.cfg)
+        guidance = super().guided(model, problem, inversion)
 
         def blended(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
             prediction = guidance(x, sigma, cond, maps=True)

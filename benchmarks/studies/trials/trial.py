@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pix2pix_zero_core import Denoiser, Inversion, ReplayedGuidance, edit, invert
+from pix2pix_zero_core import Denoiser, Inversion, edit, invert
 from pix2pix_zero_core.edit import GuidanceStep, map_guidance_step
 from pix2pix_zero_core.schedule import ddim_sigmas
 
@@ -17,7 +17,7 @@ from ...harness.tasks import Problem
 
 @dataclass(frozen=True)
 class Trial:
-    """Ours as it is; what is derived from it changes one of its parts.
+    """Ours as it is, but for its region; what is derived from it changes one of its parts.
 
     Attributes:
         ours: settings.
@@ -44,7 +44,7 @@ class Trial:
 
     def target(self, problem: Problem) -> Tensor:
         """Embeddings of the edited pictures, (B, 77, D)."""
-        return problem.target(self.ours.sentences, self.ours.direction)
+        return problem.target(self.ours.sentences, self.ours.direction, self.ours.form)
 
     def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
         """What predicts and has maps."""
@@ -52,7 +52,7 @@ class Trial:
 
     def guided(self, model: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What takes the steps."""
-        return ReplayedGuidance(model, inversion, self.ours.cfg)
+        return self.ours.guided(model, problem, inversion)
 
     def guide(self, inversion: Inversion) -> GuidanceStep:
         """What computes a move."""
