@@ -127,7 +127,7 @@ def test_the_file_says_what_it_is_and_a_changed_one_is_read_again(pack: Any, fol
 
     node = pack.nodes.LoadDistilledEdit
     output = node.execute(RANDOM_EDIT)
-    (said,) = output.ui.as_dict()["text"]
+    (said,) = output.ui["text"]
     assert said == "cat2dog (cat to dog), learned from 100 pairs of 64 x 64. MIT"
     before = node.fingerprint_inputs(RANDOM_EDIT)
     os.utime(folder / RANDOM_EDIT, (0, 0))
