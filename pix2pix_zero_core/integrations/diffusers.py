@@ -328,7 +328,7 @@ class PipelineEditor:
             inversion = invert(
                 self.denoise,
                 latents,
-                self._condition(embedding, pooled, latents),
+                self.condition(embedding, pooled, latents),
                 sigmas,
                 settings.regularizer,
                 fixed_point=settings.fixed_point,
@@ -339,7 +339,7 @@ class PipelineEditor:
     def reconstruct(self, inverted: InvertedPictures, on_step: OnStep = None) -> Tensor:
         """Sample the pictures back from their noise: latents, (B, C, H, W), which show what the inversion lost."""
         inversion = inverted.inversion
-        source = self._condition(inverted.embedding, inverted.pooled, inversion.noise)
+        source = self.condition(inverted.embedding, inverted.pooled, inversion.noise)
         with self._progress(len(inversion.sigmas) - 1, on_step) as step:
             return reconstruct(self.denoise, inversion, source, step)
 
@@ -391,9 +391,9 @@ class PipelineEditor:
         settings = inverted.settings if settings is None else settings
         _require_settings_of(inverted, settings)
         inversion, pooled = inverted.inversion, inverted.pooled
-        source = self._condition(inverted.embedding, pooled, inversion.noise)
+        source = self.condition(inverted.embedding, pooled, inversion.noise)
         shifted = self.shift(inverted, direction, strength)
-        target = self._condition(shifted.embedding, shifted.pooled, inversion.noise)
+        target = self.condition(shifted.embedding, shifted.pooled, inversion.noise)
         guided, guide = self._text_guidance(inverted, source, settings), map_guidance_step
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
@@ -414,6 +414,20 @@ class PipelineEditor:
         pixels = self.decode(edited).movedim(-1, 1)
         return self.pipeline.image_processor.postprocess(pixels, output_type, do_denormalize=[False] * len(pixels))
 
+    def condition(self, embedding: Tensor, pooled: Tensor | None, latents: Tensor) -> TextConditioning:
+        """Make what the UNet is told: the text, and with SDXL the size of the picture, uncropped, as ComfyUI tells it.
+
+        Args:
+            embedding: of the text, (B, L, D).
+            pooled: of the text, (B, P); None with Stable Diffusion 1 and 2.
+            latents: of the pictures, (B, C, H, W), whose size counts.
+        """
+        if pooled is None:
+            return TextConditioning(embedding)
+        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
+        sizes = torch.tensor([height, width, 0, 0, height, width]).to(pooled).repeat(len(pooled), 1)
+        return TextConditioning(embedding, {"text_embeds": pooled, "time_ids": sizes})
+
     def _text_guidance(self, inverted: InvertedPictures, source: TextConditioning, settings: EditSettings) -> Denoiser:
         """Classifier-free guidance as the settings say."""
         inversion = inverted.inversion
@@ -422,7 +436,7 @@ class PipelineEditor:
             return ReplayedGuidance(self.denoise, inversion, settings.cfg, below)
         negative = source
         if settings.negative is not None:
-            negative = self._condition(*self.encode_text([settings.negative] * len(inversion.noise)), inversion.noise)
+            negative = self.condition(*self.encode_text([settings.negative] * len(inversion.noise)), inversion.noise)
         return ClassifierFreeGuidance(self.denoise, negative, settings.cfg, below, inversion.coordinates)
 
     @contextmanager
@@ -436,14 +450,6 @@ class PipelineEditor:
                     on_step(info)
 
             yield step
-
-    def _condition(self, embedding: Tensor, pooled: Tensor | None, latents: Tensor) -> TextConditioning:
-        """What the UNet is told: the text, and with SDXL the size of the picture, uncropped, as ComfyUI tells it."""
-        if pooled is None:
-            return TextConditioning(embedding)
-        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
-        sizes = torch.tensor([height, width, 0, 0, height, width]).to(pooled).repeat(len(pooled), 1)
-        return TextConditioning(embedding, {"text_embeds": pooled, "time_ids": sizes})
 
 
 def _texts(texts: str | Sequence[str]) -> list[str]:

@@ -1,0 +1,137 @@
+"""The methods that are put side by side: the published code's, ours with its defaults and as in the SD workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from authoring.graphs import PUBLISHED_SCALE
+from pix2pix_zero_core import Direction, EditSettings, apply_direction, official
+from pix2pix_zero_core.integrations.diffusers import PipelineEditor
+from pix2pix_zero_core.integrations.pairs import Form
+
+
+def methods(steps: int, published_cfg: float) -> dict[str, Method]:
+    """All methods by their names.
+
+    Args:
+        steps: DDIM steps of all.
+        published_cfg: scale of classifier-free guidance in the published runs.
+    """
+    usual = EditSettings(steps=steps)
+    guidance = replace(usual.guidance, strength=PUBLISHED_SCALE["guidance"])
+    return {
+        "unedited": Unedited(),
+        "published": Published(steps, published_cfg),
+        "ours": Ours(usual),
+        "workflows": Ours(replace(usual, cfg=PUBLISHED_SCALE["cfg"], guidance=guidance)),
+    }
+
+
+class Method(Protocol):
+    """An edit with its settings.
+
+    Attributes:
+        form: of its edit direction.
+        prompted: whether it takes the caption that came with a picture, if one did, or the captioner's always.
+    """
+
+    form: ClassVar[Form]
+    prompted: ClassVar[bool]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that is set, for the report and to know results by."""
+        ...
+
+    def __call__(self, editor: PipelineEditor, picture: Tensor, caption: str, direction: Direction) -> Tensor:
+        """Edit a picture (1, H, W, 3) in 0..1; gives another."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unedited(Method):
+    """No edit: a passage through the autoencoder, beyond which nothing here can keep a picture."""
+
+    form: ClassVar[Form] = "mean by position"
+    prompted: ClassVar[bool] = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    def __call__(self, editor: PipelineEditor, picture: Tensor, caption: str, direction: Direction) -> Tensor:
+        """Encode and decode."""
+        return editor.decode(editor.encode(picture))
+
+
+@dataclass(frozen=True)
+class Published(Method):
+    """The published code's algorithm and settings; see `pix2pix_zero_core.official`.
+
+    Attributes:
+        steps: nominal DDIM steps.
+        cfg: scale of classifier-free guidance, away from the caption.
+        guidance: of the cross-attention maps, in the paper's unit.
+    """
+
+    steps: int = 50
+    cfg: float = 5.0
+    guidance: float = 0.1
+    form: ClassVar[Form] = "mean by position"
+    prompted: ClassVar[bool] = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All of them."""
+        return asdict(self)
+
+    @torch.no_grad()
+    def __call__(self, editor: PipelineEditor, picture: Tensor, caption: str, direction: Direction) -> Tensor:
+        """Invert and edit; the random shifts of the regulariser are the same for every picture."""
+        latents = editor.encode(picture)
+        embedding, pooled = editor.encode_text(caption)
+        tokens = [editor.tokenize(caption)]
+        shifted = apply_direction(direction, embedding, pooled, encoder=editor.encoder, tokens=tokens)
+        source = editor.condition(embedding, pooled, latents)
+        target = editor.condition(shifted.embedding, shifted.pooled, latents)
+        inversion = official.invert(
+            editor.denoise,
+            latents,
+            source,
+            editor.denoise.sigmas,
+            self.steps,
+            generator=torch.Generator().manual_seed(0),
+        )
+        edited = official.edit(
+            editor.denoise, inversion, source, target, source, scale=self.cfg, strength=self.guidance
+        ).edited
+        return editor.decode(edited)
+
+
+@dataclass(frozen=True)
+class Ours(Method):
+    """The project's method.
+
+    Attributes:
+        edit: its settings.
+    """
+
+    edit: EditSettings = EditSettings()  # noqa: RUF009 (immutable)
+    form: ClassVar[Form] = "aligned to words"
+    prompted: ClassVar[bool] = True
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All of them."""
+        return asdict(self)
+
+    def __call__(self, editor: PipelineEditor, picture: Tensor, caption: str, direction: Direction) -> Tensor:
+        """Invert and edit."""
+        inverted = editor.invert(picture, caption, self.edit)
+        return editor.decode(editor.edit(inverted, direction, output_type="latent"))
