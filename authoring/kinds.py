@@ -113,6 +113,7 @@ GUIDED_EDIT: Mapping[str, Input] = {
     "cfg_start": Widget("FLOAT", USUAL.cfg_start, optional=True),
     "region": Widget("FLOAT", USUAL.region, optional=True),
     "blocks": Widget("STRING", "", optional=True),
+    "noise_from": Widget("COMBO", USUAL.noise_from, optional=True),
 }
 """Of Cross-Attention Guided Sampler and of Cross-Attention Guider."""
 

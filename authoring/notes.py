@@ -62,8 +62,9 @@ EDIT = Note(
 - **cfg**: how strongly the new text is followed. **cfg_start**: from where on; later leaves more in place.
 - **region**: 0 edits everywhere, 0.4 where the texts disagree about the picture, 1 where they disagree most.
 - **guidance_end**: when guidance stops; earlier is faster, and freer at the end.
+- **noise_from**: *fresh* takes over only what the texts differ in; *inversion* is the paper's way, and moves more.
 """,
-    (320, 150),
+    (320, 180),
 )
 STRENGTHS = Note(
     "strengths: what to turn",

@@ -109,7 +109,7 @@ SETTINGS = {
     "cfg_start": (SAMPLER, (0.0, 0.3, 0.6, 0.9)),
     "region": (SAMPLER, (0.0, 0.2, 0.4, 1.0)),
     "guidance": (SAMPLER, (0.0, 0.3, 0.6, 1.0)),
-    "negative_from": (SAMPLER, ("text", "inversion")),
+    "noise_from": (SAMPLER, ("fresh", "inversion")),
     "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 20, 50)),
 }
 """Name of an input -> its node, and the values to show."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, Prediction, StepInfo
 from ..pix2pix_zero_core.coordinates import Coordinates
+from ..pix2pix_zero_core.fresh import FreshNoise, along
 from ..pix2pix_zero_core.schedule import step_at
 from .attention import PACK, Obstacle, Place, Text, TextAttention, Watch, modules_of, picture_of, text_layers
 from .families import FAMILIES, UNET, Family, length_of, text_positions
@@ -197,7 +198,14 @@ def require_inversion_of(model: Any, inversion: Inversion) -> None:
 class GuiderDenoiser:
     """A core `Denoiser` on a running guider: one row a sample, no classifier-free guidance, maps and gradients."""
 
-    def __init__(self, guider: Any, extra_args: dict[str, Any], finest_layer: int = 1, blocks: str = "") -> None:
+    def __init__(
+        self,
+        guider: Any,
+        extra_args: dict[str, Any],
+        finest_layer: int = 1,
+        blocks: str = "",
+        noise: FreshNoise | None = None,
+    ) -> None:
         """Bind a guider that is sampling and the arguments its sampler was given.
 
         Args:
@@ -205,6 +213,7 @@ class GuiderDenoiser:
             extra_args: of its sampler: model_options and seed.
             finest_layer: maps come from layers at 1/finest_layer of the latent's resolution and coarser.
             blocks: which of the layers maps come from, see `chosen_layers`.
+            noise: in which the model is asked; None is the latent's own.
 
         Raises:
             ValueError: there are no such blocks, or a text of a transformer shows it another picture.
@@ -213,7 +222,7 @@ class GuiderDenoiser:
         self.model_options: dict[str, Any] = extra_args["model_options"]
         self.seed: int | None = extra_args["seed"]
         self.attention = TextAttention(guider, blocks)
-        self.finest_layer = finest_layer
+        self.finest_layer, self.noise = finest_layer, noise
         self.frames = guider.inner_model.latent_format.latent_dimensions == 3
         if self.attention.layers and self.attention.family is not UNET:
             require_text_alone(guider.conds)
@@ -228,7 +237,7 @@ class GuiderDenoiser:
         comfy.model_management.throw_exception_if_processing_interrupted()
         options, level = comfy.model_patcher.create_model_options_clone(self.model_options), float(sigma[0])
         texts = self._texts(cond, x, level) if maps else {}
-        watch = Watch(self.attention, x, texts, options, self.finest_layer)
+        watch = Watch(self.attention, self.seen(x, sigma), texts, options, self.finest_layer)
         try:
             with self.attention.hooked():
                 denoised = self.predict(x, sigma, cond, options)
@@ -275,8 +284,12 @@ class GuiderDenoiser:
 
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
         """Ask the model for x0, (B, C, H, W)."""
-        model, x = self.guider.inner_model, self.framed(x)
+        model, x = self.guider.inner_model, self.framed(self.seen(x, sigma))
         return picture_of(comfy.samplers.calc_cond_batch(model, [self.guider.conds[cond]], x, sigma, options)[0])
+
+    def seen(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Find the latent that the model is asked about, (B, C, H, W)."""
+        return x if self.noise is None else self.noise.seen(x, sigma)
 
     def framed(self, x: Tensor) -> Tensor:
         """Give a latent, (B, C, H, W), the frame that the model may want."""
@@ -293,6 +306,7 @@ class GuidedDenoiser(GuiderDenoiser):
         finest_layer: int = 1,
         kept: tuple[Tensor, Tensor] | None = None,
         blocks: str = "",
+        noise: FreshNoise | None = None,
     ) -> None:
         """Bind a guider as `GuiderDenoiser` does.
 
@@ -303,8 +317,9 @@ class GuidedDenoiser(GuiderDenoiser):
             kept: a mask, 1 where the picture may change, of the latent's height and width, and the latent that is
                 predicted where it is 0; both with a frame where the model wants one.
             blocks: see `GuiderDenoiser`.
+            noise: in which the guider asks the model, see `edit_in_fresh_noise`.
         """
-        super().__init__(guider, extra_args, finest_layer, blocks)
+        super().__init__(guider, extra_args, finest_layer, blocks, noise)
         self.kept = kept
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: str, *, maps: bool = False) -> Prediction:
@@ -485,6 +500,35 @@ def _predict_in_region(
     prediction = executor(x, sigma, model_options, seed)
     recorded = inversion.replayed(picture_of(x), float(sigma[0]))
     return torch.lerp(recorded, picture_of(prediction), region.to(x)).view_as(x)
+
+
+def edit_in_fresh_noise(guider: Any, extra_args: dict[str, Any], noise: FreshNoise) -> None:
+    """Let a guider predict what leads along the inversion and what its text changes, as the core's `TextDifference`.
+
+    Where there is a region as well, call `edit_in_region` before.
+
+    Args:
+        guider: a CFGGuider that is sampling, with the source's text.
+        extra_args: of its sampler.
+        noise: in which it asks the model.
+    """
+    predict = partial(_predict_in_fresh_noise, GuiderDenoiser(guider, extra_args, noise=noise), noise)
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, predict, guider.model_options, is_model_options=True)
+
+
+def _predict_in_fresh_noise(
+    denoise: GuiderDenoiser,
+    noise: FreshNoise,
+    executor: Any,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: dict[str, Any],
+    seed: int | None,
+) -> Tensor:
+    prediction = executor(noise.seen(picture_of(x), sigma).view_as(x), sigma, model_options, seed)
+    x_ref, options = noise.inversion.latent_at(float(sigma[0])).to(x), denoise.model_options
+    unchanged = denoise.predict(x_ref, sigma, SOURCE, comfy.model_patcher.create_model_options_clone(options))
+    return along(noise.inversion, picture_of(prediction) - unchanged, float(sigma[0])).view_as(x)
 
 
 def _evaluate(args: dict[str, Any]) -> list[Tensor]:

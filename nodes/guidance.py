@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..pix2pix_zero_core import (
     EditSettings,
+    FreshNoise,
     Inversion,
     MapGuidance,
     carried,
@@ -34,7 +35,7 @@ from ..pix2pix_zero_core import (
     unguided_distance,
     within,
 )
-from ..pix2pix_zero_core.settings import NEGATIVES
+from ..pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, NEGATIVES, NOISES
 from .attention import PACK, chosen_layers, modules_of, picture_of, text_layers
 from .bridge import (
     NEGATIVE,
@@ -44,6 +45,7 @@ from .bridge import (
     GuidedDenoiser,
     GuiderDenoiser,
     begin_text_guidance,
+    edit_in_fresh_noise,
     edit_in_region,
     replay_negative,
     require_cross_attention_model,
@@ -193,6 +195,15 @@ def guidance_inputs() -> list[Any]:
             "Fewer and earlier ones take less memory. Empty: all of a UNet and of small transformers, the first half "
             "of large ones.",
         ),
+        io.Combo.Input(
+            "noise_from",
+            options=list(NOISES),
+            default=USUAL.noise_from,
+            optional=True,
+            tooltip="In which noise the model sees the picture. fresh: in new noise at every step, and only what the "
+            "two texts differ in is taken over, so that the rest of the picture stays; one model call a step more. "
+            "inversion: in the noise that the inversion found, as in the paper.",
+        ),
     ]
 
 
@@ -223,6 +234,7 @@ class Settings:
     cfg_start: float = 0.0
     region: float = 0.0
     blocks: str = ""
+    noise_from: str = "inversion"
 
     def __post_init__(self) -> None:
         """Validate what the core does not see before sampling; a graph from a file may hold anything."""
@@ -231,6 +243,10 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
         if self.negative_from not in NEGATIVES:
             raise ValueError(f"negative_from is {self.negative_from!r}; it must be one of {', '.join(NEGATIVES)}.")
+        if self.noise_from not in NOISES:
+            raise ValueError(f"noise_from is {self.noise_from!r}; it must be one of {', '.join(NOISES)}.")
+        if self.noise_from == "fresh" and self.negative_from == "inversion":
+            raise ValueError(FRESH_BESIDE_INVERSION)
         if self.guidance_start > self.guidance_end:
             raise ValueError(
                 f"guidance_start is {self.guidance_start} and guidance_end is {self.guidance_end}; they are fractions "
@@ -271,6 +287,14 @@ class Settings:
         """What computes a move."""
         return GradientStep(self.checkpointing)
 
+    def fresh_noise(self, inversion: Inversion) -> FreshNoise | None:
+        """The noise that the model is asked in, where that is not the inversion's own.
+
+        Raises:
+            ValueError: there is no picture to look at in it.
+        """
+        return FreshNoise(inversion) if self.noise_from == "fresh" else None
+
     def patch(self, model: Any, inversion: Inversion) -> Any:
         """Clone a ModelPatcher, and let guiders predict on the clone as the settings say.
 
@@ -286,6 +310,7 @@ class Settings:
                 f"region is {self.region}, but the inversion has no trajectory to leave the rest of the picture on. "
                 "Invert a picture, which records one, or set region to 0."
             )
+        self.fresh_noise(inversion)
         patched = model.clone()
         if self.negative_from == "inversion":
             replay_negative(patched, inversion)
@@ -411,7 +436,7 @@ class GuidedSampling:
     @property
     def compares(self) -> bool:
         """Whether the source text is needed beside the target's."""
-        return self.settings.guidance > 0 or self.settings.region > 0
+        return self.settings.guidance > 0 or self.settings.region > 0 or self.settings.noise_from == "fresh"
 
     def patch(self, model: Any) -> Any:
         """Clone a ModelPatcher and put the wrappers on the clone.
@@ -475,18 +500,21 @@ class GuidedSampling:
             region = edit_region(denoise, start, SOURCE, TARGET, self.settings.region)
             step = within(step, region)
             edit_in_region(guider, self.inversion, region)
+        fresh = self.settings.fresh_noise(self.inversion)
+        if fresh is not None:
+            edit_in_fresh_noise(guider, extra_args, fresh)
         active = guided_steps(sigmas, self.inversion, guidance)
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
-        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks)
+        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, fresh)
         x, begin, unguided = scale.latent(noise, latent_image, sigmas), 0, None
         while begin < total:
             move = torch.zeros_like(x)
             if active[begin]:
                 end = begin + 1
                 if guidance.unit == "share" and unguided is None:
-                    guided = GuidedDenoiser(guider, extra_args, finest_layer, blocks=blocks)
+                    guided = GuidedDenoiser(guider, extra_args, finest_layer, blocks=blocks, noise=fresh)
                     levels = sigmas[:-1][torch.tensor(active, device=sigmas.device)]
                     pictures = picture_of(x)
                     unguided = unguided_distance(denoise, pictures, levels, SOURCE, TARGET, self.inversion, guided)

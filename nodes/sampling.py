@@ -21,6 +21,7 @@ from .bridge import (
     Conditioning,
     GuidedDenoiser,
     GuiderDenoiser,
+    edit_in_fresh_noise,
     edit_in_region,
     family_of_model,
     framed,
@@ -118,21 +119,24 @@ class _Editor(comfy.samplers.Sampler):
 
         kept = None if denoise_mask is None or latent_image is None else (denoise_mask, latent_image)
         finest_layer, blocks = self.settings.finest_layer, self.settings.blocks
-        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks)
+        noise_of_steps = self.settings.fresh_noise(start)
+        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, noise_of_steps)
         guide = self.settings.gradient_step
         if denoise_mask is not None:
             guide = within(guide, picture_of(denoise_mask))
         if self.settings.region > 0:
-            region = edit_region(denoise, start, SOURCE, TARGET, self.settings.region)
+            region = edit_region(GuiderDenoiser(guider, extra_args), start, SOURCE, TARGET, self.settings.region)
             guide = within(guide, region)
             edit_in_region(guider, start, region)
+        if noise_of_steps is not None:
+            edit_in_fresh_noise(guider, extra_args, noise_of_steps)
 
         result = edit(
             denoise,
             start,
             SOURCE,
             TARGET,
-            guided=GuidedDenoiser(guider, extra_args, finest_layer, kept, blocks),
+            guided=GuidedDenoiser(guider, extra_args, finest_layer, kept, blocks, noise_of_steps),
             guidance=self.settings.map_guidance,
             guide=guide,
             on_step=on_step,

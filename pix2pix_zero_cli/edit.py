@@ -17,7 +17,7 @@ from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
 from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge, warn_after, warn_before
-from pix2pix_zero_core.settings import NEGATIVES, USUAL_STRENGTH
+from pix2pix_zero_core.settings import NEGATIVES, NOISES, USUAL_STRENGTH
 from pix2pix_zero_core.until import edit_until, require_rising
 
 from .arguments import (
@@ -118,6 +118,13 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
         help="the text of --negative-from text (default: an empty one)",
     )
     parser.add_argument(
+        "--noise-from",
+        choices=NOISES,
+        default=usual.noise_from,
+        help="in which noise the model sees the picture: new one at every step, or what the inversion found (default: "
+        f"{usual.noise_from})",
+    )
+    parser.add_argument(
         "--region",
         type=number(float, 0, 1),
         default=usual.region,
@@ -169,10 +176,13 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
     """Read the settings; of the guidance's strengths the first.
 
     Raises:
-        UsageError: --negative, where nothing moves away from a text.
+        UsageError: --negative, where nothing moves away from a text; fresh noise where that of the inversion is moved
+            away from.
     """
     if arguments.negative is not None and arguments.negative_from != "text":
         raise UsageError(f"--negative: belongs to --negative-from text, not to {arguments.negative_from}")
+    if arguments.negative_from == "inversion" and arguments.noise_from != "inversion":
+        raise UsageError("--negative-from inversion: belongs to --noise-from inversion, not to fresh")
     guidance = replace(
         EditSettings().guidance,
         strength=arguments.guidance[0],
@@ -187,6 +197,7 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         negative=None if arguments.negative_from == CAPTION else arguments.negative or "",
         cfg_start=arguments.cfg_start,
         region=arguments.region,
+        noise_from=arguments.noise_from,
     )
 
 

@@ -13,6 +13,7 @@ from .coordinates import Coordinates, carried
 from .directions import Direction, EditDirection
 from .edit import ClassifierFreeGuidance, ReplayedGuidance, edit, reconstruct, unguided_distance
 from .forms import apply_direction, combine_directions, load_direction
+from .fresh import FreshNoise, InFreshNoise, TextDifference
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
 from .region import RegionalDenoiser, edit_region, within
@@ -40,6 +41,8 @@ __all__ = [
     "Edit",
     "EditDirection",
     "EditSettings",
+    "FreshNoise",
+    "InFreshNoise",
     "Inversion",
     "MapGuidance",
     "NoiseRegularizer",
@@ -48,6 +51,7 @@ __all__ = [
     "RegionalDenoiser",
     "ReplayedGuidance",
     "StepInfo",
+    "TextDifference",
     "Until",
     "apply_direction",
     "carried",

@@ -320,6 +320,7 @@ def unguided_distance(
         edited = predict(guided, x, sigma, target, maps=True)
         distances.append(map_distance(edited.maps, original.maps))
         x = euler_step(x, edited.denoised, sigma, sigma_next, inversion.coordinates)
+        del original, edited  # maps of one step are alive at a time
     return UnguidedDistance(visited, torch.stack(distances), inversion.coordinates)
 
 

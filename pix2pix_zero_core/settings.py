@@ -12,10 +12,19 @@ from .types import RECOMMENDED, MapGuidance, NoiseRegularizer
 NegativeFrom = Literal["inversion", "text"]
 """What classifier-free guidance moves away from: the noise that the inversion recorded, or a text."""
 
+NoiseFrom = Literal["fresh", "inversion"]
+"""In which noise the model sees the picture while it is edited: new one at every step, or what the inversion found."""
+
 USUAL_STRENGTH = 1.25
 """How far to go along an edit direction: 1 is the edit as its sentences have it, a little more makes it show surely."""
 
 NEGATIVES: tuple[NegativeFrom, ...] = ("inversion", "text")
+NOISES: tuple[NoiseFrom, ...] = ("fresh", "inversion")
+
+FRESH_BESIDE_INVERSION = (
+    "negative_from is inversion and noise_from is fresh, where the noise that the inversion recorded means nothing. "
+    "Set negative_from to text, or noise_from to inversion."
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,11 @@ class EditSettings:
         cfg_start: fraction of the steps after which classifier-free guidance begins, 0 to 1.
         region: threshold of :func:`~pix2pix_zero_core.edit_region`, to edit only where the texts disagree; 0 edits
             everywhere.
+        noise_from: in which noise the model sees the picture; see :mod:`~pix2pix_zero_core.fresh`.
 
     Raises:
-        ValueError: a value is out of range, or there is a negative text that nothing moves away from.
+        ValueError: a value is out of range, there is a negative text that nothing moves away from, or fresh noise
+            beside a negative that is the inversion's.
     """
 
     steps: int = 50
@@ -48,6 +59,7 @@ class EditSettings:
     negative: str | None = ""
     cfg_start: float = 0.3
     region: float = 0.4
+    noise_from: NoiseFrom = "fresh"
 
     def __post_init__(self) -> None:
         """Validate what is checked nowhere else, and what is checked only after an inversion."""
@@ -69,3 +81,7 @@ class EditSettings:
                 f"EditSettings: the negative text is {self.negative!r}, but negative_from is {self.negative_from!r}, "
                 'which looks at none. Set negative_from to "text", or leave negative empty.'
             )
+        if self.noise_from not in NOISES:
+            raise ValueError(f'EditSettings: noise_from is {self.noise_from!r}; it must be "fresh" or "inversion".')
+        if self.noise_from == "fresh" and self.negative_from == "inversion":
+            raise ValueError(f"EditSettings: {FRESH_BESIDE_INVERSION}")

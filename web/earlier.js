@@ -4,7 +4,8 @@
 import { app } from "../../scripts/app.js"
 
 // Each from the first widget on that 0.1.0, or the files before it, did not have. Their places are promises.
-const GUIDED = ["on demand", 1, "inversion", 0, 0, ""] // checkpointing, finest_layer, negative_from, cfg_start, region, blocks
+// checkpointing, finest_layer, negative_from, cfg_start, region, blocks, noise_from
+const GUIDED = ["on demand", 1, "inversion", 0, 0, "", "inversion"]
 const MEANT = {
   Pix2PixZeroEditDirection: { from: 4, values: ["thing", "mean by position"] }, // kind, form
   Pix2PixZeroCrossAttnGuidance: { from: 4, values: GUIDED },

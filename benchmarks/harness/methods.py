@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -17,12 +17,15 @@ from torch import Tensor
 from pix2pix_zero_core import (
     Denoiser,
     EditSettings,
+    FreshNoise,
+    InFreshNoise,
     Inversion,
     MapGuidance,
     NoiseRegularizer,
     Prediction,
     RegionalDenoiser,
     ReplayedGuidance,
+    TextDifference,
     edit,
     edit_region,
     invert,
@@ -33,7 +36,7 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
-from pix2pix_zero_core.settings import USUAL_STRENGTH
+from pix2pix_zero_core.settings import USUAL_STRENGTH, NoiseFrom
 
 from .injection import prompt_to_prompt
 from .sampling import Counted, Method, Negative, ddim_inversion, guided_by, predict_both
@@ -151,6 +154,7 @@ class Pix2PixZero:
         source_share: how much of the source caption's embedding is mixed into an empty negative, 0 to 1.
         cfg_start: share of the steps before which the target's text is followed plainly, the nodes' `cfg_start`.
         cfg_below: highest noise level, sigma, at which classifier-free guidance takes part; the same by another scale.
+        noise_from: in which noise the model sees the picture, the nodes' `noise_from`.
         region: threshold of `edit_region`, outside which the picture follows the inversion back; 0 edits everywhere.
         regularizer: of the predicted noise during inversion.
         fixed_point: refinements of an inversion step.
@@ -167,6 +171,7 @@ class Pix2PixZero:
     source_share: float = 0.0
     cfg_start: float = USUAL.cfg_start
     cfg_below: float = math.inf
+    noise_from: NoiseFrom = USUAL.noise_from
     region: float = USUAL.region
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1
@@ -181,12 +186,17 @@ class Pix2PixZero:
         sigmas = ddim_sigmas(denoise.model.sigmas, self.steps or problem.steps)
         inversion = invert(denoise, problem.x0, problem.source, sigmas, self.regularizer, fixed_point=self.fixed_point)
         target = problem.target(self.sentences, self.direction, self.form)
-        guided, guide = self.guided(denoise, problem, inversion), map_guidance_step
+        source, model, guide = problem.source, cast(Denoiser, denoise), map_guidance_step
+        guided = self.guided(denoise, problem, inversion)
+        if self.noise_from == "fresh":
+            noise = FreshNoise(inversion)
+            model = InFreshNoise(denoise, noise)
+            guided = TextDifference(InFreshNoise(guided, noise), model, source, inversion)
         if self.region:
-            region = edit_region(denoise, inversion, problem.source, target, self.region)
+            region = edit_region(denoise, inversion, source, target, self.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
         start = inversion if self.replay else replace(inversion, trajectory=None)
-        return edit(denoise, start, problem.source, target, guided=guided, guidance=self.guidance, guide=guide).edited
+        return edit(model, start, source, target, guided=guided, guidance=self.guidance, guide=guide).edited
 
     def guided(self, denoise: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What takes the steps where no region is left out.

@@ -25,7 +25,13 @@ from ..harness.tasks import PAPER_TASKS, TASKS
 
 UNGUIDED: dict[str, Any] = {"guidance.strength": 0.0, "guidance.unit": "normalized", "guidance.end": 0.8}
 
-BASE: dict[str, Any] = {"negative": "empty", "cfg_start": 0.0, "region": 0.0, "direction": 1.0} | UNGUIDED
+BASE: dict[str, Any] = {
+    "negative": "empty",
+    "cfg_start": 0.0,
+    "noise_from": "inversion",
+    "region": 0.0,
+    "direction": 1.0,
+} | UNGUIDED
 """Settings of ours that all studies share, where they do not vary them; `--set` changes some."""
 
 SCALES = {"cfg": (3.0, 5.0, 7.5)}
@@ -40,12 +46,16 @@ GUIDANCE = combine({"guidance.strength": (0.0, 1.25, 2.5, 5.0, 7.5)}) + combine(
     {"guidance.strength": (0.2, 0.4, 0.6, 0.8), "guidance.unit": ("share",)}
 )
 
+HELD: dict[str, Any] = {"guidance.strength": 0.3, "guidance.unit": "share", "guidance.end": 0.5}
+LATE_IN_REGION: dict[str, Any] = {"cfg_start": 0.3, "region": 0.4}
+
 ROUTE: list[dict[str, Any]] = [
     {"cfg": 5.0},
     {"region": 0.4},
     {"direction": 1.25},
-    {"guidance.strength": 0.3, "guidance.unit": "share", "guidance.end": 0.5},
+    HELD,
     {"cfg_start": 0.3},
+    {"noise_from": "fresh"},
 ]
 """From a plain edit to the defaults, a setting at a time."""
 
@@ -64,6 +74,10 @@ STUDIES: dict[str, list[dict[str, Any]]] = {
     "direction": each(DIRECTIONS, SCALES),
     "below": combine(BELOW | SCALES),
     "region": combine(REGIONS | SCALES),
+    "noise": each(
+        [HELD | LATE_IN_REGION | {"noise_from": "fresh"}, LATE_IN_REGION | {"noise_from": "fresh"}],
+        {"cfg": (5.0, 7.5), "direction": (1.25, 1.5)},
+    ),
     "guidance": each(GUIDANCE, SCALES),
     "together": each(
         each([UNGUIDED, {"guidance.strength": 2.5}, {"guidance.strength": 0.4, "guidance.unit": "share"}], BELOW),

@@ -27,6 +27,7 @@ from ..attention import attention_probabilities
 from ..directions import Direction, OnProgress
 from ..edit import ClassifierFreeGuidance, ReplayedGuidance, edit, map_guidance_step, reconstruct
 from ..forms import ShiftedText, apply_direction
+from ..fresh import FreshNoise, InFreshNoise, TextDifference
 from ..inversion import invert
 from ..region import RegionalDenoiser, edit_region, within
 from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
@@ -394,13 +395,18 @@ class PipelineEditor:
         source = self.condition(inverted.embedding, pooled, inversion.noise)
         shifted = self.shift(inverted, direction, strength)
         target = self.condition(shifted.embedding, shifted.pooled, inversion.noise)
+        denoise: Denoiser = self.denoise
         guided, guide = self._text_guidance(inverted, source, settings), map_guidance_step
+        if settings.noise_from == "fresh":
+            noise = FreshNoise(inversion)
+            denoise = InFreshNoise(denoise, noise)
+            guided = TextDifference(InFreshNoise(guided, noise), denoise, source, inversion)
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
         with self._progress(settings.steps, on_step) as step:
             edited = edit(
-                self.denoise,
+                denoise,
                 inversion,
                 source,
                 target,

@@ -173,7 +173,7 @@ def test_folders_in_folders_are_edited_into_folders_of_the_same_names(
 SETTINGS = [
     ["--cfg-start", "0.6"],
     ["--region", "0"],
-    ["--negative-from", "inversion"],
+    ["--negative-from", "inversion", "--noise-from", "inversion"],
     ["--negative-from", "caption"],
     ["--negative", "rain"],
 ]
@@ -533,6 +533,10 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (["--device", "abacus"], "--device abacus:"),
         (["--workers", "2"], "--workers: belongs to --ray"),
         (["--region", "1.5"], "argument --region: 1.5 is out of range; it must be 0 to 1"),
+        (
+            ["--negative-from", "inversion"],
+            "--negative-from inversion: belongs to --noise-from inversion, not to fresh",
+        ),
         (
             ["--negative-from", "caption", "--negative", "a cat"],
             "--negative: belongs to --negative-from text, not to caption",

@@ -161,8 +161,8 @@ def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server
     saved = tmp_path / "my dog.png"
     front_end.save_image(17, saved)
     jobs = server.get("/history").values()  # of other tests, too
-    (entry,) = [job for job in jobs if job["prompt"][2].get("8", {}).get("inputs") == inputs["8"]]
-    assert saved.read_bytes() == server.view(entry["outputs"]["16"]["images"][0])
+    (entry,) = [job for job in jobs if job["prompt"][2].get("9", {}).get("inputs") == inputs["9"]]
+    assert saved.read_bytes() == server.view(entry["outputs"]["17"]["images"][0])
     front_end.drop(saved)
     front_end.screenshot(SCREENSHOTS / "reopened.png")
     assert unspoken(front_end.graph()) == unspoken(graph)
@@ -301,7 +301,7 @@ def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: 
         if node["class_type"] == "Pix2PixZeroEditDirection":
             assert queued[number]["inputs"]["form"] == "mean by position", "the only form there was"
         if node["class_type"] == "Pix2PixZeroCrossAttnGuidedSampler":
-            later = {"negative_from": "inversion", "cfg_start": 0, "region": 0}
+            later = {"negative_from": "inversion", "cfg_start": 0, "region": 0, "noise_from": "inversion"}
             assert {name: queued[number]["inputs"][name] for name in later} == later, "all that there was"
 
 

@@ -123,6 +123,8 @@ def distance(found: Tensor, expected: Tensor) -> float:
         {"negative_from": "text", "cfg_start": 0.5},
         {"negative_from": "inversion", "region": 0.9},
         {"negative_from": "text", "region": 0.9, "cfg_start": 0.5, "guidance": 0.0},
+        {"negative_from": "text", "noise_from": "fresh", "unit": "share", "guidance": 0.5, "region": 0.9},
+        {"negative_from": "text", "noise_from": "fresh", "cfg_start": 0.5, "guidance": 0.0},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )

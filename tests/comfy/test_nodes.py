@@ -23,7 +23,10 @@ EditGraph = Callable[..., Any]
 INVERSION, DIRECTION = "PIX2PIX_ZERO_INVERSION", "PIX2PIX_ZERO_DIRECTION"
 DISTILLED = "PIX2PIX_ZERO_DISTILLED"
 SETTINGS = "guidance:FLOAT unit:COMBO guidance_start:FLOAT guidance_end:FLOAT"
-OPTIONAL = "checkpointing:COMBO finest_layer:INT negative_from:COMBO cfg_start:FLOAT region:FLOAT blocks:STRING"
+OPTIONAL = (
+    "checkpointing:COMBO finest_layer:INT negative_from:COMBO cfg_start:FLOAT region:FLOAT blocks:STRING "
+    "noise_from:COMBO"
+)
 FROZEN = {
     "Pix2PixZeroBLIPCaption": (
         "BLIP Caption",

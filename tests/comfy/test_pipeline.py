@@ -41,6 +41,7 @@ def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> Non
         sampler["negative_from"],
         cfg_start=sampler["cfg_start"],
         region=sampler["region"],
+        noise_from=sampler["noise_from"],
     )
 
 

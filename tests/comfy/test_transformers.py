@@ -540,7 +540,15 @@ def test_two_samplers_in_a_row_are_one(pack: Any, case: Any):
 
 
 @pytest.mark.parametrize("case", ["SD 3", "Qwen-Image"], indirect=True)
-@pytest.mark.parametrize("settings", [{"unit": "share", "guidance": 0.5}, {"region": 0.4}, {"cfg_start": 0.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"unit": "share", "guidance": 0.5},
+        {"region": 0.4},
+        {"cfg_start": 0.5},
+        {"noise_from": "fresh", "negative_from": "text"},
+    ],
+)
 def test_every_setting_means_the_same_in_all_forms(pack: Any, case: Any, settings: dict[str, Any]):
     inversion = invert(pack, case)[0]
     expected = edited(pack, "all in one", case, inversion, **settings)

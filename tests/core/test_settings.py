@@ -26,6 +26,8 @@ from pix2pix_zero_core.schedule import level_after, step_at
             {"negative_from": "inversion", "negative": "fog"},
             "the negative text is 'fog', but negative_from is 'inversion'",
         ),
+        ({"noise_from": "seed"}, 'noise_from is \'seed\'; it must be "fresh" or "inversion"'),
+        ({"negative_from": "inversion", "negative": None}, "negative_from is inversion and noise_from is fresh"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):

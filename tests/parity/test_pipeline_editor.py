@@ -91,7 +91,7 @@ def test_an_edit_is_what_the_core_gives_on_the_trained_networks(editor: Pipeline
     """The same model by another road: Tiny Zoo's own networks, and the core's functions one by one."""
     trained = TinyZoo.load(zoo.CHECKPOINT)
     direction = editor.build_direction(TEXTS, form="mean by position")
-    settings = dataclasses.replace(QUICK, negative_from="inversion", cfg_start=0.0, region=0.0)
+    settings = dataclasses.replace(QUICK, noise_from="inversion", negative_from="inversion", cfg_start=0.0, region=0.0)
     inverted = editor.invert(picture, "a cat", settings)
     found = editor.decode(editor.edit(inverted, direction, 1.0, output_type="latent"))
 

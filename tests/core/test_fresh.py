@@ -1,0 +1,122 @@
+"""Editing in fresh noise: what the texts differ in is taken over, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+
+from pix2pix_zero_core import (
+    Coordinates,
+    FreshNoise,
+    InFreshNoise,
+    Inversion,
+    MapGuidance,
+    NoiseRegularizer,
+    TextDifference,
+    edit,
+    invert,
+    reconstruct,
+)
+from pix2pix_zero_core.edit import euler_step
+
+from .conftest import AttentionDenoiser
+
+PLAIN = NoiseRegularizer(strength=0, kl_strength=0)
+FLOW = torch.tensor([1.0, 0.8, 0.5, 0.3, 0.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def x0(generator):
+    return torch.randn(2, 4, 8, 12, generator=generator, dtype=torch.float64)
+
+
+def difference(model, inversion, source, noise):
+    return TextDifference(InFreshNoise(model, noise), InFreshNoise(model, noise), source, inversion)
+
+
+@pytest.mark.parametrize("coordinates", [Coordinates.VE, Coordinates.FLOW])
+def test_the_source_text_leads_back_to_the_picture(x0, source, sigmas, coordinates):
+    """However badly it was inverted: what the inversion has lost comes back as well."""
+    model = AttentionDenoiser(coordinates=coordinates)
+    grid = sigmas if coordinates is Coordinates.VE else FLOW
+    inversion = invert(model, x0, source, grid, fixed_point=0, coordinates=coordinates)
+    denoise = difference(model, inversion, source, FreshNoise(inversion))
+    torch.testing.assert_close(reconstruct(denoise, inversion, source), x0)
+
+
+def test_it_is_the_difference_of_two_branches(model, x0, source, target, sigmas):
+    """FlowEdit as its paper has it: a change of its own, led by the velocities of two branches in the same noise."""
+    inversion = invert(model, x0, source, sigmas, fixed_point=0)
+    noise = FreshNoise(inversion)
+    edited = reconstruct(difference(model, inversion, source, noise), inversion, target)
+    change = torch.zeros_like(x0)
+    for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        n = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(index))
+        z_ref, level = x0 + sigma * n, sigma.repeat(2)
+        denoised = model(z_ref + change, level, target).denoised - model(z_ref, level, source).denoised
+        change = euler_step(change, denoised, sigma, sigma_next)
+    torch.testing.assert_close(edited, x0 + change)
+
+
+def test_how_the_picture_was_inverted_does_not_count(model, x0, source, target, sigmas):
+    exact, poor = (invert(model, x0, source, sigmas, PLAIN, fixed_point=points) for points in (40, 0))
+    found = [reconstruct(difference(model, i, source, FreshNoise(i)), i, target) for i in (exact, poor)]
+    torch.testing.assert_close(*found)
+
+
+def test_another_seed_is_another_noise(model, x0, source, target, sigmas):
+    inversion = invert(model, x0, source, sigmas)
+    found = [
+        reconstruct(difference(model, inversion, source, FreshNoise(inversion, seed)), inversion, target)
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
+
+
+def test_two_pictures_together_are_each_alone(model, x0, source, target, sigmas):
+    inversion = invert(model, x0, source, sigmas)
+
+    def edited(part: Inversion):
+        noise = FreshNoise(part)
+        plain, guided = InFreshNoise(model, noise), difference(model, part, source, noise)
+        return edit(plain, part, source, target, guided=guided, guidance=MapGuidance(0.3, "share")).edited
+
+    together = edited(inversion)
+    for picture in range(2):
+        torch.testing.assert_close(edited(inversion.of([picture])), together[picture : picture + 1])
+
+
+def test_guidance_compares_both_texts_in_the_same_noise(model, x0, source, target, sigmas):
+    """With the source as target nothing differs, and nothing moves; with another it does, towards the reference."""
+    inversion = invert(model, x0, source, sigmas)
+    noise = FreshNoise(inversion)
+    plain, guided = InFreshNoise(model, noise), difference(model, inversion, source, noise)
+
+    def run(text, strength):
+        guidance = MapGuidance(strength, "normalized")
+        return edit(plain, inversion, source, text, guided=guided, guidance=guidance)
+
+    same = run(source, 5.0)
+    torch.testing.assert_close(same.edited, x0)
+    assert same.loss.max() < 1e-12
+    assert run(target, 5.0).loss[1:].sum() < run(target, 1e-9).loss[1:].sum()
+
+
+def test_noise_is_left_on_a_picture_that_was_inverted_from_within(model, x0, source, sigmas):
+    """A part of a schedule ends at a noisy latent; seen is the picture in it."""
+    inversion = invert(model, x0, source, sigmas[:-1])
+    noise = FreshNoise(inversion)
+    end = sigmas[-2]
+    picture = inversion.replayed(x0, float(end))
+    n = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(len(sigmas) - 3))
+    torch.testing.assert_close(noise.seen(x0, end), picture + end * n)
+
+
+def test_noise_without_a_picture_is_refused(model, x0, source, sigmas):
+    inversion = dataclasses.replace(invert(model, x0, source, sigmas), trajectory=None)
+    with pytest.raises(ValueError, match=r"no trajectory.*noise_from to inversion"):
+        FreshNoise(inversion)
