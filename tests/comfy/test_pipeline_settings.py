@@ -87,7 +87,7 @@ def edit_by_nodes(pack: Any, stock: tuple[Any, Any], latents: Tensor, target: Te
     [
         {},
         {"cfg_start": 0.5},
-        {"region": 0.0},
+        {"region": 0.9},
         {"noise_from": "inversion"},
         {"noise_from": "inversion", "negative_from": "inversion"},
         {"negative": None, "cfg": 3.0},
