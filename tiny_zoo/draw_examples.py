@@ -10,8 +10,8 @@ FOLDER = Path(__file__).parents[1] / "web" / "examples"
 
 EXAMPLES: dict[str, tuple[int, dict[str, str]]] = {
     "cat": (7, {"animal": "cat", "coat": "orange", "background": "meadow", "accessory": "none", "medium": "drawing"}),
-    "dog": (5, {"animal": "dog", "coat": "brown", "background": "beach", "accessory": "none", "medium": "drawing"}),
-    "horse": (4, {"animal": "horse", "coat": "white", "background": "meadow", "accessory": "none", "medium": "oil"}),
+    "dog": (16, {"animal": "dog", "coat": "brown", "background": "beach", "accessory": "none", "medium": "drawing"}),
+    "horse": (15, {"animal": "horse", "coat": "white", "background": "meadow", "accessory": "none", "medium": "oil"}),
     "zebra": (9, {"animal": "zebra", "coat": "white", "background": "beach", "accessory": "none", "medium": "drawing"}),
     "glasses": (
         2,

@@ -33,6 +33,7 @@ BEFORE = Pix2PixZero(  # 0.1.0's, of few parts
     cfg=3.0,
     negative="replayed",
     cfg_start=0.0,
+    noise_from="inversion",
     region=0.0,
     form="mean by position",
 )
@@ -76,6 +77,10 @@ ROWS = {  # what a method costs a sample in STEPS steps
     "ours, guided by texts in the last step alone": (
         replace(BEFORE, negative="empty", cfg_start=0.5),
         (1 + STEPS) + (1 + 3) * STEPS + 1,
+    ),
+    "ours, in fresh noise": (
+        replace(BEFORE, negative="empty", noise_from="fresh"),
+        (1 + STEPS) + (1 + 3 + 2) * STEPS,
     ),
     "ours, in a region": (replace(BEFORE, region=0.4), 2 + (1 + STEPS) + (1 + 3) * STEPS),
     "ours, explicit and unguided": (replace(BEFORE, guidance=MapGuidance(0), fixed_point=0), STEPS + STEPS),
@@ -163,7 +168,7 @@ def test_sdedit_starts_from_noise_at_its_strength(model: TinyZoo, problem: Probl
 def test_settings_reach_into_parts_and_leave_the_original_alone() -> None:
     method = Pix2PixZero()
     changed = adjust(method, {"cfg": 2.0, "guidance.strength": 0.7, "regularizer.shifts": "random"})
-    assert (changed.cfg, changed.guidance.strength, changed.guidance.unit) == (2.0, 0.7, "normalized")
+    assert (changed.cfg, changed.guidance.strength, changed.guidance.unit) == (2.0, 0.7, "share")
     assert changed.regularizer == NoiseRegularizer(shifts="random")
     assert method == Pix2PixZero()
 

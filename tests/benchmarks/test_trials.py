@@ -11,7 +11,7 @@ from benchmarks.harness.tasks import Problem
 from benchmarks.studies.trials.__main__ import trials
 from tiny_zoo.denoiser import TinyZoo
 
-OURS = Pix2PixZero(region=0.0)
+OURS = Pix2PixZero(noise_from="inversion", region=0.0)
 TRIALS = trials(OURS)
 
 

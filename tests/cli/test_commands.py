@@ -252,7 +252,7 @@ def test_ctrl_c_before_the_work_ends_with_one_line(tmp_path: Path, seconds: floa
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot interrupt one process alone")
 def test_ctrl_c_at_work_ends_with_one_line_and_leaves_what_is_done(pictures: Path, tmp_path: Path):
     output = tmp_path / "out"
-    process = start("edit", pictures, *EDIT, "--steps", "20", "--output", output)
+    process = start("edit", pictures, *EDIT, "--steps", "50", "--output", output)
     assert process.stdout is not None
     done = process.stdout.readline()
     process.send_signal(signal.SIGINT)

@@ -24,7 +24,7 @@ from .trial import Trial
 
 def trials(ours: Pix2PixZero) -> dict[str, Method]:
     """What is tried, under its name in the table."""
-    ours = adjust(ours, {"region": 0.0})  # several of these are regions themselves
+    ours = adjust(ours, {"noise_from": "inversion", "region": 0.0})  # several of these are regions themselves
     half = adjust(ours, {"guidance.strength": ours.guidance.strength / 2})
     return {
         "ours": Trial(ours),

@@ -17,7 +17,7 @@ from ...harness.tasks import Problem
 
 @dataclass(frozen=True)
 class Trial:
-    """Ours as it is, but for its region; what is derived from it changes one of its parts.
+    """Ours in the inversion's noise and without a region; what is derived from it changes one of its parts.
 
     Attributes:
         ours: settings.
