@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pix2pix_zero_core import MapGuidance
-
 from ..harness.cells import RESULTS, Bench, add_options, write_text
 from ..harness.report import table
 from ..harness.rows import before_finals
@@ -34,7 +32,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
         for start, end in ((0.0, 0.25), (0.0, 0.5), (0.0, 0.75), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0))
     ],
     "guidance_unit": [
-        {"guidance": MapGuidance(strength, unit, end=0.5, applied="after")}
+        {"guidance.strength": strength, "guidance.unit": unit}
         for unit, strengths in (("paper", (0.1, 0.3, 1.0, 3.0)), ("normalized", (0.5, 1.0, 2.5, 5.0)))
         for strength in strengths
     ],
