@@ -1,0 +1,186 @@
+"""Does a number of guidance mean the same with every model? `python -m benchmarks.studies.dial`.
+
+For each unit, the share of the distance of the attention maps that guidance takes away, against its number: on the
+embedded UNet, on that of 0.1.0, which a clone with its history has, and on UNets of Stable Diffusion 1.5 and XL of full
+size with random weights. Writes `results/dial.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pix2pix_zero_core import ClassifierFreeGuidance, Denoiser, MapGuidance, edit, invert
+from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, TextConditioning
+from pix2pix_zero_core.schedule import ddim_sigmas
+from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.networks import UNet, alphas_cumprod
+
+from ..harness.cells import CHECKPOINT, RESULTS, Bench, write_text
+from ..harness.report import markdown
+from ..speed.subjects import random_problem, random_subject
+
+NUMBERS = {"share": (0.1, 0.3, 0.5, 0.7, 0.9), "normalized": (1.0, 5.0), "paper": (0.1, 0.5)}
+"""Unit -> what is tried."""
+
+PICTURES, STEPS, SIDE = 4, 12, 128
+
+EARLIER = "e2929e0"
+"""A commit with the weights and the world of 0.1.0."""
+
+POSE = """
+import sys, torch
+from benchmarks.cells import Bench
+bench = Bench("validation", int(sys.argv[1]), int(sys.argv[2]))
+problem = bench.problem("cat2dog")
+state = bench.model.unet.state_dict()
+torch.save({"x0": problem.x0, "source": problem.source, "target": problem.target(200), "empty": problem.empty,
+            "unet": state}, sys.argv[3])
+"""
+"""Runs in a checkout of that commit: the first validation scenes of cat to dog, and the UNet."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and pictures to edit with it.
+
+    Attributes:
+        denoise: the model.
+        sigmas: of its training, (1000,).
+        x0: latents, (B, 4, H, W).
+        source: conditioning of the pictures.
+        target: of the edited ones.
+        empty: of nothing.
+    """
+
+    denoise: Denoiser
+    sigmas: Tensor
+    x0: Tensor
+    source: Any
+    target: Any
+    empty: Any
+
+
+def embedded() -> Subject:
+    """Tiny Zoo as it is."""
+    bench = Bench("validation", PICTURES, STEPS)
+    problem = bench.problem("cat2dog")
+    return Subject(bench.model, bench.model.sigmas, problem.x0, problem.source, problem.target(200), problem.empty)
+
+
+def earlier() -> Subject:
+    """Tiny Zoo as it was, on pictures of its own world.
+
+    Raises:
+        CalledProcessError: this clone lacks the commit (a shallow one does).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(["git", "archive", EARLIER], check=True, capture_output=True).stdout
+        subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+        posed = Path(folder) / "posed.pt"
+        subprocess.run([sys.executable, "-c", POSE, str(PICTURES), str(STEPS), str(posed)], cwd=folder, check=True)
+        found: dict[str, Any] = torch.load(posed)
+    zoo = TinyZoo.load(CHECKPOINT)  # whose UNet has the same layers
+    unet = UNet()
+    unet.load_state_dict(found.pop("unet"))
+    zoo.unet = unet.eval().requires_grad_(False)
+    return Subject(zoo, zoo.sigmas, **found)
+
+
+def stable_diffusion() -> Subject:
+    """Stable Diffusion 1.5's UNet."""
+    subject = random_subject("SD 1.5", SIDE, STEPS, (320, 640, 1280, 1280), torch.device("cpu"))
+    denoise, problem = DiffusersDenoiser(subject.unet, alphas_cumprod()), subject.problem
+    texts = (problem.source, problem.swapped, problem.empty)
+    return Subject(denoise, denoise.sigmas.float(), problem.x0, *map(TextConditioning, texts))
+
+
+def stable_diffusion_xl() -> Subject:
+    """Stable Diffusion XL's."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet: Any = UNet2DConditionModel(
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    with torch.no_grad():
+        unet.conv_out.weight *= 0.3  # as in `random_subject`
+    denoise = DiffusersDenoiser(unet.eval().requires_grad_(False), alphas_cumprod())
+    problem = random_problem(SIDE, STEPS, 2048, torch.device("cpu"))
+    pooled, sizes = (
+        torch.randn(1, 1280, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([[SIDE, SIDE, 0, 0] + [SIDE] * 2]),
+    )
+    texts = (problem.source, problem.swapped, problem.empty)
+    added = {"text_embeds": pooled, "time_ids": sizes.float()}
+    return Subject(denoise, denoise.sigmas.float(), problem.x0, *(TextConditioning(text, added) for text in texts))
+
+
+SUBJECTS: dict[str, tuple[Callable[[], Subject], int]] = {
+    "Tiny Zoo": (embedded, STEPS),
+    "Tiny Zoo of 0.1.0": (earlier, STEPS),
+    "SD 1.5, random weights": (stable_diffusion, 6),
+    "SDXL, random weights": (stable_diffusion_xl, 6),
+}
+"""Name -> what makes it, and DDIM steps."""
+
+
+def shares(subject: Subject, steps: int) -> Iterator[tuple[str, float, float]]:
+    """Measure, for every unit and number, the share of the unguided distance that is gone over all guided steps."""
+    inversion = invert(subject.denoise, subject.x0, subject.source, ddim_sigmas(subject.sigmas, steps))
+    guided = ClassifierFreeGuidance(subject.denoise, subject.empty)
+
+    def distance(strength: float, unit: Any) -> float:
+        guidance = MapGuidance(strength, unit, applied="after")
+        found = edit(subject.denoise, inversion, subject.source, subject.target, guided=guided, guidance=guidance)
+        return float(found.loss[1:].sum())  # the first is that before any move
+
+    plain = distance(1e-9, "normalized")
+    for unit, numbers in NUMBERS.items():
+        for number in numbers:
+            yield unit, number, 1 - distance(number, unit) / plain
+
+
+def main() -> None:
+    """Measure all, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(SUBJECTS)} (default: all)")
+    chosen = parser.parse_args().models or list(SUBJECTS)
+    if unknown := [name for name in chosen if name not in SUBJECTS]:
+        parser.error(f"there is no model {unknown[0]}; there are {', '.join(SUBJECTS)}")
+    torch.set_flush_denormal(True)
+    lines = dict[tuple[str, float], list[str]]()
+    for name in chosen:
+        make, steps = SUBJECTS[name]
+        for unit, number, share in shares(make(), steps):
+            lines.setdefault((unit, number), []).append(f"{share:.2f}")
+            print(f"{name}: {unit} {number} takes away {share:.2f}", flush=True)
+    rows = [[unit, f"{number:g}", *found] for (unit, number), found in lines.items()]
+    text = (
+        "Share of the attention maps' distance that guidance takes away, over all steps; CFG 5 away from no text. Tiny "
+        f"Zoo: {PICTURES} validation scenes, {STEPS} steps; Stable Diffusion: a random picture of {SIDE} pixels, 6.\n\n"
+    )
+    write_text(RESULTS / "dial.md", text + markdown(["unit", "guidance", *chosen], rows))
+    print(f"written to {RESULTS / 'dial.md'}")
+
+
+if __name__ == "__main__":
+    main()
