@@ -348,10 +348,44 @@ class GuidedDenoiser(GuiderDenoiser):
         if self.kept is None:
             return picture_of(denoised)
         mask, picture = self.kept  # as ComfyUI's own samplers apply a noise mask
-        if change := options.get("denoise_mask_function"):
-            sigmas = options["transformer_options"]["sample_sigmas"]
-            mask = change(sigma, mask, extra_options={"model": self.guider, "sigmas": sigmas})
+        mask = mask_at(self.guider, options, mask, sigma)
         return picture_of(denoised * mask + picture * (1 - mask))
+
+
+def mask_at(guider: Any, options: dict[str, Any], mask: Tensor, sigma: Tensor) -> Tensor:
+    """A noise mask at a level, which packs may let change with it (Differential Diffusion).
+
+    Args:
+        guider: that is sampling.
+        options: its model's.
+        mask: 1 where the picture may change, 0 where it stays.
+        sigma: the level, (B,).
+    """
+    change = options.get("denoise_mask_function")
+    if change is None:
+        return mask
+    sigmas = options["transformer_options"]["sample_sigmas"]
+    return change(sigma, mask, extra_options={"model": guider, "sigmas": sigmas})
+
+
+def fresh_noise(
+    guider: Any, extra_args: dict[str, Any], inversion: Inversion, mask: Tensor | None = None
+) -> FreshNoise:
+    """New noise at every step, for a guider that is sampling.
+
+    Args:
+        guider: a CFGGuider.
+        extra_args: of its sampler.
+        inversion: of the picture, with its trajectory.
+        mask: a noise mask: elsewhere samplers lead the latent another way than the inversion's.
+
+    Raises:
+        ValueError: the inversion has no trajectory.
+    """
+    if mask is None:
+        return FreshNoise(inversion)
+    options = extra_args["model_options"]
+    return FreshNoise(inversion, lambda sigma: picture_of(mask_at(guider, options, mask, sigma)))
 
 
 def require_text_alone(conds: dict[str, list[dict[str, Any]]]) -> None:
@@ -526,9 +560,30 @@ def _predict_in_fresh_noise(
     seed: int | None,
 ) -> Tensor:
     prediction = executor(noise.seen(picture_of(x), sigma).view_as(x), sigma, model_options, seed)
-    x_ref, options = noise.inversion.latent_at(float(sigma[0])).to(x), denoise.model_options
+    level = float(sigma[0])
+    require_comparable(denoise.guider.conds, level)
+    x_ref, options = noise.inversion.latent_at(level).to(x), denoise.model_options
     unchanged = denoise.predict(x_ref, sigma, SOURCE, comfy.model_patcher.create_model_options_clone(options))
-    return along(noise.inversion, picture_of(prediction) - unchanged, float(sigma[0])).view_as(x)
+    return along(noise.inversion, picture_of(prediction) - unchanged, level).view_as(x)
+
+
+def require_comparable(conds: dict[str, list[dict[str, Any]]], sigma: float) -> None:
+    """Refuse texts whose predictions differ by more than what they say.
+
+    Args:
+        conds: of a guider that is sampling.
+        sigma: a level.
+
+    Raises:
+        ValueError: source or target has no text there, or one has a ControlNet that the other has not.
+    """
+    source, target = (_active_parts(conds[name], sigma, name) for name in (SOURCE, TARGET))
+    steered = ["control" in part for parts in (source, target) for part in parts.values()]
+    if any(steered) and not all(steered):
+        raise ValueError(
+            "One of source and target text has a ControlNet, the other has not: in fresh noise all that it does would "
+            "be taken for what the texts differ in. Apply it to both, or set noise_from to inversion."
+        )
 
 
 def _evaluate(args: dict[str, Any]) -> list[Tensor]:
@@ -556,8 +611,8 @@ def _active_parts(cond: list[dict[str, Any]], sigma: float, name: str) -> dict[P
     if not parts:
         text = "target" if name == TARGET else name
         raise ValueError(
-            f"The {text} has no text at noise level {sigma:.4g}, where the edit is guided. Let the ranges of "
-            "Conditioning Set Timestep Range cover all levels that are guided."
+            f"The {text} has no text at noise level {sigma:.4g}, where it is needed. Let the ranges of "
+            "Conditioning Set Timestep Range cover all levels that are guided, and with noise_from fresh all levels."
         )
     return parts
 

@@ -47,6 +47,7 @@ from .bridge import (
     begin_text_guidance,
     edit_in_fresh_noise,
     edit_in_region,
+    fresh_noise,
     replay_negative,
     require_cross_attention_model,
     require_inversion_of,
@@ -59,7 +60,7 @@ from .types import CATEGORY, InversionType, search_aliases
 SAMPLERS_HELP = (
     "Exact with samplers that take each step by itself: euler, ddim, heun, dpm_2. Approximate with those that remember "
     "earlier steps or look ahead (dpmpp_2m, lms, deis, ipndm, res_multistep, heunpp2): where guidance is active they "
-    "are run step by step, and then step as euler does. Ancestral and SDE samplers are refused: their fresh noise "
+    "are run step by step, and then step as euler does. Ancestral and SDE samplers are refused: their random noise "
     "would overwrite the noise that the picture was inverted to. So are uni_pc, dpm_fast and dpm_adaptive, which "
     "cannot be run step by step."
 )
@@ -110,8 +111,8 @@ def guidance_inputs() -> list[Any]:
             min=0.0,
             max=1000.0,
             step=0.01,
-            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. 0 is plain "
-            "sampling.",
+            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. 0 does not "
+            "hold it.",
         ),
         io.Combo.Input(
             "unit",
@@ -163,7 +164,8 @@ def guidance_inputs() -> list[Any]:
             optional=True,
             tooltip="What classifier-free guidance moves away from. text: the negative text. inversion: the noise that "
             "was recorded when the picture was inverted, which saves the negative's part of every step, but leaves the "
-            "edit undone with models that follow texts only with a high cfg, as Stable Diffusion does.",
+            "edit undone with models that follow texts only with a high cfg, as Stable Diffusion does; it needs "
+            "noise_from at inversion.",
         ),
         io.Float.Input(
             "cfg_start",
@@ -200,9 +202,9 @@ def guidance_inputs() -> list[Any]:
             options=list(NOISES),
             default=USUAL.noise_from,
             optional=True,
-            tooltip="In which noise the model sees the picture. fresh: in new noise at every step, and only what the "
-            "two texts differ in is taken over, so that the rest of the picture stays; one model call a step more. "
-            "inversion: in the noise that the inversion found, as in the paper.",
+            tooltip="In which noise the model sees the picture. fresh: in new noise at every step, and little but "
+            "what the two texts differ in is taken over, so that the rest of the picture stays; one row more a "
+            "prediction. inversion: in the noise that the inversion found, as in the paper.",
         ),
     ]
 
@@ -287,14 +289,6 @@ class Settings:
         """What computes a move."""
         return GradientStep(self.checkpointing)
 
-    def fresh_noise(self, inversion: Inversion) -> FreshNoise | None:
-        """The noise that the model is asked in, where that is not the inversion's own.
-
-        Raises:
-            ValueError: there is no picture to look at in it.
-        """
-        return FreshNoise(inversion) if self.noise_from == "fresh" else None
-
     def patch(self, model: Any, inversion: Inversion) -> Any:
         """Clone a ModelPatcher, and let guiders predict on the clone as the settings say.
 
@@ -310,7 +304,8 @@ class Settings:
                 f"region is {self.region}, but the inversion has no trajectory to leave the rest of the picture on. "
                 "Invert a picture, which records one, or set region to 0."
             )
-        self.fresh_noise(inversion)
+        if self.noise_from == "fresh":
+            FreshNoise(inversion)  # which refuses what has no trajectory
         patched = model.clone()
         if self.negative_from == "inversion":
             replay_negative(patched, inversion)
@@ -426,7 +421,8 @@ class GuidedSampling:
     Attributes:
         inversion: of the picture, with its trajectory.
         source: text of the picture.
-        settings: with a guidance of 0 and no region they only start the sampler from the inversion.
+        settings: with a guidance of 0, no region and noise_from inversion they only start the sampler from the
+            inversion.
     """
 
     inversion: Inversion
@@ -479,6 +475,8 @@ class GuidedSampling:
         """Run the sampler from the inversion's trajectory, one guided step at a time, (B, C, H, W)."""
         sampler, total = executor.class_obj, len(sigmas) - 1
         require_deterministic(sampler)
+        if self.settings.region > 0 or self.settings.noise_from == "fresh":
+            require_own_predictions(sampler)
         if total > 0 and sigmas[0] < sigmas[-1]:
             raise ValueError(
                 f"The sampler's noise levels rise, from {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}: it inverts, "
@@ -500,8 +498,9 @@ class GuidedSampling:
             region = edit_region(denoise, start, SOURCE, TARGET, self.settings.region)
             step = within(step, region)
             edit_in_region(guider, self.inversion, region)
-        fresh = self.settings.fresh_noise(self.inversion)
-        if fresh is not None:
+        fresh = None
+        if self.settings.noise_from == "fresh":
+            fresh = fresh_noise(guider, extra_args, self.inversion.to(noise), denoise_mask)
             edit_in_fresh_noise(guider, extra_args, fresh)
         active = guided_steps(sigmas, self.inversion, guidance)
         if not any(active):
@@ -616,6 +615,25 @@ WHOLE_RUNS = ("dpm_fast", "dpm_adaptive", "unipc", "unipc_bh2")
 """Samplers that choose their own noise levels, or take no step on a schedule of one."""
 
 
+def require_own_predictions(sampler: Any) -> None:
+    """Refuse samplers that step by the negative's prediction beside the guider's.
+
+    Args:
+        sampler: a `comfy.samplers.Sampler`; of those that are no KSAMPLER nothing is known, and they pass.
+
+    Raises:
+        ValueError: names it, and what will do.
+    """
+    if not isinstance(sampler, comfy.samplers.KSAMPLER):
+        return
+    name = sampler.sampler_function.__name__.removeprefix("sample_")
+    if "cfg_pp" in name or sampler.extra_options.get("cfg_pp"):
+        raise ValueError(
+            f"The sampler {name} steps by the negative's prediction, which knows nothing of the region and of fresh "
+            "noise. Choose euler, ddim, heun or dpm_2, or set region to 0 and noise_from to inversion."
+        )
+
+
 def require_deterministic(sampler: Any) -> None:
     """Refuse samplers that add noise or cannot be led step by step.
 
@@ -638,7 +656,7 @@ def require_deterministic(sampler: Any) -> None:
     fresh = "noise_sampler" in declared and name not in NOISE_NOT_USED and options.get("eta", 1.0) > 0
     if fresh or options.get("s_churn", 0.0) > 0:
         raise ValueError(
-            f"The sampler {name} adds fresh noise at its steps, which overwrites the noise that the picture was "
+            f"The sampler {name} adds random noise at its steps, which overwrites the noise that the picture was "
             "inverted to: the picture would be lost. Choose a sampler that adds none: euler, ddim, heun, dpm_2 (or "
             "set eta and s_churn to 0)."
         )

@@ -38,7 +38,7 @@ from .bridge import (
 from .saying import said
 from .types import CATEGORY, InversionType, ModelInversion, search_aliases
 
-POOR, GOOD = 15.0, 20.0
+POOR, GOOD = 10.0, 20.0
 """Decibels: below the one reconstructions differ from the picture visibly, from the other on hardly."""
 
 FEW_STEPS = 5
@@ -253,8 +253,8 @@ def poor_warning(decibels: float) -> str:
     if decibels >= POOR:
         return ""
     return (
-        f"The reconstruction has only {decibels:.0f} dB: what it lost is lost to the edit. Check the caption, "
-        "raise steps or fixed_point, or lower regularization and kl."
+        f"The reconstruction has only {decibels:.0f} dB: what it lost is lost to an edit with noise_from inversion. "
+        "Check the caption, raise steps or fixed_point, or lower regularization and kl."
     )
 
 

@@ -25,6 +25,7 @@ from .bridge import (
     edit_in_region,
     family_of_model,
     framed,
+    fresh_noise,
     progress,
 )
 from .guidance import Settings, edit_inputs, set_cfg, settings_warning_output
@@ -119,7 +120,9 @@ class _Editor(comfy.samplers.Sampler):
 
         kept = None if denoise_mask is None or latent_image is None else (denoise_mask, latent_image)
         finest_layer, blocks = self.settings.finest_layer, self.settings.blocks
-        noise_of_steps = self.settings.fresh_noise(start)
+        noise_of_steps = None
+        if self.settings.noise_from == "fresh":
+            noise_of_steps = fresh_noise(guider, extra_args, start, denoise_mask)
         denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, noise_of_steps)
         guide = self.settings.gradient_step
         if denoise_mask is not None:

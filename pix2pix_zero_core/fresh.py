@@ -2,20 +2,23 @@
 
 The inversion's noise leads back to the picture. It is the same at every step, and in spite of the regulariser not
 quite white: what it makes the model err in adds up from step to step. So a step may ask the model about the picture in
-noise n of its own, and take over only what the two texts differ in:
+noise n of its own, and take over only what the prediction for the target differs in from that for the source:
 
     z_ref = alpha x0 + sigma n,        z = z_ref + (x - x_ref),
     D     = D_ref + D(z, target) - D(z_ref, source),
 
 where x_ref is the inversion's trajectory and D_ref leads along it. With the source as target every step leads back to
-the picture, exactly. This is FlowEdit (Kulikov et al., ICCV 2025, arXiv:2412.08629) as a denoiser, which any sampler
-can call and cross-attention guidance can lead: the maps are those of z and z_ref. There the source branch is guided as
-well; here it follows its text plainly, for a row less.
+the picture, exactly; where D(z, target) is guided by classifier-free guidance, but for what that strengthens. This is
+FlowEdit (Kulikov et al., ICCV 2025, arXiv:2412.08629) as a denoiser, which any sampler can call and cross-attention
+guidance can lead: the maps are those of z and z_ref. There the source branch is guided as well; here it follows its
+text plainly, for a row less and no more change (FINDINGS.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,20 +30,22 @@ from .types import Denoiser, Inversion, Prediction
 
 @dataclass(frozen=True)
 class FreshNoise:
-    """Moves latents from the inversion's noise into new noise, drawn anew for every step of its grid.
+    """Moves latents from the inversion's noise into new noise, another for every step of the inversion's grid.
 
-    All pictures of a batch are seen in the same noise, so that each is edited as if it were alone.
+    A level belongs to the step that begins there. All pictures of a batch are seen in the same noise, so that each is
+    edited as if it were alone.
 
     Attributes:
         inversion: of the pictures, with its trajectory.
-        seed: of the noise.
+        where: level -> weights of where pictures may change, (B or 1, 1, H, W), 0 to 1: elsewhere x is led by something
+            else (a noise mask), and z is z_ref. None is everywhere.
 
     Raises:
         ValueError: the inversion has no trajectory.
     """
 
     inversion: Inversion
-    seed: int = 0
+    where: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Validate the trajectory."""
@@ -58,18 +63,24 @@ class FreshNoise:
             sigma: its level, scalar or of every sample, (B,), all the same.
 
         Returns:
-            the same change of the picture, in fresh noise, (B, C, H, W).
+            z, the same change of the picture in fresh noise, (B, C, H, W).
         """
-        inversion, level = self.inversion, sigma.flatten()[0]
-        end = float(inversion.sigmas[-1])
-        picture = inversion.replayed(inversion.latent_at(end), end).to(x)
-        z_ref = inversion.coordinates.alpha(level) * picture + level * self._noise(float(level)).to(x)
-        return z_ref + (x - inversion.latent_at(float(level)).to(x))
+        level = sigma.flatten()[0]
+        change = x - self.inversion.latent_at(float(level)).to(x)
+        if self.where is not None:
+            change = self.where(sigma).to(x) * change
+        z_ref = self.inversion.coordinates.alpha(level) * self._picture.to(x) + level * self._noise(float(level)).to(x)
+        return z_ref + change
+
+    @cached_property
+    def _picture(self) -> Tensor:
+        """x0, also where the trajectory ends at a noisy latent, (B, C, H, W)."""
+        end = float(self.inversion.sigmas[-1])
+        return self.inversion.replayed(self.inversion.latent_at(end), end)
 
     def _noise(self, sigma: float) -> Tensor:
         """That of the step to which a level belongs, (1, C, H, W)."""
-        steps = len(self.inversion.sigmas) - 1
-        generator = torch.Generator().manual_seed(self.seed * steps + step_at(self.inversion.sigmas, sigma))
+        generator = torch.Generator().manual_seed(step_at(self.inversion.sigmas, sigma))
         return torch.randn(1, *self.inversion.noise.shape[1:], generator=generator)
 
 
@@ -95,23 +106,25 @@ class TextDifference:
     """What leads along the inversion, and beside it what the edited picture's text changes: D of this module.
 
     Attributes:
-        guided: predicts the edited picture, in fresh noise.
-        denoise: predicts the picture as it is, in the same noise.
+        guided: the model with classifier-free guidance, which predicts the edited picture.
+        denoise: the model, which predicts the picture as it is.
         source: conditioning of the picture.
-        inversion: of the picture, with its trajectory.
+        noise: in which both are asked.
     """
 
     guided: Denoiser
     denoise: Denoiser
     source: Any
-    inversion: Inversion
+    noise: FreshNoise
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
-        edited = self.guided(x, sigma, cond, maps=maps)
+        inversion, level = self.noise.inversion, float(sigma[0])
+        edited = self.guided(self.noise.seen(x, sigma), sigma, cond, maps=maps)
         with torch.no_grad():
-            unchanged = self.denoise(self.inversion.latent_at(float(sigma[0])).to(x), sigma, self.source)
-        return Prediction(along(self.inversion, edited.denoised - unchanged.denoised, float(sigma[0])), edited.maps)
+            z_ref = self.noise.seen(inversion.latent_at(level).to(x), sigma)
+            unchanged = self.denoise(z_ref, sigma, self.source)
+        return Prediction(along(inversion, edited.denoised - unchanged.denoised, level), edited.maps)
 
 
 def along(inversion: Inversion, difference: Tensor, sigma: float) -> Tensor:

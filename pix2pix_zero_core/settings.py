@@ -22,8 +22,8 @@ NEGATIVES: tuple[NegativeFrom, ...] = ("inversion", "text")
 NOISES: tuple[NoiseFrom, ...] = ("fresh", "inversion")
 
 FRESH_BESIDE_INVERSION = (
-    "negative_from is inversion and noise_from is fresh, where the noise that the inversion recorded means nothing. "
-    "Set negative_from to text, or noise_from to inversion."
+    "negative_from is inversion and noise_from is fresh, in which the model does not see the noise that the inversion "
+    "recorded. Set negative_from to text, or noise_from to inversion."
 )
 
 

@@ -36,7 +36,7 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.schedule import ddim_sigmas
-from pix2pix_zero_core.settings import USUAL_STRENGTH, NoiseFrom
+from pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, USUAL_STRENGTH, NoiseFrom
 
 from .injection import prompt_to_prompt
 from .sampling import Counted, Method, Negative, ddim_inversion, guided_by, predict_both
@@ -189,9 +189,11 @@ class Pix2PixZero:
         source, model, guide = problem.source, cast(Denoiser, denoise), map_guidance_step
         guided = self.guided(denoise, problem, inversion)
         if self.noise_from == "fresh":
+            if self.negative == "replayed":
+                raise ValueError(FRESH_BESIDE_INVERSION)
             noise = FreshNoise(inversion)
             model = InFreshNoise(denoise, noise)
-            guided = TextDifference(InFreshNoise(guided, noise), model, source, inversion)
+            guided = TextDifference(guided, denoise, source, noise)
         if self.region:
             region = edit_region(denoise, inversion, source, target, self.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)

@@ -76,7 +76,7 @@ STUDIES: dict[str, list[dict[str, Any]]] = {
     "region": combine(REGIONS | SCALES),
     "noise": each(
         [HELD | LATE_IN_REGION | {"noise_from": "fresh"}, LATE_IN_REGION | {"noise_from": "fresh"}],
-        {"cfg": (3.0, 5.0, 7.5), "direction": (1.25, 1.5)},
+        {"cfg": (3.0, 5.0, 7.5), "direction": (1.25,)},
     ),
     "guidance": each(GUIDANCE, SCALES),
     "together": each(

@@ -400,7 +400,7 @@ class PipelineEditor:
         if settings.noise_from == "fresh":
             noise = FreshNoise(inversion)
             denoise = InFreshNoise(denoise, noise)
-            guided = TextDifference(InFreshNoise(guided, noise), denoise, source, inversion)
+            guided = TextDifference(guided, self.denoise, source, noise)
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)

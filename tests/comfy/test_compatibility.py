@@ -75,13 +75,13 @@ def invert(pack: Any, case: Any) -> Any:
     return invert(case.model, case.latent, case.source, STEPS, 0.0, 0.0, 0, False, scheduler="simple")[:2]
 
 
-def sample(guider: Any, latent: dict[str, Tensor], sigmas: Tensor) -> Tensor:
+def sample(guider: Any, latent: dict[str, Tensor], sigmas: Tensor, sampler: str = "euler") -> Tensor:
     """As SamplerCustomAdvanced does, without noise."""
     import comfy.samplers
 
     samples, mask = latent["samples"], latent.get("noise_mask")
-    euler = comfy.samplers.ksampler("euler")
-    return guider.sample(torch.zeros_like(samples), samples, euler, sigmas, denoise_mask=mask, disable_pbar=True)
+    chosen = comfy.samplers.ksampler(sampler)
+    return guider.sample(torch.zeros_like(samples), samples, chosen, sigmas, denoise_mask=mask, disable_pbar=True)
 
 
 def stock(case: Any, noise: dict[str, Tensor], sigmas: Tensor, model: Any = None) -> Tensor:

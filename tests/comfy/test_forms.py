@@ -229,8 +229,8 @@ def test_unguided_steps_keep_their_memory(server: Server, latent: Latent, edit_g
 @pytest.mark.parametrize(
     ("sampler", "words"),
     [
-        ("euler_ancestral", ("adds fresh noise", "Choose a sampler that adds none: euler")),
-        ("dpmpp_2m_sde", ("adds fresh noise", "the picture would be lost")),
+        ("euler_ancestral", ("adds random noise", "Choose a sampler that adds none: euler")),
+        ("dpmpp_2m_sde", ("adds random noise", "the picture would be lost")),
         ("uni_pc", ("only on a whole run", "Choose euler")),
     ],
 )
@@ -268,7 +268,7 @@ def test_the_help_says_what_samplers_do(pack: Any, node: str):
         approximate, _, refused = rest.partition("Ancestral and SDE samplers are refused")
         assert all(name in exact for name in ("euler", "ddim", "heun", "dpm_2"))
         assert all(name in approximate for name in ("dpmpp_2m", "lms", "deis", "ipndm", "res_multistep", "heunpp2"))
-        assert all(name in refused for name in ("uni_pc", "dpm_fast", "dpm_adaptive", "fresh"))
+        assert all(name in refused for name in ("uni_pc", "dpm_fast", "dpm_adaptive", "random"))
 
 
 @pytest.mark.parametrize(("options", "fine"), [({}, True), ({"s_churn": 1.0}, False)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.comfy.test_compatibility import CFG, invert, sample
+from tests.comfy.test_compatibility import CFG, FORMS, invert, sample
 from tests.comfy.test_compatibility import edited as edited_by
 
 LoadCase = Callable[[str], Any]
@@ -312,15 +312,49 @@ def test_a_guider_without_a_target(pack: Any, case: Any):
         sample(guider, noise, inversion.sigmas)
 
 
+FRESH = {"noise_from": "fresh", "negative_from": "text"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"guidance": 0.0} | FRESH], ids=["guided", "in fresh noise"])
 @pytest.mark.parametrize("which", ["source", "target"])
-def test_a_text_that_is_silent_at_a_guided_level(pack: Any, case: Any, which: str):
+def test_a_text_that_is_silent_at_a_guided_level(pack: Any, case: Any, which: str, settings: dict[str, Any]):
     import node_helpers
 
     inversion, noise = invert(pack, case)
     late = node_helpers.conditioning_set_values(getattr(case, which), {"start_percent": 0.5, "end_percent": 1.0})
     changed = dataclasses.replace(case, **{which: late})
     with pytest.raises(ValueError, match=rf"The {which} has no text at noise level .*Conditioning Set Timestep Range"):
-        edited(pack, "guider", changed, inversion, noise)
+        edited(pack, "guider", changed, inversion, noise, **settings)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_controlnet_on_one_text_alone_is_no_difference_of_texts(pack: Any, case: Any, form: str):
+    from tests.comfy.neighbours import controlnet
+
+    steered = dataclasses.replace(controlnet(case), source=case.source)
+    inversion, noise = invert(pack, case)
+    assert torch.isfinite(edited(pack, form, steered, inversion, noise)).all()
+    with pytest.raises(
+        ValueError, match=r"One of source and target text has a ControlNet.*set noise_from to inversion"
+    ):
+        edited(pack, form, steered, inversion, noise, **FRESH)
+
+
+@pytest.mark.parametrize("settings", [FRESH, {"region": 0.4}], ids=["fresh noise", "region"])
+def test_samplers_that_step_by_the_negative(pack: Any, case: Any, settings: dict[str, Any]):
+    inversion, noise = invert(pack, case)
+
+    def run(**changed: Any) -> Tensor:
+        fixed = {"unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.5}
+        texts = case.source, case.target, case.negative
+        guider = pack.nodes.CrossAttnGuider.execute(case.model, inversion, *texts, CFG, 0.02, **fixed, **changed)
+        return sample(guider.result[0], noise, inversion.sigmas, "euler_cfg_pp")
+
+    assert torch.isfinite(run()).all()
+    with pytest.raises(
+        ValueError, match=r"sampler euler_cfg_pp steps by the negative's prediction.* noise_from to inv"
+    ):
+        run(**settings)
 
 
 def test_a_target_for_an_area_alone(pack: Any, case: Any):
@@ -336,7 +370,8 @@ def test_a_target_for_an_area_alone(pack: Any, case: Any):
 # ---------------------------------------------------------------------------------------------------- noise masks
 
 
-def test_a_noise_mask_means_the_same_in_all_forms(pack: Any, case: Any):
+@pytest.mark.parametrize("settings", [{}, FRESH], ids=["inverted noise", "fresh noise"])
+def test_a_noise_mask_means_the_same_in_all_forms(pack: Any, case: Any, settings: dict[str, Any]):
     import comfy.samplers
 
     mask = torch.zeros(1, 1, 128, 128)
@@ -346,10 +381,10 @@ def test_a_noise_mask_means_the_same_in_all_forms(pack: Any, case: Any):
     sigmas = torch.tensor([8.0, 3.0, 1.0, 0.0])
     invert_at = pack.nodes.RegularizedDDIMInvert.invert
     inversion, noise = invert_at(case.model, masked.latent, case.source, 3, 0.0, 0.0, 0, False, sigmas=sigmas)[:2]
-    all_in_one = edited(pack, "all in one", masked, inversion, noise)
+    all_in_one = edited(pack, "all in one", masked, inversion, noise, **settings)
     assert torch.equal(inversion.mask, mask)
     guider = pack.nodes.CrossAttnGuider.execute(
-        case.model, inversion, case.source, case.target, case.negative, CFG, 0.02, "normalized", 0.0, 0.5
+        case.model, inversion, case.source, case.target, case.negative, CFG, 0.02, "normalized", 0.0, 0.5, **settings
     ).result[0]
     euler = comfy.samplers.ksampler("euler")
     other = guider.sample(
@@ -358,5 +393,10 @@ def test_a_noise_mask_means_the_same_in_all_forms(pack: Any, case: Any):
     torch.testing.assert_close(all_in_one, other, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(all_in_one[..., 8:], case.latent["samples"][..., 8:], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(all_in_one[..., :8], case.latent["samples"][..., :8], atol=1e-2)
+    # Nothing of what a mask leads elsewhere is taken for a change of the picture.
+    if settings:
+        same = dataclasses.replace(masked, target=case.source, negative=case.source)
+        found = edited(pack, "all in one", same, inversion, noise, guidance=0.0, **settings)
+        torch.testing.assert_close(found, case.latent["samples"], rtol=1e-4, atol=1e-4)
     plain, _ = invert_at(case.model, case.latent, case.source, 3, 0.0, 0.0, 0, False, sigmas=sigmas)[:2]
     assert not torch.allclose(edited(pack, "all in one", case, plain, noise), all_in_one, atol=1e-2)
