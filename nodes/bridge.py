@@ -328,17 +328,19 @@ class GuidedDenoiser(GuiderDenoiser):
             return super().__call__(x, sigma, cond, maps=True)
         comfy.model_management.throw_exception_if_processing_interrupted()
         options = comfy.model_patcher.create_model_options_clone(self.model_options)
-        return Prediction(self.predict(x, sigma, cond, options), {})
+        return Prediction(self.ask(x, sigma, cond, options), {})
 
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
-        """Ask the guider for x0 with `cond` as its positive conditioning, (B, C, H, W).
+        """Ask the guider while its maps are watched.
 
-        Where gradients are enabled, only the maps of that conditioning carry them; the prediction does not.
+        Only those of `cond` are seen, in a pass of its own, and only they carry gradients; the prediction does not.
         """
-        if torch.is_grad_enabled():
-            _evaluate_apart(options)
-            with torch.no_grad():
-                return self.predict(x.detach(), sigma, cond, options)
+        _evaluate_apart(options)
+        with torch.no_grad():
+            return self.ask(x.detach(), sigma, cond, options)
+
+    def ask(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
+        """Ask the guider for x0 with `cond` as its positive conditioning, (B, C, H, W)."""
         positive = self.guider.conds[TARGET]
         self.guider.conds[TARGET] = self.guider.conds[cond]
         try:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pix2pix_zero_core import ClassifierFreeGuidance, Denoiser, MapGuidance, edit, invert
 from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, TextConditioning
 from pix2pix_zero_core.schedule import ddim_sigmas
 from tiny_zoo.denoiser import TinyZoo
-from tiny_zoo.networks import UNet, alphas_cumprod
+from tiny_zoo.networks import alphas_cumprod
 
 from ..harness.cells import CHECKPOINT, RESULTS, Bench, write_text
 from ..harness.report import markdown
@@ -38,13 +39,14 @@ EARLIER = "e2929e0"
 """A commit with the weights and the world of 0.1.0."""
 
 POSE = """
-import sys, torch
+import sys
+from safetensors.torch import save_file
 from benchmarks.cells import Bench
 bench = Bench("validation", int(sys.argv[1]), int(sys.argv[2]))
 problem = bench.problem("cat2dog")
-state = bench.model.unet.state_dict()
-torch.save({"x0": problem.x0, "source": problem.source, "target": problem.target(200), "empty": problem.empty,
-            "unet": state}, sys.argv[3])
+texts = {"source": problem.source, "target": problem.target(200), "empty": problem.empty}
+unet = {f"unet.{name}": weight for name, weight in bench.model.unet.state_dict().items()}
+save_file({name: t.contiguous() for name, t in ({"x0": problem.x0} | texts | unet).items()}, sys.argv[3])
 """
 """Runs in a checkout of that commit: the first validation scenes of cat to dog, and the UNet."""
 
@@ -86,13 +88,12 @@ def earlier() -> Subject:
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(["git", "archive", EARLIER], check=True, capture_output=True).stdout
         subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-        posed = Path(folder) / "posed.pt"
+        posed = Path(folder) / "posed.safetensors"
         subprocess.run([sys.executable, "-c", POSE, str(PICTURES), str(STEPS), str(posed)], cwd=folder, check=True)
-        found: dict[str, Any] = torch.load(posed)
+        found = load_file(posed)
     zoo = TinyZoo.load(CHECKPOINT)  # whose UNet has the same layers
-    unet = UNet()
-    unet.load_state_dict(found.pop("unet"))
-    zoo.unet = unet.eval().requires_grad_(False)
+    weights = {name.removeprefix("unet."): found.pop(name) for name in list(found) if name.startswith("unet.")}
+    zoo.unet.load_state_dict(weights)
     return Subject(zoo, zoo.sigmas, **found)
 
 

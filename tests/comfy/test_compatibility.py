@@ -68,6 +68,8 @@ CELLS = [
 ]
 STEPS, CFG = 2, 3.0
 SETTINGS = {"unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.5}
+USUAL = {"unit": "share", "guidance": 0.5, "negative_from": "text", "noise_from": "fresh", "region": 0.4}
+"""As new nodes have it; a share of 0.5, since random weights hardly answer to less."""
 
 
 def invert(pack: Any, case: Any) -> Any:
@@ -127,13 +129,18 @@ def test_cell(
         without = edited(pack, form, case, inversion, noise, guidance=0.0, negative_from="text")
         assert not distances
         guided = edited(pack, form, case, inversion, noise, guidance=0.02)
+        torch.manual_seed(0)
+        usual = edited(pack, form, case, inversion, noise, **USUAL)
     assert torch.isfinite(guided).all()
+    assert torch.isfinite(usual).all()
     if form == "all in one":  # its noise goes no way through a LATENT, which divides and multiplies by the scale factor
         assert (without - expected).norm() < 1e-5 * expected.norm()
     else:
         assert torch.equal(without, expected)
-    ((before, after),) = distances
+    (before, after), (usual_before, usual_after) = distances
     assert after < before
+    # ToMe draws anew in every pass which tokens it merges.
+    assert usual_after < usual_before or neighbour == "ToMe"
     assert not torch.equal(guided, without)
 
 
