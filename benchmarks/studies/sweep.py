@@ -32,7 +32,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
         for start, end in ((0.0, 0.25), (0.0, 0.5), (0.0, 0.75), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0))
     ],
     "guidance_unit": [
-        {"guidance.strength": strength, "guidance.unit": unit}
+        {"guidance.unit": unit, "guidance.strength": strength}  # in this order: each is checked with the other
         for unit, strengths in (("paper", (0.1, 0.3, 1.0, 3.0)), ("normalized", (0.5, 1.0, 2.5, 5.0)))
         for strength in strengths
     ],
