@@ -119,8 +119,8 @@ def guidance_inputs() -> list[Any]:
             options=["normalized", "paper", "share"],
             default=USUAL.guidance.unit,
             tooltip="Of guidance. share, 0 to 1, is how much of what an unguided edit would change of the attention is "
-            "to be taken away: measured on each picture, by a short unguided run beforehand, and so alike with every "
-            "model. normalized needs no such run, and carries over from one size of picture to another; 1 is little. "
+            "to be taken away: measured on each picture, by a short unguided run beforehand. "
+            "normalized needs no such run, and carries over from one size of picture to another; 1 is little. "
             "paper is the published step size (0.1 for real, 0.15 for generated pictures on SD 1.4).",
         ),
         io.Float.Input(

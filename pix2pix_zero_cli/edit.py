@@ -76,8 +76,8 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "--guidance-unit",
         choices=["normalized", "paper", "share"],
         default=usual.guidance.unit,
-        help="share: how much of what the edit would change in the attention is taken away, 0 to 1, the same with "
-        f"every model (default: {usual.guidance.unit})",
+        help="share: how much of what the edit would change in the attention is taken away, 0 to 1, measured on "
+        f"each picture (default: {usual.guidance.unit})",
     )
     parser.add_argument(
         "--guidance-end",
