@@ -222,8 +222,18 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "pix2pix_zero_cli", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell ignores in what it starts in the background
+
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
 
 
