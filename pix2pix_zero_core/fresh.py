@@ -11,7 +11,7 @@ where x_ref is the inversion's trajectory and D_ref leads along it. With the sou
 the picture, exactly; where D(z, target) is guided by classifier-free guidance, but for what that strengthens. This is
 FlowEdit (Kulikov et al., ICCV 2025, arXiv:2412.08629) as a denoiser, which any sampler can call and cross-attention
 guidance can lead: the maps are those of z and z_ref. There the source branch is guided as well; here it follows its
-text plainly, for a row less and no more change (FINDINGS.md).
+text plainly, for a row less.
 """
 
 from __future__ import annotations

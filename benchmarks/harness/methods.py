@@ -191,14 +191,22 @@ class Pix2PixZero:
         if self.noise_from == "fresh":
             if self.negative == "replayed":
                 raise ValueError(FRESH_BESIDE_INVERSION)
-            noise = FreshNoise(inversion)
+            noise = self.fresh_noise(inversion)
             model = InFreshNoise(denoise, noise)
-            guided = TextDifference(guided, denoise, source, noise)
+            guided = TextDifference(guided, self.of_the_source(denoise, problem), source, noise)
         if self.region:
             region = edit_region(denoise, inversion, source, target, self.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
         start = inversion if self.replay else replace(inversion, trajectory=None)
         return edit(model, start, source, target, guided=guided, guidance=self.guidance, guide=guide).edited
+
+    def fresh_noise(self, inversion: Inversion) -> FreshNoise:
+        """The noise that the picture is seen in."""
+        return FreshNoise(inversion)
+
+    def of_the_source(self, denoise: Denoiser, problem: Problem) -> Denoiser:
+        """What predicts the picture as it is, in that noise."""
+        return denoise
 
     def guided(self, denoise: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What takes the steps where no region is left out.

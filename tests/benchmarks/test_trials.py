@@ -8,7 +8,9 @@ import torch
 from benchmarks.harness.methods import Pix2PixZero
 from benchmarks.harness.sampling import Counted
 from benchmarks.harness.tasks import Problem
+from benchmarks.studies.fresh import TRIED
 from benchmarks.studies.trials.__main__ import trials
+from pix2pix_zero_core import MapGuidance
 from tiny_zoo.denoiser import TinyZoo
 
 OURS = Pix2PixZero(noise_from="inversion", region=0.0)
@@ -24,3 +26,15 @@ def test_every_other_edits_otherwise(name: str, model: TinyZoo, problem: Problem
     edited = TRIALS[name](Counted(model), problem.part(0, 1))
     assert torch.isfinite(edited).all()
     assert (edited - TRIALS["ours"](Counted(model), problem.part(0, 1))).abs().max() > 1e-3
+
+
+def test_fresh_noise_of_no_other_kind_is_ours(model: TinyZoo, problem: Problem) -> None:
+    ours = Pix2PixZero(guidance=MapGuidance(0.0))
+    assert torch.equal(TRIED["fresh"](Counted(model), problem), ours(Counted(model), problem))
+
+
+@pytest.mark.parametrize("name", [name for name in TRIED if name != "fresh"])
+def test_noise_of_another_kind_edits_otherwise(name: str, model: TinyZoo, problem: Problem) -> None:
+    edited = TRIED[name](Counted(model), problem.part(0, 1))
+    assert torch.isfinite(edited).all()
+    assert (edited - TRIED["fresh"](Counted(model), problem.part(0, 1))).abs().max() > 1e-3

@@ -1,0 +1,112 @@
+"""Why fresh noise, and which: `python -m benchmarks.studies.fresh` edits validation scenes in noise of other kinds.
+
+Without guidance of the maps; all else is the default. Writes `results/fresh.md`. Interrupted, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pix2pix_zero_core import Denoiser, FreshNoise, Inversion, MapGuidance
+from pix2pix_zero_core.schedule import step_at
+
+from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.methods import Pix2PixZero
+from ..harness.report import table
+from ..harness.sampling import guided_by
+from ..harness.sharing import add_processes, try_all
+from ..harness.tasks import PAPER_TASKS, Problem
+
+
+@dataclass(frozen=True)
+class OtherNoise(FreshNoise):
+    """Noise that is not, or not all, or not always fresh.
+
+    Attributes:
+        own: share of its variance that is the inversion's noise.
+        until: fraction of the steps after which all is the inversion's.
+        once: the same noise at every step.
+    """
+
+    own: float = 0.0
+    until: float = 1.0
+    once: bool = False
+
+    def seen(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Find where the model is asked about a latent, as `FreshNoise`."""
+        level = float(sigma.flatten()[0])
+        if step_at(self.inversion.sigmas, level) >= self.until * (len(self.inversion.sigmas) - 1):
+            return x
+        return super().seen(x, sigma)
+
+    def _noise(self, sigma: float) -> Tensor:
+        fresh = super()._noise(float(self.inversion.sigmas[0]) if self.once else sigma)
+        if not self.own:
+            return fresh
+        inverted = (self.inversion.latent_at(sigma) - self._picture) / sigma
+        return math.sqrt(1 - self.own) * fresh.to(inverted) + math.sqrt(self.own) * inverted
+
+
+@dataclass(frozen=True)
+class InOtherNoise(Pix2PixZero):
+    """Ours in it, or with a source that is guided as well.
+
+    Attributes:
+        own: see `OtherNoise`.
+        until: see `OtherNoise`.
+        once: see `OtherNoise`.
+        source_cfg: scale of classifier-free guidance of the source; FlowEdit has 3.5.
+    """
+
+    own: float = 0.0
+    until: float = 1.0
+    once: bool = False
+    source_cfg: float = 1.0
+
+    def fresh_noise(self, inversion: Inversion) -> FreshNoise:
+        """The noise that the picture is seen in."""
+        return OtherNoise(inversion, None, self.own, self.until, self.once)
+
+    def of_the_source(self, denoise: Denoiser, problem: Problem) -> Denoiser:
+        """What predicts the picture as it is, in that noise."""
+        return guided_by(denoise, problem, self.source_cfg, "empty")
+
+
+OURS = InOtherNoise(guidance=MapGuidance(0.0))
+
+TRIED = {
+    "fresh": OURS,
+    "the inversion's alone": replace(OURS, noise_from="inversion"),
+    "half of the variance the inversion's": replace(OURS, own=0.5),
+    "fresh until 0.7 of the steps": replace(OURS, until=0.7),
+    "one draw for all steps": replace(OURS, once=True),
+    "fresh, the source guided at 3.5": replace(OURS, source_cfg=3.5),
+    "fresh, the source guided at 5": replace(OURS, source_cfg=5.0),
+}
+"""Name -> method."""
+
+
+def main() -> None:
+    """Try all, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, count=16)
+    add_processes(parser)
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    bench = Bench.from_options(options, "validation")
+    rows = try_all(bench, [("fresh", name, method) for name, method in TRIED.items()], PAPER_TASKS, options.processes)
+    text = (
+        f"{options.count} validation scenes of each of {', '.join(PAPER_TASKS)}; {options.steps} steps, weights "
+        f"{bench.weights[:12]}. Otherwise {OURS}.\n\n"
+    )
+    write_text(RESULTS / "fresh.md", text + table(rows))
+    print(f"written to {RESULTS / 'fresh.md'}")
+
+
+if __name__ == "__main__":
+    main()
