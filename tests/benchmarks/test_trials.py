@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -35,6 +37,7 @@ def test_fresh_noise_of_no_other_kind_is_ours(model: TinyZoo, problem: Problem) 
 
 @pytest.mark.parametrize("name", [name for name in TRIED if name != "fresh"])
 def test_noise_of_another_kind_edits_otherwise(name: str, model: TinyZoo, problem: Problem) -> None:
-    edited = TRIED[name](Counted(model), problem.part(0, 1))
+    longer = replace(problem.part(0, 1), steps=5)  # so that 0.7 of them leaves a step
+    edited = TRIED[name](Counted(model), longer)
     assert torch.isfinite(edited).all()
-    assert (edited - TRIED["fresh"](Counted(model), problem.part(0, 1))).abs().max() > 1e-3
+    assert (edited - TRIED["fresh"](Counted(model), longer)).abs().max() > 1e-3
