@@ -8,12 +8,8 @@ size with random weights. Writes `results/dial.md`.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,14 +25,12 @@ from tiny_zoo.networks import alphas_cumprod
 from ..harness.cells import CHECKPOINT, RESULTS, Bench, write_text
 from ..harness.report import markdown
 from ..speed.subjects import random_problem, random_subject
+from .earlier import checkout, run_there
 
 NUMBERS = {"share": (0.1, 0.3, 0.5, 0.7, 0.9), "normalized": (1.0, 5.0), "paper": (0.1, 0.5)}
 """Unit -> what is tried."""
 
 PICTURES, STEPS, SIDE = 4, 12, 128
-
-EARLIER = "e2929e0"
-"""A commit with the weights and the world of 0.1.0."""
 
 POSE = """
 import sys
@@ -48,7 +42,7 @@ texts = {"source": problem.source, "target": problem.target(200), "empty": probl
 unet = {f"unet.{name}": weight for name, weight in bench.model.unet.state_dict().items()}
 save_file({name: t.contiguous() for name, t in ({"x0": problem.x0} | texts | unet).items()}, sys.argv[3])
 """
-"""Runs in a checkout of that commit: the first validation scenes of cat to dog, and the UNet."""
+"""Runs in that world: the first validation scenes of cat to dog, and the UNet."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +79,9 @@ def earlier() -> Subject:
     Raises:
         CalledProcessError: this clone lacks the commit (a shallow one does).
     """
-    with tempfile.TemporaryDirectory() as folder:
-        archive = subprocess.run(["git", "archive", EARLIER], check=True, capture_output=True).stdout
-        subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-        posed = Path(folder) / "posed.safetensors"
-        subprocess.run([sys.executable, "-c", POSE, str(PICTURES), str(STEPS), str(posed)], cwd=folder, check=True)
+    with checkout() as folder:
+        posed = folder / "posed.safetensors"
+        run_there(folder, POSE, str(PICTURES), str(STEPS), str(posed))
         found = load_file(posed)
     zoo = TinyZoo.load(CHECKPOINT)  # whose UNet has the same layers
     weights = {name.removeprefix("unet."): found.pop(name) for name in list(found) if name.startswith("unet.")}
