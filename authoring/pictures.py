@@ -108,7 +108,7 @@ SETTINGS = {
     "cfg": (SAMPLER, (1.0, 3.0, 5.0, 10.0)),
     "cfg_start": (SAMPLER, (0.0, 0.3, 0.6, 0.9)),
     "region": (SAMPLER, (0.0, 0.2, 0.4, 1.0)),
-    "guidance": (SAMPLER, (0.0, 0.3, 0.6, 1.0)),
+    "guidance": (SAMPLER, (0.0, 0.2, 0.5, 1.0)),
     "noise_from": (SAMPLER, ("fresh", "inversion")),
     "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 20, 50)),
 }

@@ -223,6 +223,7 @@ class GuiderDenoiser:
         self.seed: int | None = extra_args["seed"]
         self.attention = TextAttention(guider, blocks)
         self.finest_layer, self.noise = finest_layer, noise
+        self._of_the_source: tuple[float, Tensor, Tensor] | None = None
         self.frames = guider.inner_model.latent_format.latent_dimensions == 3
         if self.attention.layers and self.attention.family is not UNET:
             require_text_alone(guider.conds)
@@ -252,7 +253,17 @@ class GuiderDenoiser:
                 f"The model has no cross-attention at 1/{self.finest_layer} of the latent's resolution or coarser. "
                 "Lower finest_layer; 1 guides every layer."
             )
+        if cond == SOURCE and not denoised.requires_grad:
+            self._of_the_source = level, x, denoised
         return Prediction(denoised, found)
+
+    def unchanged(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Ask for x0 of the picture as it is, (B, C, H, W), unless guidance has just asked at the same latent."""
+        if self._of_the_source is not None:
+            level, at, denoised = self._of_the_source
+            if level == float(sigma[0]) and torch.equal(x, at):
+                return denoised
+        return self.predict(x, sigma, SOURCE, comfy.model_patcher.create_model_options_clone(self.model_options))
 
     def _texts(self, cond: str, x: Tensor, sigma: float) -> dict[Any, Text]:
         """Describe the parts of a conditioning that are active at a level: uuid -> part.
@@ -538,17 +549,17 @@ def _predict_in_region(
     return torch.lerp(recorded, picture_of(prediction), region.to(x)).view_as(x)
 
 
-def edit_in_fresh_noise(guider: Any, extra_args: dict[str, Any], noise: FreshNoise) -> None:
+def edit_in_fresh_noise(guider: Any, denoise: GuiderDenoiser, noise: FreshNoise) -> None:
     """Let a guider predict what leads along the inversion and what its text changes, as the core's `TextDifference`.
 
     Where there is a region as well, call `edit_in_region` before.
 
     Args:
         guider: a CFGGuider that is sampling, with the source's text.
-        extra_args: of its sampler.
+        denoise: its model in that noise, which guidance may ask as well.
         noise: in which it asks the model.
     """
-    predict = partial(_predict_in_fresh_noise, GuiderDenoiser(guider, extra_args, noise=noise), noise)
+    predict = partial(_predict_in_fresh_noise, denoise, noise)
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, predict, guider.model_options, is_model_options=True)
 
 
@@ -564,8 +575,7 @@ def _predict_in_fresh_noise(
     prediction = executor(noise.seen(picture_of(x), sigma).view_as(x), sigma, model_options, seed)
     level = float(sigma[0])
     require_comparable(denoise.guider.conds, level)
-    x_ref, options = noise.inversion.latent_at(level).to(x), denoise.model_options
-    unchanged = denoise.predict(x_ref, sigma, SOURCE, comfy.model_patcher.create_model_options_clone(options))
+    unchanged = denoise.unchanged(noise.inversion.latent_at(level).to(x), sigma)
     return along(noise.inversion, picture_of(prediction) - unchanged, level).view_as(x)
 
 

@@ -28,6 +28,7 @@ from ..pix2pix_zero_core import (
     FreshNoise,
     Inversion,
     MapGuidance,
+    Pursuit,
     carried,
     edit_region,
     guidance_move,
@@ -255,13 +256,19 @@ class Settings:
                 "of the steps, with 0 <= start <= end <= 1. Raise guidance_end, or lower guidance_start."
             )
 
-    def warning(self, cfg: float | None = None) -> str:
+    def warning(self, cfg: float | None = None, *texts: Conditioning) -> str:
         """Say what extreme settings will do; nothing where there are none.
 
         Args:
             cfg: of the classifier-free guidance, where the node has it.
+            texts: source and target, where the node has both.
         """
         remarks: list[str] = []
+        if texts and _are_the_same(*texts):
+            remarks.append(
+                "Source and target are the same text, and nothing is edited. Is the direction's strength 0, or does a "
+                "sum of directions come to nothing?"
+            )
         if cfg == 0:
             remarks.append(
                 "cfg is 0: the target text is not followed at all, and nothing is edited. Raise it to 1 or more."
@@ -312,6 +319,12 @@ class Settings:
         if self.cfg_start > 0:
             begin_text_guidance(patched, inversion, self.cfg_start)
         return patched
+
+
+def _are_the_same(source: Conditioning, target: Conditioning) -> bool:
+    """Whether two texts have the same embeddings."""
+    embeddings = [[part[0] for part in text] for text in (source, target)]
+    return len(source) == len(target) and all(map(torch.equal, *embeddings))
 
 
 def set_cfg(guider: Any, cfg: float) -> None:
@@ -410,7 +423,7 @@ class CrossAttnGuider(io.ComfyNode):
         if sampling.compares:
             guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
         set_cfg(guider, cfg)
-        warning = settings.warning(cfg)
+        warning = settings.warning(cfg, source, target)
         return io.NodeOutput(guider, warning, ui=said(warning=warning))
 
 
@@ -501,24 +514,26 @@ class GuidedSampling:
         fresh = None
         if self.settings.noise_from == "fresh":
             fresh = fresh_noise(guider, extra_args, self.inversion.to(noise), denoise_mask)
-            edit_in_fresh_noise(guider, extra_args, fresh)
+        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, fresh)
+        if fresh is not None:
+            edit_in_fresh_noise(guider, denoise, fresh)
         active = guided_steps(sigmas, self.inversion, guidance)
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
-        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, fresh)
-        x, begin, unguided = scale.latent(noise, latent_image, sigmas), 0, None
+        x, begin, pursuit = scale.latent(noise, latent_image, sigmas), 0, None
         while begin < total:
             move = torch.zeros_like(x)
             if active[begin]:
                 end = begin + 1
-                if guidance.unit == "share" and unguided is None:
+                if guidance.unit == "share" and pursuit is None:
                     guided = GuidedDenoiser(guider, extra_args, finest_layer, blocks=blocks, noise=fresh)
                     levels = sigmas[:-1][torch.tensor(active, device=sigmas.device)]
                     pictures = picture_of(x)
                     unguided = unguided_distance(denoise, pictures, levels, SOURCE, TARGET, self.inversion, guided)
+                    pursuit = Pursuit(unguided, guidance.strength, guidance.steps(len(self.inversion.sigmas) - 1))
                 move = guidance_move(
-                    denoise, picture_of(x), sigmas[begin], SOURCE, TARGET, self.inversion, guidance, step, unguided
+                    denoise, picture_of(x), sigmas[begin], SOURCE, TARGET, self.inversion, guidance, step, pursuit
                 ).view_as(x)
                 move = carried(move, sigmas[begin], sigmas[end], self.inversion.coordinates)
             else:

@@ -86,7 +86,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
             picture = framed(inversion.trajectory[-1], model)
             picture = guided.get_model_object("latent_format").process_out(picture)
         edited = guider.sample(empty, picture, sampler, inversion.sigmas, denoise_mask=mask, disable_pbar=True)
-        warning = settings.warning(cfg)
+        warning = settings.warning(cfg, source, target)
         outputs = {"samples": edited}, {"samples": sampler.reference}, sampler.path
         return io.NodeOutput(*outputs, warning, ui=said(warning=warning))
 
@@ -132,7 +132,7 @@ class _Editor(comfy.samplers.Sampler):
             guide = within(guide, region)
             edit_in_region(guider, start, region)
         if noise_of_steps is not None:
-            edit_in_fresh_noise(guider, extra_args, noise_of_steps)
+            edit_in_fresh_noise(guider, denoise, noise_of_steps)
 
         result = edit(
             denoise,

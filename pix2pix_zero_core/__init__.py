@@ -11,13 +11,14 @@ L tokens, D embedding width, T steps.
 from .aligned import AlignedDirection
 from .coordinates import Coordinates, carried
 from .directions import Direction, EditDirection
-from .edit import ClassifierFreeGuidance, ReplayedGuidance, edit, reconstruct, unguided_distance
+from .edit import ClassifierFreeGuidance, ReplayedGuidance, edit, reconstruct
 from .forms import apply_direction, combine_directions, load_direction
-from .fresh import FreshNoise, InFreshNoise, TextDifference
+from .fresh import FreshNoise, InFreshNoise, Remembering, TextDifference
 from .guidance import guidance_move, guided_steps
 from .inversion import invert
 from .region import RegionalDenoiser, edit_region, within
 from .settings import EditSettings
+from .share import Pursuit, unguided_distance
 from .types import (
     AttentionMaps,
     Denoiser,
@@ -48,7 +49,9 @@ __all__ = [
     "NoiseRegularizer",
     "OnStep",
     "Prediction",
+    "Pursuit",
     "RegionalDenoiser",
+    "Remembering",
     "ReplayedGuidance",
     "StepInfo",
     "TextDifference",

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from .attention import map_distance, mean_map_distance
 from .coordinates import Coordinates, carried, euler_step
-from .schedule import step_at
+from .share import Aim, Pursuit, unguided_distance
 from .types import (
-    Aim,
     AttentionMaps,
     Denoiser,
     Edit,
@@ -211,12 +210,13 @@ def edit(
     x = reference = inversion.noise
     trajectory, sigmas, coordinates = inversion.trajectory, inversion.sigmas.to(x), inversion.coordinates
     total, losses = len(sigmas) - 1, list[Tensor]()
-    after, unguided = guidance.applied == "after", None
+    after, pursuit, this_step = guidance.applied == "after", None, guidance
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         active, loss, late_move = guidance.covers(index, total), None, torch.zeros_like(x)
-        if active and guidance.unit == "share" and unguided is None:
+        if active and guidance.unit == "share" and pursuit is None:
             levels = sigmas[[step for step in range(total) if guidance.covers(step, total)]]
             unguided = unguided_distance(denoise, x, levels, source, target, inversion, guided, reference)
+            pursuit = Pursuit(unguided, guidance.strength, len(levels))
         reference_maps: AttentionMaps = {}
         if trajectory is None:
             prediction = predict(guided, reference, sigma, source, maps=active)
@@ -224,104 +224,23 @@ def edit(
             reference = euler_step(reference, prediction.denoised, sigma, sigma_next, coordinates)
         elif active:
             reference_maps = predict(denoise, trajectory[index], sigma, source, maps=True).maps
-        of_one_step = guidance.of_one_step(total, unguided and unguided.at(sigma)) if active else guidance
+        if active:
+            this_step = pursuit.aim(sigma) if pursuit else guidance.of_one_step(total)
         if active and after:
-            late_move, loss, denoised = guide(guided, x, sigma, target, reference_maps, of_one_step, coordinates)
+            late_move, loss, denoised = guide(guided, x, sigma, target, reference_maps, this_step, coordinates)
         else:
             if active:
-                move, loss, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step, coordinates)
+                move, loss, _ = guide(denoise, x, sigma, target, reference_maps, this_step, coordinates)
                 x = x + move
             denoised = predict(guided, x, sigma, target).denoised
+        if pursuit and loss is not None:
+            pursuit.reached(sigma, loss)
         if on_step is not None:
             on_step(StepInfo(index, total, float(sigma), x, denoised, loss))
         late_move = carried(late_move, sigma, sigma_next, coordinates)
         x = euler_step(x, denoised, sigma, sigma_next, coordinates) + late_move
         losses.append(x.new_zeros(len(x)) if loss is None else loss)
     return Edit(x, reference if trajectory is None else trajectory[-1], torch.stack(losses))
-
-
-@dataclass(frozen=True)
-class UnguidedDistance:
-    """How far the attention of a run that nothing guides goes from the reference's.
-
-    Attributes:
-        sigmas: some noise levels, (n,), descending.
-        distances: L_xa there, (n, B).
-        coordinates: of the levels.
-    """
-
-    sigmas: Tensor
-    distances: Tensor
-    coordinates: Coordinates = Coordinates.VE
-
-    PURE_NOISE = 1e3
-    """Ratio of noise to signal that stands for an infinite one."""
-
-    def at(self, sigma: Tensor) -> Tensor:
-        """Look up L_xa at any level, linear in the log of noise to signal, at the ends beyond them: (B,)."""
-        if len(self.sigmas) == 1:
-            return self.distances[0]
-        index = step_at(self.sigmas, float(sigma))
-        levels = torch.stack([*self.sigmas[index : index + 2], sigma.to(self.sigmas)])
-        begin, end, between = self.coordinates.noise_to_signal(levels).clamp(max=self.PURE_NOISE).log()
-        way = ((begin - between) / (begin - end)).clamp(0, 1)
-        return torch.lerp(self.distances[index], self.distances[index + 1], way.to(self.distances))
-
-
-UNGUIDED_LEVELS = 8
-"""At how many noise levels `unguided_distance` measures."""
-
-
-@torch.no_grad()
-def unguided_distance(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Tensor,
-    source: Any,
-    target: Any,
-    inversion: Inversion,
-    guided: Denoiser,
-    reference: Tensor | None = None,
-    levels: int = UNGUIDED_LEVELS,
-) -> UnguidedDistance:
-    """Measure how far the attention maps go from the reference's where nothing guides them: what a share is a share of.
-
-    No guided run can know that of itself: what a move takes away comes back in part, and how much differs from model
-    to model. So the edit is sampled beforehand without guidance, in a few long steps. Each costs a
-    row of the reference and those of a step of the guided denoiser, and takes no gradient.
-
-    Args:
-        denoise: the model, one row a sample, with maps.
-        x: edited latent at the first level, (B, C, H, W).
-        sigmas: the levels of all steps that will be guided, (n,), descending and positive.
-        source: conditioning of the original image.
-        target: conditioning of the edited image.
-        inversion: whose trajectory is the reference.
-        guided: the denoiser that takes the steps.
-        reference: where the inversion has no trajectory: the reference latent at the first level, (B, C, H, W), from
-            where it is sampled alongside.
-        levels: how many of the levels are visited, at most.
-
-    Returns:
-        the distance at the levels that were visited.
-
-    Raises:
-        ValueError: a prediction holds NaN or Inf, or the maps of the two branches do not match.
-    """
-    chosen = torch.linspace(0, len(sigmas) - 1, min(levels, len(sigmas))).round().long()
-    visited, distances = sigmas[chosen.to(sigmas.device)], list[Tensor]()
-    for sigma, sigma_next in pairwise([*visited, visited[-1]]):
-        if inversion.trajectory is not None:
-            original = predict(denoise, inversion.latent_at(float(sigma)).to(x), sigma, source, maps=True)
-        else:
-            assert reference is not None
-            original = predict(guided, reference, sigma, source, maps=True)
-            reference = euler_step(reference, original.denoised, sigma, sigma_next, inversion.coordinates)
-        edited = predict(guided, x, sigma, target, maps=True)
-        distances.append(map_distance(edited.maps, original.maps))
-        x = euler_step(x, edited.denoised, sigma, sigma_next, inversion.coordinates)
-        del original, edited  # maps of one step are alive at a time
-    return UnguidedDistance(visited, torch.stack(distances), inversion.coordinates)
 
 
 def map_guidance_step(

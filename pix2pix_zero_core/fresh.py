@@ -32,8 +32,9 @@ from .types import Denoiser, Inversion, Prediction
 class FreshNoise:
     """Moves latents from the inversion's noise into new noise, another for every step of the inversion's grid.
 
-    A level belongs to the step that begins there. All pictures of a batch are seen in the same noise, so that each is
-    edited as if it were alone.
+    A level belongs to the step that begins there. Every second step sees the noise of the one before with its sign
+    turned: of what the model errs in, the part that is odd in the noise cancels (antithetic variates, Hammersley and
+    Morton 1956). All pictures of a batch are seen in the same noise, so that each is edited as if it were alone.
 
     Attributes:
         inversion: of the pictures, with its trajectory.
@@ -80,8 +81,30 @@ class FreshNoise:
 
     def _noise(self, sigma: float) -> Tensor:
         """That of the step to which a level belongs, (1, C, H, W)."""
-        generator = torch.Generator().manual_seed(step_at(self.inversion.sigmas, sigma))
-        return torch.randn(1, *self.inversion.noise.shape[1:], generator=generator)
+        pair, second = divmod(step_at(self.inversion.sigmas, sigma), 2)
+        noise = torch.randn(1, *self.inversion.noise.shape[1:], generator=torch.Generator().manual_seed(pair))
+        return -noise if second else noise
+
+
+class Remembering:
+    """A denoiser that knows its last prediction: what guidance asks of the picture, the step after it asks again."""
+
+    def __init__(self, denoise: Denoiser) -> None:
+        """Wrap a model."""
+        self.denoise = denoise
+        self._last: tuple[float, Any, Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
+        """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
+        level = float(sigma[0])
+        if self._last is not None and not (maps or x.requires_grad):
+            known, of, at, denoised = self._last
+            if level == known and cond is of and torch.equal(x, at):
+                return Prediction(denoised)
+        prediction = self.denoise(x, sigma, cond, maps=maps)
+        if not prediction.denoised.requires_grad:
+            self._last = level, cond, x, prediction.denoised
+        return prediction
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,8 @@ class TextDifference:
 
     Attributes:
         guided: the model with classifier-free guidance, which predicts the edited picture.
-        denoise: the model, which predicts the picture as it is.
+        denoise: the model, which predicts the picture as it is; where guidance asks it as well, let one
+            :class:`Remembering` answer both.
         source: conditioning of the picture.
         noise: in which both are asked.
     """

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .edit import GuidanceStep, UnguidedDistance, map_guidance_step
+from .edit import GuidanceStep, map_guidance_step
 from .schedule import step_at
+from .share import Pursuit
 from .types import Denoiser, Inversion, MapGuidance, predict
 
 
@@ -40,7 +41,7 @@ def guidance_move(
     inversion: Inversion,
     guidance: MapGuidance,
     guide: GuidanceStep = map_guidance_step,
-    unguided: UnguidedDistance | None = None,
+    pursuit: Pursuit | None = None,
 ) -> Tensor:
     """Compute the move that brings x's attention back to the inverted picture's, at the begin of a step from sigma.
 
@@ -55,7 +56,7 @@ def guidance_move(
         inversion: of the picture, with its trajectory.
         guidance: strength and its unit.
         guide: computes the move, as in `edit`.
-        unguided: what `unguided_distance` found for the steps that are guided; the unit "share" needs it.
+        pursuit: of this run's share, which takes note of every step; the unit "share" needs it.
 
     Returns:
         what to add to x, (B, C, H, W).
@@ -66,6 +67,8 @@ def guidance_move(
     """
     reference = inversion.latent_at(float(sigma)).to(x)
     reference_maps = predict(denoise, reference, sigma, source, maps=True).maps
-    of_one_step = guidance.of_one_step(len(inversion.sigmas) - 1, unguided and unguided.at(sigma))
-    move, _, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step, inversion.coordinates)
+    of_one_step = pursuit.aim(sigma) if pursuit else guidance.of_one_step(len(inversion.sigmas) - 1)
+    move, loss, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step, inversion.coordinates)
+    if pursuit:
+        pursuit.reached(sigma, loss)
     return move

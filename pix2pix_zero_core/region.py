@@ -36,7 +36,7 @@ SIGMAS = (1.0, 6.0)
 
 @torch.no_grad()
 def edit_region(
-    denoise: Denoiser, inversion: Inversion, source: Any, target: Any, threshold: float = 0.4, levels: int = 5
+    denoise: Denoiser, inversion: Inversion, source: Any, target: Any, threshold: float = 0.4, levels: int = 3
 ) -> Tensor:
     """Find where an edit happens. A level costs two rows a picture.
 

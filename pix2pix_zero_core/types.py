@@ -135,8 +135,7 @@ class MapGuidance:
             1/T of the move. That carries over from one size and number of steps to another, and from one model to
             another whose maps answer to the latent alike. "share": how much of L_xa, the squared distance of the maps
             that an unguided run would have, the guidance is to take away: 0 none, 0.5 half of it, 1 as much as it can.
-            It is measured on every picture; how well it carries over from model to model was not. See
-            `unguided_distance` for how and for what that costs, and `Aim` for the step.
+            It is measured on every picture, and what is not reached is pursued: see `pix2pix_zero_core.share`.
         start: guided from this fraction of the steps on, 0 to 1.
         end: guided up to this fraction of the steps, 0 to 1.
         applied: "before" the sampler's step, which then predicts at the moved latent, as in the paper; or "after" it:
@@ -179,69 +178,28 @@ class MapGuidance:
         """Whether step ``index`` of ``total`` is guided."""
         return self.strength > 0 and self.start <= index / total < self.end
 
-    def of_one_step(self, total: int, unguided: Tensor | None = None) -> MapGuidance | Aim:
-        """What one of ``total`` steps applies.
+    def steps(self, total: int) -> int:
+        """How many of ``total`` steps are guided."""
+        return sum(self.covers(index, total) for index in range(total))
+
+    def of_one_step(self, total: int) -> MapGuidance:
+        """What one of ``total`` steps applies; in the unit "share" that is for `Pursuit` to say.
 
         Args:
             total: number of steps T.
-            unguided: L_xa of an unguided run at this step's level, (B,); the unit "share" needs it.
 
         Raises:
-            ValueError: the unit is "share", and there is no distance of an unguided run.
+            ValueError: the unit is "share".
         """
         if self.unit == "share":
-            if unguided is None:
-                raise ValueError(
-                    'MapGuidance: the unit "share" is a share of the distance of an unguided run, which is missing. '
-                    "Measure it with unguided_distance, or set the unit to normalized."
-                )
-            return Aim((1 - self.strength) * unguided, total)
+            raise ValueError(
+                'MapGuidance: the unit "share" is a share of the distance of an unguided run, which is missing. '
+                "Measure it with unguided_distance, or set the unit to normalized."
+            )
         return replace(self, strength=self.strength / total) if self.unit == "normalized" else self
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What one of T steps applies in the unit "share": it leads the distance of the maps down to a goal.
-
-    A move by -c g, with g the gradient of L = L_xa, takes c |g|^2 of L away in first order. Polyak's step (Introduction
-    to Optimization, 1987, section 5.3) goes down to a goal that is known, c = (L - goal) / |g|^2: it needs no step size
-    and is the same for every scale of the latent and of L. Three limits hold it back. With the first two, T steps are a
-    descent that does not depend on T. Their values are first guesses, not tuned.
-
-    Attributes:
-        goal: what L_xa is to be, (B,): that of an unguided run less the share. Below it nothing moves.
-        steps: number of steps T.
-        gain: a step takes away at most ``gain / T`` of what is above the goal.
-        haste: and at most ``1 - exp(-haste / T)`` of L. What is more than first order can tell leads astray.
-        reach: and moves the VP latent, whose noise has an RMS of 1, by an RMS of at most ``reach / T``. Where maps
-            hardly answer to the latent, Polyak's step would be beyond all measure.
-    """
-
-    goal: Tensor
-    steps: int
-    gain: float = 16.0
-    haste: float = 3.0
-    reach: float = 4.0
-
-    def factor(self, loss: Tensor, gradient: Tensor, variance: Tensor) -> Tensor:
-        """Compute c of the move -c g.
-
-        Args:
-            loss: L_xa before the move, (B,).
-            gradient: of L_xa in x, (B, C, H, W).
-            variance: `Coordinates.variance` of the level, scalar.
-
-        Returns:
-            c, (B,); 0 where the gradient is 0.
-        """
-        above = (loss - self.goal).clamp(min=0)
-        descent = torch.minimum(min(1.0, self.gain / self.steps) * above, -math.expm1(-self.haste / self.steps) * loss)
-        squared = gradient.square().sum((1, 2, 3))
-        longest = self.reach / self.steps * variance.sqrt() * (gradient[0].numel() / squared).sqrt()
-        return torch.where(squared > 0, torch.minimum(descent / squared, longest), 0)
-
-
-RECOMMENDED = MapGuidance(0.3, "share", end=0.5, applied="after")
+RECOMMENDED = MapGuidance(0.2, "share", end=0.5, applied="after")
 """The guidance of the ComfyUI nodes and of the command line; `EditSettings` has all that goes with it."""
 
 

@@ -24,6 +24,7 @@ from pix2pix_zero_core import (
     NoiseRegularizer,
     Prediction,
     RegionalDenoiser,
+    Remembering,
     ReplayedGuidance,
     TextDifference,
     edit,
@@ -192,8 +193,9 @@ class Pix2PixZero:
             if self.negative == "replayed":
                 raise ValueError(FRESH_BESIDE_INVERSION)
             noise = self.fresh_noise(inversion)
-            model = InFreshNoise(denoise, noise)
-            guided = TextDifference(guided, self.of_the_source(denoise, problem), source, noise)
+            asked = Remembering(denoise)
+            model = InFreshNoise(asked, noise)
+            guided = TextDifference(guided, self.of_the_source(asked, problem), source, noise)
         if self.region:
             region = edit_region(denoise, inversion, source, target, self.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)

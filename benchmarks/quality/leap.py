@@ -46,7 +46,7 @@ GUIDANCE = combine({"guidance.strength": (0.0, 1.25, 2.5, 5.0, 7.5)}) + combine(
     {"guidance.strength": (0.2, 0.4, 0.6, 0.8), "guidance.unit": ("share",)}
 )
 
-HELD: dict[str, Any] = {"guidance.strength": 0.3, "guidance.unit": "share", "guidance.end": 0.5}
+HELD: dict[str, Any] = {"guidance.strength": 0.2, "guidance.unit": "share", "guidance.end": 0.5}
 LATE_IN_REGION: dict[str, Any] = {"cfg_start": 0.3, "region": 0.4}
 
 ROUTE: list[dict[str, Any]] = [

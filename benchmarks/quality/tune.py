@@ -58,7 +58,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "flowedit": combine({"share": (0.5, 0.66, 0.8), "cfg": (5.0, 7.5, 13.5)}),
     "official": combine({"strength": STRENGTHS, "cfg": LOW}),
     "paper": combine({"guidance.strength": STRENGTHS, "cfg": LOW}),
-    "ours": combine({"guidance.strength": (0.15, 0.3, 0.45), "cfg": SCALES}),
+    "ours": combine({"guidance.strength": (0.1, 0.2, 0.4), "cfg": SCALES}),
 }
 """Method id -> the settings of the first round; those of the publications are among them."""
 

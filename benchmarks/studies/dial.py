@@ -2,7 +2,8 @@
 
 For each unit, the share of the distance of the attention maps that guidance takes away, against its number: on the
 embedded UNet, on that of 0.1.0, which a clone with its history has, and on UNets of Stable Diffusion 1.5 and XL of full
-size with random weights. Writes `results/dial.md`.
+size with random weights. Every step is guided, and counted is the later half of them, which had time to get there.
+Writes `results/dial.md`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from ..harness.report import markdown
 from ..speed.subjects import random_problem, random_subject
 from .earlier import checkout, run_there
 
-NUMBERS = {"share": (0.1, 0.3, 0.5, 0.7, 0.9), "normalized": (1.0, 5.0), "paper": (0.1, 0.5)}
+NUMBERS = {"share": (0.1, 0.2, 0.3, 0.4, 0.5), "normalized": (1.0, 5.0), "paper": (0.1, 0.5)}
 """Unit -> what is tried."""
 
-PICTURES, STEPS, SIDE = 4, 12, 128
+PICTURES, STEPS, SIDE = 8, 12, 128
 
 POSE = """
 import sys
@@ -128,24 +129,24 @@ def stable_diffusion_xl() -> Subject:
     return Subject(denoise, denoise.sigmas.float(), problem.x0, *(TextConditioning(text, added) for text in texts))
 
 
-SUBJECTS: dict[str, tuple[Callable[[], Subject], int]] = {
-    "Tiny Zoo": (embedded, STEPS),
-    "Tiny Zoo of 0.1.0": (earlier, STEPS),
-    "SD 1.5, random weights": (stable_diffusion, 6),
-    "SDXL, random weights": (stable_diffusion_xl, 6),
+SUBJECTS: dict[str, Callable[[], Subject]] = {
+    "Tiny Zoo": embedded,
+    "Tiny Zoo of 0.1.0": earlier,
+    "SD 1.5, random weights": stable_diffusion,
+    "SDXL, random weights": stable_diffusion_xl,
 }
-"""Name -> what makes it, and DDIM steps."""
+"""Name -> what makes it."""
 
 
-def shares(subject: Subject, steps: int) -> Iterator[tuple[str, float, float]]:
-    """Measure, for every unit and number, the share of the unguided distance that is gone over all guided steps."""
-    inversion = invert(subject.denoise, subject.x0, subject.source, ddim_sigmas(subject.sigmas, steps))
+def shares(subject: Subject) -> Iterator[tuple[str, float, Tensor]]:
+    """Measure, for every unit and number, the share of the unguided distance that is gone, of each picture, (B,)."""
+    inversion = invert(subject.denoise, subject.x0, subject.source, ddim_sigmas(subject.sigmas, STEPS))
     guided = ClassifierFreeGuidance(subject.denoise, subject.empty)
 
-    def distance(strength: float, unit: Any) -> float:
+    def distance(strength: float, unit: Any) -> Tensor:
         guidance = MapGuidance(strength, unit, applied="after")
         found = edit(subject.denoise, inversion, subject.source, subject.target, guided=guided, guidance=guidance)
-        return float(found.loss[1:].sum())  # the first is that before any move
+        return found.loss[STEPS // 2 :].sum(0)
 
     plain = distance(1e-9, "normalized")
     for unit, numbers in NUMBERS.items():
@@ -163,14 +164,15 @@ def main() -> None:
     torch.set_flush_denormal(True)
     lines = dict[tuple[str, float], list[str]]()
     for name in chosen:
-        make, steps = SUBJECTS[name]
-        for unit, number, share in shares(make(), steps):
-            lines.setdefault((unit, number), []).append(f"{share:.2f}")
-            print(f"{name}: {unit} {number} takes away {share:.2f}", flush=True)
+        for unit, number, taken in shares(SUBJECTS[name]()):
+            shown = f"{taken.median():.2f}" + (f" ({taken.min():.2f} to {taken.max():.2f})" if len(taken) > 1 else "")
+            lines.setdefault((unit, number), []).append(shown)
+            print(f"{name}: {unit} {number} takes away {shown}", flush=True)
     rows = [[unit, f"{number:g}", *found] for (unit, number), found in lines.items()]
     text = (
-        "Share of the attention maps' distance that guidance takes away, over all steps; CFG 5 away from no text. Tiny "
-        f"Zoo: {PICTURES} validation scenes, {STEPS} steps; Stable Diffusion: a random picture of {SIDE} pixels, 6.\n\n"
+        f"Share of the attention maps' distance that guidance takes away, in the later half of {STEPS} guided steps; "
+        f"CFG 5 away from no text, the inversion's noise. Tiny Zoo: {PICTURES} validation scenes, the median (and the "
+        f"least and the most); Stable Diffusion: a random picture of {SIDE} pixels.\n\n"
     )
     write_text(RESULTS / "dial.md", text + markdown(["unit", "guidance", *chosen], rows))
     print(f"written to {RESULTS / 'dial.md'}")

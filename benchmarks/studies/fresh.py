@@ -31,11 +31,13 @@ class OtherNoise(FreshNoise):
         own: share of its variance that is the inversion's noise.
         until: fraction of the steps after which all is the inversion's.
         once: the same noise at every step.
+        paired: every second step sees the opposite of the noise before it.
     """
 
     own: float = 0.0
     until: float = 1.0
     once: bool = False
+    paired: bool = True
 
     def seen(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Find where the model is asked about a latent, as `FreshNoise`."""
@@ -46,6 +48,9 @@ class OtherNoise(FreshNoise):
 
     def _noise(self, sigma: float) -> Tensor:
         fresh = super()._noise(float(self.inversion.sigmas[0]) if self.once else sigma)
+        if not self.paired:
+            generator = torch.Generator().manual_seed(step_at(self.inversion.sigmas, sigma))
+            fresh = torch.randn(fresh.shape, generator=generator)
         if not self.own:
             return fresh
         inverted = (self.inversion.latent_at(sigma) - self._picture) / sigma
@@ -60,17 +65,19 @@ class InOtherNoise(Pix2PixZero):
         own: see `OtherNoise`.
         until: see `OtherNoise`.
         once: see `OtherNoise`.
+        paired: see `OtherNoise`.
         source_cfg: scale of classifier-free guidance of the source; FlowEdit has 3.5.
     """
 
     own: float = 0.0
     until: float = 1.0
     once: bool = False
+    paired: bool = True
     source_cfg: float = 1.0
 
     def fresh_noise(self, inversion: Inversion) -> FreshNoise:
         """The noise that the picture is seen in."""
-        return OtherNoise(inversion, None, self.own, self.until, self.once)
+        return OtherNoise(inversion, None, self.own, self.until, self.once, self.paired)
 
     def of_the_source(self, denoise: Denoiser, problem: Problem) -> Denoiser:
         """What predicts the picture as it is, in that noise."""
@@ -81,6 +88,7 @@ OURS = InOtherNoise(guidance=MapGuidance(0.0))
 
 TRIED = {
     "fresh": OURS,
+    "fresh, every draw by itself": replace(OURS, paired=False),
     "the inversion's alone": replace(OURS, noise_from="inversion"),
     "half of the variance the inversion's": replace(OURS, own=0.5),
     "fresh until 0.7 of the steps": replace(OURS, until=0.7),

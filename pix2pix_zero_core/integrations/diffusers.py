@@ -27,7 +27,7 @@ from ..attention import attention_probabilities
 from ..directions import Direction, OnProgress
 from ..edit import ClassifierFreeGuidance, ReplayedGuidance, edit, map_guidance_step, reconstruct
 from ..forms import ShiftedText, apply_direction
-from ..fresh import FreshNoise, InFreshNoise, TextDifference
+from ..fresh import FreshNoise, InFreshNoise, Remembering, TextDifference
 from ..inversion import invert
 from ..region import RegionalDenoiser, edit_region, within
 from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
@@ -398,9 +398,9 @@ class PipelineEditor:
         denoise: Denoiser = self.denoise
         guided, guide = self._text_guidance(inverted, source, settings), map_guidance_step
         if settings.noise_from == "fresh":
-            noise = FreshNoise(inversion)
-            denoise = InFreshNoise(denoise, noise)
-            guided = TextDifference(guided, self.denoise, source, noise)
+            noise, asked = FreshNoise(inversion), Remembering(self.denoise)
+            denoise = InFreshNoise(asked, noise)
+            guided = TextDifference(guided, asked, source, noise)
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)

@@ -68,7 +68,7 @@ CELLS = [
 ]
 STEPS, CFG = 2, 3.0
 SETTINGS = {"unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.5}
-USUAL = {"unit": "share", "guidance": 0.3, "negative_from": "text", "noise_from": "fresh", "region": 0.4}
+USUAL = {"unit": "share", "guidance": 0.2, "negative_from": "text", "noise_from": "fresh", "region": 0.4}
 """As new nodes have it."""
 
 

@@ -161,6 +161,14 @@ def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, An
     assert words in warning and bool(warning) == bool(words)
 
 
+def test_a_target_that_is_the_source_is_told(pack: Any):
+    settings = pack.nodes.guidance.Settings(5.0, "normalized", 0.0, 0.8)
+    cat, dog = torch.zeros(1, 77, 8), torch.ones(1, 77, 8)
+    assert "nothing is edited" in settings.warning(5.0, [[cat, {}]], [[cat.clone(), {}]])
+    for target in ([[dog, {}]], [[cat, {}], [dog, {}]], [[torch.zeros(1, 154, 8), {}]]):
+        assert settings.warning(5.0, [[cat, {}]], target) == ""
+
+
 def test_a_choice_that_is_none_and_a_cfg_that_is_no_number_are_refused(pack: Any):
     usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
     with pytest.raises(ValueError, match="negative_from is 'source'; it must be one of inversion, text"):

@@ -236,6 +236,25 @@ def test_only_the_positive_row_is_differentiated(in_process: Any, inversion: Any
     assert (both in rows) == (negative_from == "text")
 
 
+def test_the_source_is_asked_once_a_step(in_process: Any, inversion: Any):
+    """In fresh noise guidance and the step after it need the same prediction: a guided step takes no pass more."""
+    passes: list[bool] = []
+
+    def count(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        passes.append(torch.is_grad_enabled())
+
+    hook = in_process.model.model.diffusion_model.register_forward_pre_hook(count)
+    try:
+        in_process.sample(inversion, 0.0, negative_from="text", noise_from="fresh")
+        plain = len(passes)
+        in_process.sample(inversion, 0.1, negative_from="text", noise_from="fresh")
+    finally:
+        hook.remove()
+    guided, steps = passes[plain:], len(inversion.sigmas) - 1
+    assert sum(guided) == steps
+    assert len(guided) == plain + steps  # the target, which is differentiated, goes without the negative
+
+
 def test_a_model_that_is_partly_loaded(in_process: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch):
     """Where memory is low, weights come to the device one by one, and LoRAs are added to them on the way."""
     import comfy.model_patcher

@@ -16,6 +16,7 @@ from pix2pix_zero_core import (
     Inversion,
     MapGuidance,
     NoiseRegularizer,
+    Remembering,
     TextDifference,
     edit,
     invert,
@@ -38,6 +39,12 @@ def difference(model, source, noise):
     return TextDifference(model, model, source, noise)
 
 
+def noise_of_step(index):
+    """New noise for every second step; that after it sees the same, its sign turned."""
+    noise = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(index // 2))
+    return noise * (-1) ** index
+
+
 @pytest.mark.parametrize("coordinates", [Coordinates.VE, Coordinates.FLOW])
 def test_the_source_text_leads_back_to_the_picture(x0, source, sigmas, coordinates):
     """However badly it was inverted: what the inversion has lost comes back as well."""
@@ -55,7 +62,7 @@ def test_it_is_the_difference_of_two_branches(model, x0, source, target, sigmas)
     edited = reconstruct(difference(model, source, noise), inversion, target)
     change = torch.zeros_like(x0)
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        n = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(index))
+        n = noise_of_step(index)
         z_ref, level = x0 + sigma * n, sigma.repeat(2)
         denoised = model(z_ref + change, level, target).denoised - model(z_ref, level, source).denoised
         change = euler_step(change, denoised, sigma, sigma_next)
@@ -118,13 +125,41 @@ def test_guidance_compares_both_texts_in_the_same_noise(model, x0, source, targe
     assert run(target, 5.0).loss[1:].sum() < run(target, 1e-9).loss[1:].sum()
 
 
+@pytest.mark.parametrize("applied", ["before", "after"])
+def test_what_guidance_asks_of_the_picture_is_not_asked_again(model, x0, source, target, sigmas, applied):
+    inversion = invert(model, x0, source, sigmas)
+    noise = FreshNoise(inversion)
+    guidance = MapGuidance(0.3, "normalized", end=0.5, applied=applied)
+
+    def run(asked):
+        model.calls.clear()
+        plain, guided = InFreshNoise(asked, noise), TextDifference(model, asked, source, noise)
+        return edit(plain, inversion, source, target, guided=guided, guidance=guidance), len(model.calls)
+
+    (twice, rows), (once, fewer) = run(model), run(Remembering(model))
+    assert torch.equal(twice.edited, once.edited)
+    assert torch.equal(twice.loss, once.loss)
+    assert fewer == rows - 3  # of six steps half are guided
+
+
+def test_what_is_remembered_is_only_of_the_same_latent_level_and_text(model, x0, source, target):
+    asked, sigma = Remembering(model), torch.tensor([2.0, 2.0], dtype=torch.float64)
+    questions = [(x0, sigma, source), (x0 + 1, sigma, source), (x0 + 1, 2 * sigma, source), (x0 + 1, 2 * sigma, target)]
+    for x, level, cond in questions:
+        assert torch.equal(asked(x, level, cond).denoised, model(x, level, cond).denoised)
+    model.calls.clear()
+    assert asked(x0 + 1, 2 * sigma, target, maps=True).maps
+    assert asked((x0 + 1).requires_grad_(), 2 * sigma, target).denoised.requires_grad
+    assert len(model.calls) == 2
+
+
 def test_noise_is_left_on_a_picture_that_was_inverted_from_within(model, x0, source, sigmas):
     """A part of a schedule ends at a noisy latent; seen is the picture in it."""
     inversion = invert(model, x0, source, sigmas[:-1])
     noise = FreshNoise(inversion)
     end = sigmas[-2]
     picture = inversion.replayed(x0, float(end))
-    n = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(len(sigmas) - 3))
+    n = noise_of_step(len(sigmas) - 3)
     torch.testing.assert_close(noise.seen(x0, end), picture + end * n)
 
 

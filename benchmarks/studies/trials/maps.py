@@ -13,7 +13,8 @@ from pix2pix_zero_core import AttentionMaps, Coordinates, Denoiser, Inversion, M
 from pix2pix_zero_core.attention import attention_probabilities
 from pix2pix_zero_core.edit import GuidanceStep, map_guidance_step
 from pix2pix_zero_core.schedule import step_at
-from pix2pix_zero_core.types import Aim, predict
+from pix2pix_zero_core.share import Aim
+from pix2pix_zero_core.types import predict
 
 from ...harness.injection import rewritten_attention
 from ...harness.sampling import Counted
