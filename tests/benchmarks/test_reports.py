@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.metrics import COLUMNS
-from benchmarks.harness.report import contact_sheet, contrast, summarise
 from benchmarks.harness.models import MODELS, ModelName
+from benchmarks.harness.report import contact_sheet, contrast, summarise
 from benchmarks.harness.rows import METHODS, TUNED
 from benchmarks.harness.settings import adjust, combine, read_settings, settings_file
 from benchmarks.harness.tasks import PAPER_TASKS, TASKS
