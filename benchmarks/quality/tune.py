@@ -64,16 +64,21 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 """Method id -> the settings of the first round; those of the publications are among them."""
 
-EMBEDDED = (2.0, 3.5, 5.0)  # around 2 and 3.5, Flux's guidance in the publications, an input of the network
+EMBEDDED = (2.0, 4.0, 6.0)  # 2 in the publications, an input of Flux's network
 
 FLOW_GRIDS: dict[str, list[dict[str, Any]]] = {
     **{name: GRIDS[name] for name in ("sdedit", "ddim_word_swap", "word_swap_empty")},
-    "rf_inversion": each(
-        ({"eta": 0.9, "stop": 0.25}, {"eta": 0.9, "stop": 0.38}, {"eta": 0.5, "stop": 0.38}), {"cfg": (3.5, 5.0, 7.5)}
+    "rf_inversion": combine({"stop": (0.25, 0.38, 0.6), "cfg": (3.5, 5.0, 7.5)}),
+    "rf_solver": each(
+        ({"share": 0.2, "blocks": 1}, {"share": 0.4, "blocks": 3}, {"share": 0.6, "blocks": 3}), {"cfg": EMBEDDED}
     ),
-    "rf_solver": combine({"share": (0.08, 0.2, 0.4), "cfg": EMBEDDED}),
     "fireflow": each(
-        ({"steps": 8, "share": 0.125}, {"steps": 0, "share": 0.08}, {"steps": 0, "share": 0.2}), {"cfg": EMBEDDED}
+        (
+            {"steps": 8, "share": 0.125, "blocks": 2},
+            {"steps": 0, "share": 0.4, "blocks": 3},
+            {"steps": 0, "share": 0.6, "blocks": 3},
+        ),
+        {"cfg": EMBEDDED},
     ),
     **{name: GRIDS[name] for name in ("flowedit", "ours")},
 }
@@ -97,9 +102,9 @@ REFINED: dict[str, tuple[dict[str, float], dict[str, float]]] = {
 
 FLOW_REFINED: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     **{name: REFINED[name] for name in ("sdedit", "ddim_word_swap", "word_swap_empty")},
-    "rf_inversion": ({"stop": 0.7}, {"eta": 0.75}),
-    "rf_solver": ({"share": 0.5}, {"cfg": 1.4}),
-    "fireflow": ({"share": 2}, {"cfg": 1.4}),
+    "rf_inversion": ({"stop": 1.3}, {"eta": 0.75}),
+    "rf_solver": ({"share": 1.3}, {"cfg": 1.4}),
+    "fireflow": ({"share": 1.3}, {"cfg": 1.4}),
     **{name: REFINED[name] for name in ("flowedit", "ours")},
 }
 """The same for the flow model."""

@@ -15,9 +15,9 @@ from .rf_solver import Velocity, there_and_back
 class FireFlow:
     """The midpoint method for one evaluation a step: a step's first velocity is the last step's at its midpoint.
 
-    A flow's velocity hardly changes from step to step, and the error of that is of second order. The edit is RF-Edit's,
-    values of attention taken over in the first step; in Flux those of all 38 blocks that hold text and picture in one,
-    the last two thirds of all. As there, see `rf_solver`, here it is the picture's values alone.
+    A flow's velocity hardly changes from step to step, and the error of that is of second order. The edit is RF-Edit's
+    (see `rf_solver`): values of attention are taken over in the first step, in Flux in all 38 blocks of one stream, the
+    last two thirds. The evaluation at pure noise, which the inversion did not make, gets those of the step's midpoint.
 
     Attributes:
         share: of the steps, the first of the way back, in which values are taken over; one of 8 in the paper.

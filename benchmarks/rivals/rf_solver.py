@@ -32,11 +32,11 @@ class RfSolver:
 
         x' = x + h v + h^2 / 2 v',        v' = (v(x + h / 2 v, t + h / 2) - v) / (h / 2),
 
-    which comes to the midpoint method, x' = x + h v(x + h / 2 v, t + h / 2). RF-Edit keeps the values that the last
-    blocks of the transformer had in the last steps to the noise, and gives them to the same steps back. In Flux these
-    are the last 18 of 57 blocks, of which each holds text and picture; Tiny Zoo's last one of three holds both as well,
-    and the picture's values are taken over: with the source's text in the place of the target's little would be edited.
-    Where classifier-free guidance takes the place of Flux's input, both of its rows get them.
+    which comes to the midpoint method, x' = x + h v(x + h / 2 v, t + h / 2). RF-Edit keeps the values that attention
+    had in the last blocks in the last steps to the noise, and gives them to the same steps back. In Flux these are the
+    last 18 of 57 blocks, in whose one stream are text and picture, here the last one of three, which has a stream for
+    each: the picture's is taken, since the text would be the source's. Where classifier-free guidance takes the place
+    of Flux's input, both of its rows get the values.
 
     Attributes:
         share: of the steps, the first of the way back, in which values are taken over; the authors recommend 2 to 8
