@@ -56,9 +56,15 @@ class Zoo(ABC):
 
     @classmethod
     def load(cls: type[Z], checkpoint: Path) -> Z:
-        """Read the checkpoint that `tiny_zoo.export` writes, into float32."""
+        """Read the checkpoint that `tiny_zoo.export` writes, into float32.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
         from safetensors.torch import load_file
 
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"There is no {checkpoint}: write it with python -m tiny_zoo.export.")
         state = load_file(checkpoint)
         model = cls(AutoEncoder(), TextEncoder(len(VOCABULARY)), cls.network_class())  # pyright: ignore[reportCallIssue]
         for prefix, part in model._parts.items():
