@@ -25,16 +25,15 @@ from torch import Tensor
 
 from pix2pix_zero_core.integrations.sentences import load_edit
 from tiny_zoo.compose_directions import FOLDER
-from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.probe import WEIGHTS as PROBE
-from tiny_zoo.training import WEIGHTS
 
 from .metrics import COLUMNS, Columns, Drawn, Judge, with_excess
+from .models import MODELS, ModelName
 from .sampling import Counted, Method
 from .tasks import TASKS, Problem, Split, draw_scenes, pose_problem
 
 RESULTS = Path(__file__).parents[1] / "results"
-CHECKPOINT = WEIGHTS / "checkpoints" / "tiny_zoo.safetensors"
+CHECKPOINT = MODELS["unet"].checkpoint
 
 BATCH = {"cpu": 20, "cuda": 100}
 """Device -> how many scenes are edited at once."""
@@ -47,7 +46,7 @@ class Cell:
     Attributes:
         latents: the edited pictures, (n, 4, 16, 16).
         columns: what was measured of each.
-        rows: evaluations of the UNet on each, a forward pass 1 and a backward pass 2, (n,).
+        rows: evaluations of the network on each, a forward pass 1 and a backward pass 2, (n,).
         seconds: that each took, without its judging, (n,): processor time, or on a GPU that of the clock.
         devices: where they were made.
     """
@@ -91,10 +90,10 @@ class Bench:
     """A model, a judge, and the first scenes of a split: what turns a task and a method into a cell.
 
     Attributes:
-        model: Tiny Zoo.
+        model: Tiny Zoo, with its UNet or its flow transformer.
         judge: measures pictures.
         count: scenes a task.
-        steps: DDIM steps.
+        steps: of DDIM, in a flow of Euler's method.
         weights: hash of all that was trained for this: the checkpoint and the probe.
         device: what computes.
     """
@@ -105,8 +104,9 @@ class Bench:
         count: int,
         steps: int,
         *,
+        model: ModelName = "unet",
         batch: int = 20,
-        checkpoint: Path = CHECKPOINT,
+        checkpoint: Path | None = None,
         folder: Path = RESULTS / "cells",
         device: str = "cpu",
     ) -> None:
@@ -115,16 +115,18 @@ class Bench:
         Args:
             split: of which scenes are drawn; "test" for what is published, "validation" for every choice.
             count: scenes a task.
-            steps: DDIM steps.
+            steps: of DDIM, in a flow of Euler's method.
+            model: that edits.
             batch: scenes edited at once, and the unit in which work is kept.
-            checkpoint: of Tiny Zoo.
+            checkpoint: of the model; None is the one that it comes with.
             folder: for finished parts.
             device: what computes, "cpu" or "cuda"; random numbers are the CPU's, always.
         """
         torch.set_flush_denormal(True)
         torch.backends.cudnn.allow_tf32 = False  # as exact as on a CPU
-        self.model, self.judge, self.device = TinyZoo.load(checkpoint).to(device), Judge.load(device), device
-        self._checkpoint = checkpoint
+        checkpoint = checkpoint or MODELS[model].checkpoint
+        self.model, self.judge, self.device = MODELS[model].kind.load(checkpoint).to(device), Judge.load(device), device
+        self._name, self._checkpoint = model, checkpoint
         self.split: Split = split
         self.count, self.steps, self.batch, self.folder = count, steps, batch, folder
         self.weights = sha256(checkpoint.read_bytes() + PROBE.read_bytes()).hexdigest()
@@ -133,12 +135,13 @@ class Bench:
         self._drawn: dict[str, Drawn] = {}
 
     @classmethod
-    def from_options(cls, options: argparse.Namespace, split: Split) -> Bench:
+    def from_options(cls, options: argparse.Namespace, split: Split, model: ModelName = "unet") -> Bench:
         """Load what the options of :func:`add_options` say."""
         return cls(
             split,
             options.count,
             options.steps,
+            model=model,
             batch=options.batch or BATCH[options.device],
             checkpoint=options.checkpoint,
             device=options.device,
@@ -148,7 +151,7 @@ class Bench:
     def loader(self) -> Callable[[], Bench]:
         """What loads the same in another process."""
         more = {"batch": self.batch, "checkpoint": self._checkpoint, "folder": self.folder, "device": self.device}
-        return partial(Bench, self.split, self.count, self.steps, **more)
+        return partial(Bench, self.split, self.count, self.steps, model=self._name, **more)
 
     def problem(self, task: str) -> Problem:
         """The scenes of a task as a method sees them."""
@@ -243,7 +246,7 @@ def add_options(parser: argparse.ArgumentParser, count: int | None) -> None:
     parser.add_argument("--steps", type=int, default=25, help="DDIM steps (default: 25)")
     on = ", ".join(f"{size} on {device}" for device, size in BATCH.items())
     parser.add_argument("--batch", type=int, help=f"scenes at once, the unit that is kept (default: {on})")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="of Tiny Zoo")
+    parser.add_argument("--checkpoint", type=Path, help="of Tiny Zoo (default: the one that it comes with)")
     found = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=BATCH, default=found, help=f"what computes (default here: {found})")
 

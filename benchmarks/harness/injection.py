@@ -1,8 +1,12 @@
-"""Attention maps of Tiny Zoo's UNet, replaced while it runs, as prompt-to-prompt (arXiv:2208.01626) and others need."""
+"""What attention takes over from another run, in a model that runs.
+
+Maps of Tiny Zoo's UNet are replaced, as prompt-to-prompt (arXiv:2208.01626) and others need, or values of the flow
+transformer, as RF-Edit (arXiv:2411.04746) does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from functools import partial
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 
 from pix2pix_zero_core.attention import attention_probabilities
 from tiny_zoo.captions import END, START, words
+from tiny_zoo.mmdit import MMDiT
 
 Rewrite = Callable[[Tensor], Tensor]
 """Attention probabilities (B, h, N, L) -> those that the layer shall use, same shape."""
@@ -47,6 +52,41 @@ def _attend_by(rewrite: Rewrite) -> Callable[[Any, tuple[Tensor, Tensor], Tensor
         return layer.to_out((rewrite(attention_probabilities(q, k)) @ v).transpose(1, 2).flatten(2))
 
     return attend
+
+
+@contextmanager
+def kept_values(transformer: MMDiT, blocks: int) -> Iterator[list[Tensor]]:
+    """Keep the values of the picture's tokens in the last blocks of a forward pass, (B, N, F) of each block."""
+    values: list[Tensor] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        values.append(output.chunk(3, dim=-1)[2])
+
+    with _hooked(transformer, [keep] * blocks):
+        yield values
+
+
+@contextmanager
+def given_values(transformer: MMDiT, values: Sequence[Tensor]) -> Iterator[None]:
+    """Give the picture's tokens other values in the last blocks, as `kept_values` kept them, while the block lasts."""
+
+    def giving(kept: Tensor) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+        return lambda layer, inputs, output: torch.cat([*output.chunk(3, dim=-1)[:2], kept], dim=-1)
+
+    with _hooked(transformer, [giving(kept) for kept in values]):
+        yield
+
+
+@contextmanager
+def _hooked(transformer: MMDiT, hooks: Sequence[Callable[..., Tensor | None]]) -> Iterator[None]:
+    """See what the last blocks project the picture's tokens to: queries, keys and values."""
+    layers: list[Any] = list(transformer.joint_blocks)[len(transformer.joint_blocks) - len(hooks) :]
+    handles = [layer.x_block.attn["qkv"].register_forward_hook(hook) for layer, hook in zip(layers, hooks, strict=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def prompt_to_prompt(way: float, cross: float, own: float, alignment: Tensor) -> dict[str, Rewrite]:

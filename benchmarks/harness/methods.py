@@ -36,7 +36,6 @@ from pix2pix_zero_core import (
 )
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
 from pix2pix_zero_core.integrations.pairs import Form
-from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, USUAL_STRENGTH, NoiseFrom
 
 from .injection import prompt_to_prompt
@@ -62,14 +61,16 @@ class SDEdit:
 
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
-        sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)[-1 - round(self.strength * problem.steps) :]
-        start = Inversion(problem.x0 + sigmas[0] * problem.noise, sigmas)
+        sigmas, coordinates = denoise.model.grid(problem.steps), denoise.model.coordinates
+        sigmas = sigmas[-1 - round(self.strength * problem.steps) :]
+        noisy = coordinates.with_noise(problem.x0, problem.noise, sigmas[-1], sigmas[0])
+        start = Inversion(noisy, sigmas, coordinates=coordinates)
         return reconstruct(guided_by(denoise, problem, self.cfg, self.negative), start, problem.swapped)
 
 
 @dataclass(frozen=True)
 class DdimWordSwap:
-    """Plain DDIM inversion, then plain sampling with the swapped caption.
+    """Plain DDIM inversion (a flow's is Euler's method), then plain sampling with the swapped caption.
 
     Attributes:
         cfg: scale of classifier-free guidance.
@@ -184,8 +185,7 @@ class Pix2PixZero:
 
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
-        sigmas = ddim_sigmas(denoise.model.sigmas, self.steps or problem.steps)
-        inversion = invert(denoise, problem.x0, problem.source, sigmas, self.regularizer, fixed_point=self.fixed_point)
+        inversion = self.inverted(denoise, problem)
         target = problem.target(self.sentences, self.direction, self.form)
         source, model, guide = problem.source, cast(Denoiser, denoise), map_guidance_step
         guided = self.guided(denoise, problem, inversion)
@@ -201,6 +201,18 @@ class Pix2PixZero:
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
         start = inversion if self.replay else replace(inversion, trajectory=None)
         return edit(model, start, source, target, guided=guided, guidance=self.guidance, guide=guide).edited
+
+    def inverted(self, denoise: Counted, problem: Problem) -> Inversion:
+        """The pictures' noise, and how it was found."""
+        return invert(
+            denoise,
+            problem.x0,
+            problem.source,
+            denoise.model.grid(self.steps or problem.steps),
+            self.regularizer,
+            fixed_point=self.fixed_point,
+            coordinates=denoise.model.coordinates,
+        )
 
     def fresh_noise(self, inversion: Inversion) -> FreshNoise:
         """The noise that the picture is seen in."""

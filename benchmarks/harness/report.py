@@ -29,7 +29,7 @@ TITLES = {
     "truth_psnr": "PSNR to the truth",
     "excess_structure": "structure beyond the true edit's",
     "excess_lpips": "LPIPS beyond the true edit's",
-    "unet_rows": "UNet rows",
+    "unet_rows": "network rows",
     "seconds": "seconds",
 }
 """Column -> what stands over it. Higher is better in edit success, attributes kept and PSNR, lower in all others."""

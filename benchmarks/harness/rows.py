@@ -8,11 +8,15 @@ from typing import Any
 from pix2pix_zero_core import MapGuidance, NoiseRegularizer
 
 from ..rivals.ddpm_friendly import DdpmFriendly
+from ..rivals.fireflow import FireFlow
 from ..rivals.flowedit import FlowEdit
 from ..rivals.infedit import InfEdit
 from ..rivals.p2p_direct import DirectInversion
 from ..rivals.pnp import PlugAndPlay
+from ..rivals.rf_inversion import RfInversion
+from ..rivals.rf_solver import RfSolver
 from .methods import DdimWordSwap, InSteps, OfficialCode, Pix2PixZero, PromptToPrompt, SDEdit
+from .models import ModelName
 from .sampling import Method
 from .settings import adjust, read_settings
 
@@ -45,6 +49,21 @@ TUNED: dict[str, Method] = {
 }
 """Method id -> the method before its settings are tuned."""
 
+FLOW: dict[str, Method] = {
+    "sdedit": SDEdit(),
+    "ddim_word_swap": DdimWordSwap(),
+    "word_swap_empty": DdimWordSwap(negative="empty"),
+    "rf_inversion": RfInversion(),
+    "rf_solver": RfSolver(),
+    "fireflow": FireFlow(),
+    "flowedit": FlowEdit(),
+    "ours": Pix2PixZero(),
+}
+"""The same for the flow model."""
+
+METHODS: dict[ModelName, dict[str, Method]] = {"unet": TUNED, "flow": FLOW}
+"""Model -> its methods before their settings are tuned."""
+
 FAST: dict[str, Any] = {"steps": 20}
 """What is changed in ours where time matters most."""
 
@@ -67,17 +86,20 @@ ABLATION: dict[str, dict[str, Any]] = {
 """Method id -> what is changed in ours."""
 
 
-def tuned_methods(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
-    """Every row of the tables: the tuned methods, some in more steps, ours by default and without each of its parts.
+def tuned_methods(settings: Mapping[str, Mapping[str, Any]], model: ModelName = "unet") -> dict[str, Method]:
+    """Every row of a model's tables: the tuned methods, some in more steps, ours by default and with changes.
+
+    What ours is without each of its parts is a table of the UNet's alone.
 
     Args:
-        settings: method id -> its tuned settings, for every method of `TUNED`.
+        settings: method id -> its tuned settings, for every method of the model.
+        model: that edits.
     """
-    methods = {name: adjust(method, settings[name]) for name, method in TUNED.items()}
-    changes = {"ours_fast": FAST} | ABLATION
+    methods = {name: adjust(method, settings[name]) for name, method in METHODS[model].items()}
+    changes = {"ours_fast": FAST} | (ABLATION if model == "unet" else {})
     changed = {name: adjust(methods["ours"], change) for name, change in changes.items()}
-    longer: dict[str, Method] = {f"{name}_50": InSteps(methods[name], 50) for name in IN_50_STEPS}
-    return methods | longer | {"ours_by_default": TUNED["ours"]} | changed
+    longer: dict[str, Method] = {f"{name}_50": InSteps(methods[name], 50) for name in IN_50_STEPS if name in methods}
+    return methods | longer | {"ours_by_default": METHODS[model]["ours"]} | changed
 
 
 def before_finals() -> Pix2PixZero:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pix2pix_zero_core import ClassifierFreeGuidance, Denoiser, Inversion, NoiseRegularizer, Prediction, invert
-from pix2pix_zero_core.schedule import ddim_sigmas
-from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.denoiser import TinyZoo, TinyZooFlow, Zoo
+from tiny_zoo.mmdit import MMDiT
+from tiny_zoo.networks import UNet
 
 from .injection import Rewrite, rewritten_attention
 from .tasks import Problem
@@ -24,10 +25,32 @@ Negative = Literal["source", "empty"]
 
 @dataclass
 class Counted:
-    """Tiny Zoo, counting the rows that its UNet evaluates: a forward pass is 1 a row, a backward pass 2."""
+    """Tiny Zoo, counting the rows that its network evaluates: a forward pass is 1 a row, a backward pass 2."""
 
-    model: TinyZoo
+    model: Zoo
     rows: int = 0
+
+    @property
+    def unet(self) -> UNet:
+        """Of the model, for methods that take hold of its layers.
+
+        Raises:
+            TypeError: it has none.
+        """
+        if not isinstance(self.model, TinyZoo):
+            raise TypeError("This method is one of a UNet; the flow model has none. Leave out --model flow.")
+        return self.model.unet
+
+    @property
+    def transformer(self) -> MMDiT:
+        """Of the model, for methods that take hold of its blocks.
+
+        Raises:
+            TypeError: it has none.
+        """
+        if not isinstance(self.model, TinyZooFlow):
+            raise TypeError("This method is one of a transformer; the UNet is none. Give --model flow.")
+        return self.model.transformer
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
         """Predict as a `Denoiser`."""
@@ -44,9 +67,9 @@ class Method(Protocol):
 
 
 def ddim_inversion(denoise: Counted, problem: Problem) -> Inversion:
-    """Invert explicitly and without regularisation (Song et al., arXiv:2010.02502)."""
-    sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)
-    return invert(denoise, problem.x0, problem.source, sigmas, PLAIN, fixed_point=0)
+    """Invert explicitly and without regularisation (Song et al., arXiv:2010.02502); a flow by Euler's method."""
+    sigmas, coordinates = denoise.model.grid(problem.steps), denoise.model.coordinates
+    return invert(denoise, problem.x0, problem.source, sigmas, PLAIN, fixed_point=0, coordinates=coordinates)
 
 
 def guided_by(
@@ -76,7 +99,7 @@ def predict_both(
         estimates of x0: of the reference and of the edited branch, without classifier-free guidance.
     """
     texts = torch.cat([problem.source, problem.swapped])
-    with rewritten_attention(denoise.model.unet, rewrites):
+    with rewritten_attention(denoise.unet, rewrites):
         denoised = denoise(torch.cat([reference, x]), sigma.repeat(len(texts)), texts).denoised
     return denoised.chunk(2)  # pyright: ignore[reportReturnType]
 
@@ -89,6 +112,19 @@ def away_from_empty(
         return denoised
     negative = denoise(x, sigma.repeat(len(x)), problem.empty).denoised
     return negative + cfg * (denoised - negative)
+
+
+def velocity(denoise: Denoiser, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    """Ask a flow for dx/dt, (x - D) / t.
+
+    Args:
+        denoise: the model, guided or not.
+        x: latent at the time t, (B, C, H, W).
+        t: scalar, 0 to 1. Of a picture without noise, at 0, the model is asked at the lowest time of its training.
+        cond: conditioning.
+    """
+    level = t.clamp(min=1e-3)
+    return (x - denoise(x, level.repeat(len(x)), cond).denoised) / level
 
 
 def white_noise(problem: Problem, count: int) -> Tensor:

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-SETTINGS = Path(__file__).parents[1] / "settings.json"
-"""What `python -m benchmarks.quality.tune` chose."""
+from .models import MODELS, ModelName
 
 T = TypeVar("T")
 
@@ -49,12 +48,19 @@ def label_of(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def read_settings() -> dict[str, Any]:
+def settings_file(model: ModelName = "unet") -> Path:
+    """Where `python -m benchmarks.quality.tune` puts what it chooses for a model."""
+    return Path(__file__).parents[1] / f"{MODELS[model].prefix}settings.json"
+
+
+def read_settings(model: ModelName = "unet") -> dict[str, Any]:
     """Read what was chosen: "first_round" and "settings", method id -> settings, and "tuned_on", how.
 
     Raises:
         FileNotFoundError: nothing was chosen yet.
     """
-    if not SETTINGS.is_file():
-        raise FileNotFoundError(f"There is no {SETTINGS}: choose settings with python -m benchmarks.quality.tune.")
-    return json.loads(SETTINGS.read_text(encoding="utf-8"))
+    path = settings_file(model)
+    if not path.is_file():
+        command = f"python -m benchmarks.quality.tune --model {model}"
+        raise FileNotFoundError(f"There is no {path}: choose settings with {command}.")
+    return json.loads(path.read_text(encoding="utf-8"))

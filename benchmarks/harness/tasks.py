@@ -19,7 +19,7 @@ from pix2pix_zero_core.integrations.sentences import EditSentences, load_edit
 from pix2pix_zero_core.tokens import Token
 from tiny_zoo.captions import caption, token_ids, words
 from tiny_zoo.compose_directions import FOLDER
-from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.denoiser import Zoo
 from tiny_zoo.world import Scene, counterfactual, render, sample_scene
 
 from .injection import align_tokens
@@ -78,7 +78,8 @@ class Problem:
     Attributes:
         x0: their latents, (B, 4, 16, 16).
         noise: white noise of each, for methods that draw some, (B, 4, 16, 16).
-        source: embeddings of their captions, (B, 77, D).
+        source: embeddings of their captions, (B, 77, D); with the flow model, here and below, (B, 78, D), the last row
+            of which is the pooled vector, as `TinyZooFlow` takes them.
         swapped: embeddings of the captions after the word swap, (B, 77, D).
         alignment: which tokens of the two captions belong together, (B, 77, 77); see `align_tokens`.
         shifts: embedding of the n-th target sentence less that of the n-th source sentence, (n, 77, D).
@@ -127,7 +128,7 @@ def draw_scenes(task: Task, split: Split, count: int) -> tuple[list[Scene], list
     return scenes, [counterfactual(scene, **task.change) for scene in scenes]
 
 
-def pose_problem(model: TinyZoo, name: str, split: Split, count: int, steps: int) -> Problem:
+def pose_problem(model: Zoo, name: str, split: Split, count: int, steps: int) -> Problem:
     """Set the first `count` scenes of a split to be edited."""
     task = TASKS[name]
     scenes, _ = draw_scenes(task, split, count)
@@ -156,20 +157,24 @@ def captions_of(scenes: Sequence[Scene]) -> list[str]:
     return [caption(scene, random.Random(seed), keep=keep) for seed, scene in enumerate(scenes)]
 
 
-def aligned_direction(model: TinyZoo, texts: EditSentences) -> Direction:
+def aligned_direction(model: Zoo, texts: EditSentences) -> Direction:
     """The direction of some sentences that is aligned to words."""
     return build_direction(
-        texts, "aligned to words", lambda batch: (model.encode_text(batch).cpu(), None), tokenize, encoder="tiny_zoo"
+        texts,
+        "aligned to words",
+        lambda batch: model.split(model.encode_text(batch).cpu()),
+        tokenize,
+        encoder="tiny_zoo",
     )
 
 
-def aligned_shifts(model: TinyZoo, texts: EditSentences, captions: Sequence[str]) -> Tensor:
+def aligned_shifts(model: Zoo, texts: EditSentences, captions: Sequence[str]) -> Tensor:
     """Shifts of captions' embeddings along the direction of some sentences that is aligned to words, (B, 77, D)."""
     direction = aligned_direction(model, texts)
-    embeddings = model.encode_text(captions).cpu()
+    before = model.encode_text(captions).cpu()
     tokens = [tokenize(caption) for caption in captions]
-    shifted = apply_direction(direction, embeddings, None, encoder="tiny_zoo", tokens=tokens).embedding
-    return (shifted - embeddings).to(model.device)
+    shifted = apply_direction(direction, *model.split(before), encoder="tiny_zoo", tokens=tokens)
+    return (model.join(shifted.embedding, shifted.pooled) - before).to(model.device)
 
 
 def tokenize(text: str) -> list[Token]:

@@ -2,7 +2,8 @@
 
 100 scenes of each of the paper's tasks and 40 of each reverse. Writes `quality.json`, `quality.md` and contact sheets
 to `benchmarks/results/` (`results/quick/` with `--quick`). Every method has the settings that `python -m
-benchmarks.quality.tune` chose on other scenes. Interrupted, it goes on where it was.
+benchmarks.quality.tune` chose on other scenes. With `--model flow` it is the flow model that edits, and the names of
+all files begin with `flow_`. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..harness.cells import RESULTS, Bench, Cell, add_options, write_text
+from ..harness.models import MODELS, add_model
 from ..harness.report import Row, contact_sheet, contrast, contrast_table, environment, summarise, table
 from ..harness.rows import ABLATION, IN_50_STEPS, tuned_methods
 from ..harness.settings import read_settings
@@ -37,6 +39,7 @@ def main() -> None:
     """Do what is not done yet, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, count=None)
+    add_model(parser)
     add_processes(parser)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument("--quick", action="store_true", help="two scenes a task, 8 steps: does it run?")
@@ -44,9 +47,9 @@ def main() -> None:
     if options.quick:
         options.count, options.steps = 2, 8
     output = RESULTS / "quick" if options.quick else RESULTS
-    settings = read_settings()
-    methods = tuned_methods(settings["settings"])
-    whole = Bench.from_options(options, "test")
+    settings = read_settings(options.model)
+    methods = tuned_methods(settings["settings"], options.model)
+    whole = Bench.from_options(options, "test", options.model)
     benches = {task: whole.with_count(options.count or SCENES[task]) for task in options.tasks}
 
     units = [
@@ -60,13 +63,14 @@ def main() -> None:
     for unit in units:
         cells[unit.task][unit.label] = benches[unit.task].cell(unit.task, unit.method, unit.label)
     results = collect(cells, {task: bench.true_edits(task) for task, bench in benches.items()})
-    about = {"steps": whole.steps, "weights": whole.weights, "settings": settings}
+    about = {"model": options.model, "steps": whole.steps, "weights": whole.weights, "settings": settings}
     about |= environment(results["rows"])
-    write_text(output / "quality.json", json.dumps({**results, "environment": about}, indent=1) + "\n")
-    write_text(output / "quality.md", describe(results, about))
+    prefix = MODELS[options.model].prefix
+    write_text(output / f"{prefix}quality.json", json.dumps({**results, "environment": about}, indent=1) + "\n")
+    write_text(output / f"{prefix}quality.md", describe(results, about))
     for task in cells:
         if task in PAPER_TASKS:
-            draw_sheet(benches[task], task, cells[task], output)
+            draw_sheet(benches[task], task, cells[task], output / f"{prefix}{task}.png")
     print(f"written to {output}")
 
 
@@ -98,8 +102,8 @@ def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
     tuning = about["settings"]["tuned_on"]
     stale = "" if tuning["weights"] == about["weights"] else " Those settings belong to other weights: tune again."
     parts = [
-        "# Quality of edits on held-out scenes of Tiny Zoo\n",
-        f"By `python -m benchmarks.quality`, {about['date']}, {about['steps']} steps, on "
+        f"# Quality of edits on held-out scenes, by {MODELS[about['model']].title}\n",
+        f"By `python -m benchmarks.quality --model {about['model']}`, {about['date']}, {about['steps']} steps, on "
         f"{' and '.join(about['devices'])}. In parentheses: 95 % bootstrap intervals over scenes. Every method was "
         f"tuned with {tuning['settings_tried']} settings on the same validation scenes, at most {tuning['scenes']} a "
         f"task.{stale}\n",
@@ -119,13 +123,13 @@ def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def draw_sheet(bench: Bench, task: str, cells: dict[str, Cell], folder: Path) -> None:
+def draw_sheet(bench: Bench, task: str, cells: dict[str, Cell], path: Path) -> None:
     """Save a contact sheet of a task: source, true edit and every method on the first scenes."""
     source, truth = draw_scenes(TASKS[task], bench.split, min(SHEET_ROWS, bench.count))
     columns = {"source": pictures(source), "true edit": pictures(truth)}
     shown = {name: cell.latents[: len(source)] for name, cell in cells.items() if name not in NOT_ON_SHEETS}
     columns |= {name: bench.decode(latents).cpu() for name, latents in shown.items()}
-    contact_sheet(columns).save(folder / f"{task}.png", optimize=True)
+    contact_sheet(columns).save(path, optimize=True)
 
 
 if __name__ == "__main__":

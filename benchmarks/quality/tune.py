@@ -3,7 +3,8 @@
 `python -m benchmarks.quality.tune` is the first: `GRIDS`, nine settings a method on 8 scenes a task. It writes
 `results/tuning.md`. `python -m benchmarks.quality.tune --finals` is the second: `finals`, the first round's choice and
 two near it, on twice as many scenes. It writes `results/finals.md`. Both put their choice in
-`benchmarks/settings.json`, which the benchmark reads.
+`benchmarks/settings.json`, which the benchmark reads. With `--model flow` both tune the methods of the flow model, and
+the names of their files begin with `flow_`.
 
 Both choose the setting with the highest PSNR to the true edit among those of the method that lose at most two edits
 against its most successful one, over the paper's four tasks: the edit has to happen, and then the picture should be the
@@ -19,9 +20,10 @@ from operator import attrgetter
 from typing import Any
 
 from ..harness.cells import RESULTS, Bench, add_options, write_text
+from ..harness.models import MODELS, ModelName, add_model
 from ..harness.report import Row, markdown, show
-from ..harness.rows import TUNED
-from ..harness.settings import SETTINGS, adjust, combine, each, label_of, read_settings
+from ..harness.rows import METHODS
+from ..harness.settings import adjust, combine, each, label_of, read_settings, settings_file
 from ..harness.sharing import add_processes, try_all
 from ..harness.tasks import PAPER_TASKS
 
@@ -62,6 +64,26 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 """Method id -> the settings of the first round; those of the publications are among them."""
 
+EMBEDDED = (2.0, 4.0, 6.0)  # 2 in the publications, an input of Flux's network
+
+FLOW_GRIDS: dict[str, list[dict[str, Any]]] = {
+    **{name: GRIDS[name] for name in ("sdedit", "ddim_word_swap", "word_swap_empty")},
+    "rf_inversion": combine({"stop": (0.25, 0.38, 0.6), "cfg": (3.5, 5.0, 7.5)}),
+    "rf_solver": each(
+        ({"share": 0.2, "blocks": 1}, {"share": 0.4, "blocks": 3}, {"share": 0.6, "blocks": 3}), {"cfg": EMBEDDED}
+    ),
+    "fireflow": each(
+        (
+            {"steps": 8, "share": 0.125, "blocks": 2},
+            {"steps": 0, "share": 0.4, "blocks": 3},
+            {"steps": 0, "share": 0.6, "blocks": 3},
+        ),
+        {"cfg": EMBEDDED},
+    ),
+    **{name: GRIDS[name] for name in ("flowedit", "ours")},
+}
+"""The same for the flow model."""
+
 REFINED: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "sdedit": ({"strength": 0.85}, {"strength": 1.15}),
     "ddim_word_swap": ({"cfg": 0.85}, {"cfg": 1.2}),
@@ -78,51 +100,70 @@ REFINED: dict[str, tuple[dict[str, float], dict[str, float]]] = {
 }
 """Method id -> what the second round multiplies in the first one's choice."""
 
+FLOW_REFINED: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    **{name: REFINED[name] for name in ("sdedit", "ddim_word_swap", "word_swap_empty")},
+    "rf_inversion": ({"stop": 1.3}, {"eta": 0.75}),
+    "rf_solver": ({"share": 1.3}, {"cfg": 1.4}),
+    "fireflow": ({"share": 1.3}, {"cfg": 1.4}),
+    **{name: REFINED[name] for name in ("flowedit", "ours")},
+}
+"""The same for the flow model."""
 
-def finals(name: str, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+ROUNDS = {"unet": (GRIDS, REFINED), "flow": (FLOW_GRIDS, FLOW_REFINED)}
+"""Model -> what its two rounds try."""
+
+
+def finals(name: str, choice: Mapping[str, Any], model: ModelName = "unet") -> list[dict[str, Any]]:
     """The settings of the second round: what the first one chose for a method, and that with some of it multiplied."""
-    method = adjust(TUNED[name], choice)
+    method = adjust(METHODS[model][name], choice)
 
     def multiplied(factors: Mapping[str, float]) -> dict[str, Any]:
         return {path: round(attrgetter(path)(method) * factor, 3) for path, factor in factors.items()}
 
-    return [dict(choice), *(dict(choice) | multiplied(factors) for factors in REFINED[name])]
+    return [dict(choice), *(dict(choice) | multiplied(factors) for factors in ROUNDS[model][1][name])]
 
 
 def main() -> None:
     """Try every setting of every method and choose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, count=None)
+    add_model(parser)
     add_processes(parser)
     parser.add_argument("--finals", action="store_true", help="the second round")
     parser.add_argument(
-        "--methods", nargs="+", choices=GRIDS, help="try only these and choose nothing, to share the work"
+        "--methods",
+        nargs="+",
+        choices=sorted({*GRIDS, *FLOW_GRIDS}),
+        help="try only these and choose nothing, to share the work",
     )
     options = parser.parse_args()
-    first = read_settings()["first_round"] if options.finals else {}
-    tried = {name: finals(name, first[name]) if options.finals else grid for name, grid in GRIDS.items()}
+    model: ModelName = options.model
+    grids, refined = ROUNDS[model]
+    first = read_settings(model)["first_round"] if options.finals else {}
+    tried = {name: finals(name, first[name], model) if options.finals else grid for name, grid in grids.items()}
     options.count = options.count or SCENES["finals" if options.finals else "grids"]
-    bench = Bench.from_options(options, "validation")
+    bench = Bench.from_options(options, "validation", model)
     chosen = options.methods or tried
-    flat = [(name, label_of(how), adjust(TUNED[name], how)) for name in chosen for how in tried[name]]
+    flat = [(name, label_of(how), adjust(METHODS[model][name], how)) for name in chosen for how in tried[name]]
     found = try_all(bench, flat, PAPER_TASKS, options.processes)
     if options.methods:
         return
     rows = {name: [row for row in found if row["task"] == name] for name in chosen}
     best = {name: choose(of_method) for name, of_method in rows.items()}
-    write_text(RESULTS / ("finals.md" if options.finals else "tuning.md"), describe(rows, best))
+    table = f"{MODELS[model].prefix}{'finals' if options.finals else 'tuning'}.md"
+    write_text(RESULTS / table, describe(rows, best))
     settings = {name: tried[name][index] for name, index in best.items()}
     about = {
         "tasks": PAPER_TASKS,
         "scenes": bench.count,
         "steps": bench.steps,
-        "settings_tried": len(GRIDS["ours"]) + (len(REFINED["ours"]) if options.finals else 0),
+        "settings_tried": len(grids["ours"]) + (len(refined["ours"]) if options.finals else 0),
         "weights": bench.weights,
         "devices": sorted({device for row in found for device in row["devices"]}),
     }
     written = {"first_round": first or settings, "settings": settings, "tuned_on": about}
-    write_text(SETTINGS, json.dumps(written, indent=1) + "\n")
-    print(f"written to {SETTINGS}")
+    write_text(settings_file(model), json.dumps(written, indent=1) + "\n")
+    print(f"written to {settings_file(model)}")
 
 
 def describe(rows: Mapping[str, Sequence[Row]], best: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""FlowEdit (Kulikov et al., arXiv:2412.08629), in the coordinates of a diffusion model."""
+"""FlowEdit (Kulikov et al., arXiv:2412.08629), also in the coordinates of a diffusion model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pix2pix_zero_core.edit import euler_step
-from pix2pix_zero_core.schedule import ddim_sigmas
 
 from ..harness.sampling import Counted, guided_by, white_noise
 from ..harness.tasks import Problem
@@ -28,10 +27,10 @@ class FlowEdit:
 
         du/dsigma = (1 - t)^2 d/dt [d / (1 - t)] = (1 - t) dd/dt + d = (u - (D_tar - D_src)) / sigma,
 
-    the same form again, and VP's latents are VE's by a factor that D does not see. So u follows the model's own ODE,
-    dx/dsigma = (x - D(x)) / sigma, with the difference of two predictions in place of one; a DDIM step takes it from
-    sigma to sigma_next, and at sigma = 0, where t = 0, u = d is what the edit adds to x0. The paper's n_min, plain
-    sampling in the last steps, is its default, 0.
+    the same form again, and VP's latents are VE's by a factor that D does not see. So the change follows either model's
+    own ODE, dx/dsigma = (x - D(x)) / sigma, with the difference of two predictions in place of one; a DDIM step (in a
+    flow Euler's) takes it from sigma to sigma_next, and at sigma = 0, where t = 0, u = d is what the edit adds to x0.
+    The paper's n_min, plain sampling in the last steps, is its default, 0.
 
     Attributes:
         share: of the steps that are taken, the last ones; the paper's n_max over all steps, 33 / 50 for SD 3.
@@ -49,7 +48,7 @@ class FlowEdit:
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
         taken = round(self.share * problem.steps)
-        sigmas = ddim_sigmas(denoise.model.sigmas, problem.steps)[problem.steps - taken :]
+        sigmas, coordinates = denoise.model.grid(problem.steps)[problem.steps - taken :], denoise.model.coordinates
         source = guided_by(denoise, problem, self.source_cfg, "empty")
         target = guided_by(denoise, problem, self.cfg, "empty")
         noises = white_noise(problem, taken * self.draws).unflatten(0, (taken, self.draws))
@@ -57,8 +56,8 @@ class FlowEdit:
         for (sigma, sigma_next), of_step in zip(pairwise(sigmas), noises, strict=True):
             level, difference = sigma.repeat(len(change)), torch.zeros_like(change)
             for noise in of_step:
-                x = problem.x0 + sigma * noise
+                x = coordinates.alpha(sigma) * problem.x0 + sigma * noise
                 difference += target(x + change, level, problem.swapped).denoised
                 difference -= source(x, level, problem.source).denoised
-            change = euler_step(change, difference / self.draws, sigma, sigma_next)
+            change = euler_step(change, difference / self.draws, sigma, sigma_next, coordinates)
         return problem.x0 + change

@@ -47,7 +47,7 @@ class PlugAndPlay:
     @torch.no_grad()
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
-        inversion, unet = ddim_inversion(denoise, problem), denoise.model.unet
+        inversion, unet = ddim_inversion(denoise, problem), denoise.unet
         guided = guided_by(denoise, problem, self.cfg, "empty")
         texts = torch.cat([problem.source, problem.swapped, problem.empty.expand_as(problem.source)])
         x = inversion.noise

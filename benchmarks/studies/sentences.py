@@ -26,7 +26,7 @@ from pix2pix_zero_core import EditDirection
 from pix2pix_zero_core.integrations.sentences import load_edit, read_edits
 from tiny_zoo.captions import sentences
 from tiny_zoo.compose_directions import CONCEPTS, FOLDER
-from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.denoiser import Zoo
 from tiny_zoo.world import counterfactual
 
 from ..harness.cells import RESULTS, Bench, add_options, write_text
@@ -99,7 +99,7 @@ def edit_along(shift: Tensor, method: Method, denoise: Counted, problem: Problem
 
 
 @functools.cache
-def sentence_pool(model: TinyZoo, edit: str) -> tuple[Tensor, Tensor]:
+def sentence_pool(model: Zoo, edit: str) -> tuple[Tensor, Tensor]:
     """Embeddings of many sentences about both concepts of an edit, (POOL, 77, D); equal rows describe equal scenes."""
     concepts = read_edits(FOLDER)[edit]
 
@@ -110,7 +110,7 @@ def sentence_pool(model: TinyZoo, edit: str) -> tuple[Tensor, Tensor]:
     return embed(concepts.source), embed(concepts.target)
 
 
-def direction_of(model: TinyZoo, edit: str) -> EditDirection:
+def direction_of(model: Zoo, edit: str) -> EditDirection:
     """The direction of a shipped edit."""
     texts = load_edit(edit, FOLDER)
     return EditDirection.build(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.harness import cells
@@ -15,6 +16,7 @@ from benchmarks.harness.cells import Bench, Cell
 from benchmarks.harness.metrics import COLUMNS, EXCESS, MEASURED, Drawn, Judge
 from benchmarks.harness.sampling import Counted
 from benchmarks.harness.tasks import Problem
+from tiny_zoo.denoiser import TinyZooFlow
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,24 @@ def test_another_number_of_scenes_changes_nothing_else(make) -> None:
     assert len(more.cell("cat2dog", method, "nothing").latents) == 4 == len(more.problem("cat2dog").x0)
     assert len(bench.cell("cat2dog", method, "nothing").latents) == 2 == len(bench.problem("cat2dog").x0)
     assert method.calls == [2, 2]
+
+
+def test_another_model_edits(make, flow: TinyZooFlow, tmp_path: Path) -> None:
+    parts = {"first_stage_model.": flow.vae, "text_encoders.clip_l.transformer.": flow.encoder}
+    parts["model.diffusion_model."] = flow.transformer
+    weights = {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.state_dict().items()}
+    path = tmp_path / "flow.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"no .*flow.safetensors: write it with"):
+        make(model="flow", checkpoint=path)
+    save_file(weights, path)
+    unet, bench = make(), make(model="flow", checkpoint=path)
+    for loaded in (bench, bench.loader(), bench.with_count(4)):
+        assert isinstance(loaded.model, TinyZooFlow) and loaded.weights == bench.weights != unet.weights
+    assert torch.equal(bench.model.encode_text(["a cat"]), flow.encode_text(["a cat"]))
+    method = Nothing()
+    unet.cell("cat2dog", method, "nothing")
+    bench.cell("cat2dog", method, "nothing")
+    assert method.calls == [2, 1, 2, 1]
 
 
 def test_an_unfinished_file_is_nothing(make, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import torch
 
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.metrics import COLUMNS
+from benchmarks.harness.models import MODELS, ModelName
 from benchmarks.harness.report import contact_sheet, contrast, summarise
-from benchmarks.harness.rows import TUNED
-from benchmarks.harness.settings import adjust, combine, read_settings
+from benchmarks.harness.rows import METHODS, TUNED
+from benchmarks.harness.settings import adjust, combine, read_settings, settings_file
 from benchmarks.harness.tasks import PAPER_TASKS, TASKS
 from benchmarks.quality.__main__ import SCENES, collect, describe
 from benchmarks.quality.tradeoff import STYLES, curves, draw
-from benchmarks.quality.tune import GRIDS, REFINED, choose, finals
+from benchmarks.quality.tune import ROUNDS, choose, finals
 from benchmarks.studies.sweep import SWEEPS
 
 CURVES = curves()
@@ -26,30 +27,40 @@ def cell(value: float, count: int = 4) -> Cell:
     return Cell(torch.zeros(count, 4, 16, 16), dict.fromkeys(COLUMNS, values), torch.full((count,), 10 * value), values)
 
 
-def test_every_method_is_tried_with_as_many_settings() -> None:
-    assert GRIDS.keys() == TUNED.keys() == REFINED.keys()
-    assert {len(grid) for grid in GRIDS.values()} == {9}
-    for name, grid in GRIDS.items():
-        assert len({repr(adjust(TUNED[name], settings)) for settings in grid}) == 9
+@pytest.mark.parametrize("model", MODELS)
+def test_every_method_is_tried_with_as_many_settings(model: ModelName) -> None:
+    grids, refined = ROUNDS[model]
+    assert grids.keys() == METHODS[model].keys() == refined.keys()
+    assert {len(grid) for grid in grids.values()} == {9}
+    for name, grid in grids.items():
+        assert len({repr(adjust(METHODS[model][name], settings)) for settings in grid}) == 9
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_the_second_round_begins_with_any_choice_of_the_first_and_adds_two(name: str) -> None:
-    for choice in GRIDS[name]:
-        tried = finals(name, choice)
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model in MODELS for name in METHODS[model]])
+def test_the_second_round_begins_with_any_choice_of_the_first_and_adds_two(model: ModelName, name: str) -> None:
+    shares = {"strength", "cross", "own", "skip", "features", "attention", "share", "stop", "eta", "gamma"}
+    for choice in ROUNDS[model][0][name]:
+        tried = finals(name, choice, model)
         assert tried[0] == choice and len(tried) == 3
-        assert len({repr(adjust(TUNED[name], settings)) for settings in tried}) == 3
+        assert len({repr(adjust(METHODS[model][name], settings)) for settings in tried}) == 3
         for settings in tried:
-            for share in {"strength", "cross", "own", "skip", "features", "attention", "share"} & settings.keys():
+            for share in shares & settings.keys():
                 assert 0 < settings[share] <= 1
 
 
-def test_the_settings_in_use_are_among_those_of_the_two_rounds() -> None:
-    chosen = read_settings()
-    assert chosen["settings"].keys() == chosen["first_round"].keys() == GRIDS.keys()
+@pytest.mark.parametrize("model", [model for model in MODELS if settings_file(model).is_file()])
+def test_the_settings_in_use_are_among_those_of_the_two_rounds(model: ModelName) -> None:
+    chosen, grids = read_settings(model), ROUNDS[model][0]
+    assert chosen["settings"].keys() == chosen["first_round"].keys() == grids.keys()
     for name, settings in chosen["settings"].items():
-        assert chosen["first_round"][name] in GRIDS[name]
-        assert settings in finals(name, chosen["first_round"][name])
+        assert chosen["first_round"][name] in grids[name]
+        assert settings in finals(name, chosen["first_round"][name], model)
+
+
+def test_settings_that_nobody_chose_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr("benchmarks.harness.settings.settings_file", lambda model: tmp_path / f"{model}.json")
+    with pytest.raises(FileNotFoundError, match=r"flow.json: choose settings with .*tune --model flow"):
+        read_settings("flow")
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -112,6 +123,7 @@ def test_results_hold_every_row_and_the_means_over_tasks() -> None:
     assert everything["edit_success"] == pytest.approx(1.5 * sum(range(1, 9)) / 8)
     tuned_on = {"scenes": 8, "settings_tried": 12, "weights": "a"}
     about = {"date": "today", "steps": 50, "devices": ["cpu"], "weights": "a", "settings": {"tuned_on": tuned_on}}
+    about["model"] = "unet"
     text = describe(results, about)
     assert all(f"## {task}\n" in text for task in TASKS)
     assert "tune again" not in text and "tune again" in describe(results, about | {"weights": "b"})

@@ -20,7 +20,7 @@ from benchmarks.rivals.flowedit import FlowEdit
 from benchmarks.rivals.infedit import InfEdit
 from benchmarks.rivals.p2p_direct import DirectInversion
 from benchmarks.rivals.pnp import PlugAndPlay
-from pix2pix_zero_core import Prediction
+from pix2pix_zero_core import Coordinates, Prediction
 from pix2pix_zero_core.schedule import ddim_sigmas, ve_to_vp
 from tiny_zoo.denoiser import TinyZoo
 
@@ -123,8 +123,10 @@ def test_a_stochastic_step_has_the_mean_of_diffusers(model: TinyZoo, problem: Pr
 class Gaussians:
     """A model of white pictures around the mean that is its conditioning: D(x) = (x + sigma^2 mean) / (1 + sigma^2)."""
 
-    def __init__(self, sigmas: Tensor) -> None:
-        self.sigmas = sigmas
+    coordinates = Coordinates.VE
+
+    def __init__(self, model: TinyZoo) -> None:
+        self.grid = model.grid
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
         variance = sigma[:, None, None, None] ** 2
@@ -133,7 +135,7 @@ class Gaussians:
 
 def test_flowedit_follows_the_published_equation(model: TinyZoo, problem: Problem) -> None:
     source, target = torch.full((1, 1, 1, 1), -1.0), torch.full((1, 1, 1, 1), 2.0)
-    gaussians: Any = Gaussians(model.sigmas)
+    gaussians: Any = Gaussians(model)
     toy = replace(problem, source=source, swapped=target, empty=source, steps=400)
     edited = FlowEdit(share=1, cfg=1, source_cfg=1)(Counted(gaussians), toy)
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tiny_zoo.captions import token_ids
+from tiny_zoo.denoiser import TinyZooFlow
 from tiny_zoo.mmdit import TIMESTEPS
 from tiny_zoo.networks import alphas_cumprod
 from tiny_zoo.train_flow import read
 
+PARTS = ("first_stage_model.", "text_encoders.clip_l.transformer.", "model.diffusion_model.")
 TEXTS = (
     "",
     "a drawing of an orange cat in a meadow",
@@ -116,6 +118,44 @@ def test_a_stock_sampler_follows_the_flow(loaded_flow: tuple[Any, Any, Any], flo
         expected = flow(flow_zoo, text, noise, steps)
     assert (expected - noise).std() > 0.01
     torch.testing.assert_close(model.model.process_latent_in(found), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_benchmarks_denoiser_is_the_nodes(
+    pack: Any, loaded_flow: tuple[Any, Any, Any], flow_zoo: dict[str, nn.Module]
+) -> None:
+    """In its levels, its predictions and its maps."""
+    import comfy.samplers
+
+    model, clip, _ = loaded_flow
+    alone = TinyZooFlow(*(flow_zoo[prefix] for prefix in PARTS))  # type: ignore
+    sampling = model.get_model_object("model_sampling")
+    for steps in (7, 25):
+        expected = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
+        torch.testing.assert_close(alone.grid(steps), expected, rtol=0, atol=1e-6)
+
+    x, sigma = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([0.6])
+    answers: list[Any] = []
+
+    class Asking(comfy.samplers.Sampler):
+        def sample(
+            self, guider: Any, sigmas: Tensor, extra_args: Any, callback: Any, noise: Tensor, *_: Any, **__: Any
+        ) -> Tensor:
+            denoise = pack.nodes.bridge.GuiderDenoiser(guider, extra_args, blocks="all")
+            answers.append(denoise(x, sigma, "positive", maps=True))
+            return noise
+
+    with torch.inference_mode():
+        texts = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (TEXTS[1], "a dog"))
+        guider = comfy.samplers.CFGGuider(model.clone())
+        guider.inner_set_conds(dict(zip(("positive", "source"), texts, strict=True)))
+        nothing = torch.zeros_like(x)
+        guider.sample(nothing, nothing, Asking(), torch.tensor([0.6, 0.0]), disable_pbar=True)
+        found = alone(x, sigma, alone.encode_text([TEXTS[1]]), maps=True)
+    (expected,) = answers
+    torch.testing.assert_close(found.denoised, expected.denoised, rtol=1e-4, atol=1e-5)
+    assert len(found.maps) == len(expected.maps)
+    for ours, theirs in zip(found.maps.values(), expected.maps.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def flow(parts: dict[str, nn.Module], text: str, noise: Tensor, steps: int) -> Tensor:

@@ -36,7 +36,7 @@ class SelfAttention(Trial):
 
     def model(self, denoise: Counted, problem: Problem, inversion: Inversion) -> Denoiser:
         """What predicts and has maps."""
-        unet = denoise.model.unet
+        unet = denoise.unet
 
         def with_own(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
             own: dict[Hashable, Tensor] = {}
@@ -87,7 +87,7 @@ class SelfAttentionTakenOver(Trial):
                     of_reference.append(probabilities)
                 return probabilities if reference else next(own)
 
-            with rewritten_attention(denoise.model.unet, {"attn1": take_over}):
+            with rewritten_attention(denoise.unet, {"attn1": take_over}):
                 return denoise(x, sigma, cond, maps=True)
 
         return sharing
