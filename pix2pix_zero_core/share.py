@@ -62,8 +62,8 @@ class UnguidedDistance:
         return torch.lerp(self.distances[index], self.distances[index + 1], way.to(self.distances))
 
 
-UNGUIDED_LEVELS = 4
-"""At how many noise levels `unguided_distance` measures."""
+UNGUIDED_LEVELS = 8
+"""At how many noise levels `unguided_distance` measures where all steps are guided; with 4 its steps lead astray."""
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def unguided_distance(
     inversion: Inversion,
     guided: Denoiser,
     reference: Tensor | None = None,
-    levels: int = UNGUIDED_LEVELS,
+    levels: int | None = None,
 ) -> UnguidedDistance:
     """Measure how far the attention maps go from the reference's where nothing guides them: what a share is a share of.
 
@@ -94,7 +94,8 @@ def unguided_distance(
         guided: the denoiser that takes the steps.
         reference: where the inversion has no trajectory: the reference latent at the first level, (B, C, H, W), from
             where it is sampled alongside.
-        levels: how many of the levels are visited, at most.
+        levels: how many of the levels are visited, at most; None is `UNGUIDED_LEVELS`, or less in proportion where not
+            all of the inversion's steps are guided.
 
     Returns:
         the distance at the levels that were visited.
@@ -102,6 +103,8 @@ def unguided_distance(
     Raises:
         ValueError: a prediction holds NaN or Inf, or the maps of the two branches do not match.
     """
+    if levels is None:
+        levels = max(1, round(UNGUIDED_LEVELS * min(1.0, len(sigmas) / (len(inversion.sigmas) - 1))))
     chosen = torch.linspace(0, len(sigmas) - 1, min(levels, len(sigmas))).round().long()
     visited, distances = sigmas[chosen.to(sigmas.device)], list[Tensor]()
     for sigma, sigma_next in pairwise([*visited, visited[-1]]):
