@@ -50,25 +50,26 @@ def _end_in_words(before: Sequence[Token], after: Sequence[Token], last: int) ->
     return all(text[-1 - last].text.endswith(" ") for text in (before, after) if len(text) > last)
 
 
-def occurrences(tokens: Sequence[Token], phrase: Sequence[int]) -> list[int]:
+def occurrences(tokens: Sequence[Token], phrase: Sequence[int], text: str = "") -> list[int]:
     """Find where a text has a phrase, in whole words.
 
     Args:
         tokens: of the text.
         phrase: the ids of its tokens.
+        text: how it is written. As many tokens that are written so pass for it as well: many tokenizers have another
+            token for the word at the start of a text, and for the word with a capital.
 
     Returns:
         the index in `tokens` of every beginning; none for an empty phrase.
     """
-    wanted = tuple(phrase)
-    if not wanted:
-        return []
-    return [
-        start
-        for start in range(len(tokens) - len(wanted) + 1)
-        if tuple(token.id for token in tokens[start : start + len(wanted)]) == wanted
-        and (start == 0 or tokens[start - 1].text.endswith(" "))
-    ]
+    wanted, count = tuple(phrase), len(phrase)
+
+    def found(start: int) -> bool:
+        window = tokens[start : start + count]
+        named = tuple(token.id for token in window) == wanted or written(window).lower() == text.lower()
+        return named and (start == 0 or tokens[start - 1].text.endswith(" ")) and window[-1].text.endswith(" ")
+
+    return [start for start in range(len(tokens) - count + 1) if found(start)] if wanted else []
 
 
 def written(tokens: Sequence[Token]) -> str:
