@@ -54,7 +54,7 @@ T5 = {"d_model": 32, "d_ff": 32, "d_kv": 8, "num_heads": 2, "num_layers": 2, "vo
 LANGUAGE_MODEL = {
     "hidden_size": 32,
     "intermediate_size": 32,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 4,
     "num_attention_heads": 1,
     "num_key_value_heads": 1,
     "vocab_size": ROWS,
