@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..pix2pix_zero_core.encoders import CHUNK_LENGTH, CLIP_SKIP, PATCHES, Setting, fingerprint
 from ..pix2pix_zero_core.readings import Reading
-from ..pix2pix_zero_core.tokens import Token
+from ..pix2pix_zero_core.tokens import WORD_END, Token, marks_words, spell
 
 TOGETHER = (SD1ClipModel, SDXLClipModel, FluxClipModel)
 """What puts the chunks of a prompt in a row and does no more to them, so that sentences can pass for chunks. Others cut
@@ -29,9 +29,6 @@ a template off, or put another encoder's tokens behind."""
 
 BEHIND = (SD3ClipModel,)
 """What puts the tokens of a further encoder behind CLIP's; others with one only pool CLIP's."""
-
-SPACES, WORD_END = ("\u2581", "\u0120", "\u010a"), "</w>"
-"""How tokenizers mark words: SentencePiece and byte-level ones by the space in front, CLIP's by their end."""
 
 EMBEDDING = f"embedding{WORD_END}"
 """Of textual inversion: a vector in a word's place."""
@@ -310,25 +307,9 @@ def _is_clip(clip: Any, name: str) -> bool:
 
 
 def _spelled(tokenizer: Any, tokens: Sequence[Any]) -> list[str]:
-    """How tokens are written, with a space behind those that end a word."""
     vocabulary = tokenizer.inv_vocab
-    marked = any(piece.startswith(SPACES) or piece.endswith(WORD_END) for piece in vocabulary.values())
     pieces = [vocabulary[token] if isinstance(token, int) else EMBEDDING for token in tokens]
-    following = [*pieces[1:], ""]
-    return [
-        piece.removesuffix(WORD_END).strip("".join(SPACES)) + " " * (not marked or _ends_word(piece, after))
-        for piece, after in zip(pieces, following, strict=True)
-    ]
-
-
-def _ends_word(piece: str, after: str) -> bool:
-    """Whether a word ends between two tokens, and not only a part of it."""
-    if piece.endswith(WORD_END) or not after or after.startswith(SPACES):
-        return True
-    if piece in SPACES:  # of the word that follows
-        return False
-    # Byte-level tokenizers write a letter that is not of ASCII as two, not always letters.
-    return not all(sign.isalnum() or ord(sign) > 127 for sign in (piece[-1], after[0]))
+    return spell(pieces, marked=marks_words(vocabulary.values()))
 
 
 def unknown_words(clip: Any, text: str) -> list[str]:
@@ -343,7 +324,9 @@ def unknown_words(clip: Any, text: str) -> list[str]:
 def _embeddings_and_pooled(clip: Any, tokens: Any) -> tuple[Tensor, Tensor | None]:
     embeddings, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
     # SD1 looks at no pooled vector, and its checkpoints lack the head that makes it: it is memory as ComfyUI found it.
-    return embeddings, None if getattr(clip.cond_stage_model, "clip", None) == "clip_l" else pooled
+    model = clip.cond_stage_model
+    idle = getattr(model, "clip", None) == "clip_l" and not getattr(model, "pooled_is_read", False)
+    return embeddings, None if idle else pooled
 
 
 @contextmanager

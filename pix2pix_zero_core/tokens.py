@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -22,6 +22,38 @@ class Token(NamedTuple):
 
 Tokenize = Callable[[str], Sequence[Token]]
 """A text -> its tokens, in order. What starts, ends and fills up the text is left out."""
+
+SPACES, WORD_END = ("\u2581", "\u0120", "\u010a"), "</w>"
+"""How vocabularies mark words: SentencePiece's and byte-level ones by the space in front, CLIP's by their end."""
+
+
+def marks_words(vocabulary: Iterable[str]) -> bool:
+    """Whether a vocabulary marks where words begin or end; else every token of it is a word."""
+    return any(piece.startswith(SPACES) or piece.endswith(WORD_END) for piece in vocabulary)
+
+
+def spell(pieces: Sequence[str], *, marked: bool) -> list[str]:
+    """Write the tokens of a text as `Token.text` has them.
+
+    Args:
+        pieces: as the vocabulary writes them.
+        marked: whether it marks words, see `marks_words`.
+    """
+    following = [*pieces[1:], ""]
+    return [
+        piece.removesuffix(WORD_END).strip("".join(SPACES)) + " " * (not marked or _ends_word(piece, after))
+        for piece, after in zip(pieces, following, strict=True)
+    ]
+
+
+def _ends_word(piece: str, after: str) -> bool:
+    """Whether a word ends between two tokens, and not only a part of it."""
+    if piece.endswith(WORD_END) or not after or after.startswith(SPACES):
+        return True
+    if piece in SPACES:  # of the word that follows
+        return False
+    # Byte-level tokenizers write a letter that is not of ASCII as two, not always letters.
+    return not all(sign.isalnum() or ord(sign) > 127 for sign in (piece[-1], after[0]))
 
 
 def exchanged(before: Sequence[Token], after: Sequence[Token]) -> tuple[slice, slice]:
