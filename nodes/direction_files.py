@@ -116,7 +116,7 @@ class ImportEditDirection(io.ComfyNode):
     def execute(cls, clip: Any, source: str, target: str) -> io.NodeOutput:  # noqa: D102
         before, after = (find_file(name, ORIGINAL_SUFFIX) for name in (source, target))
         direction = EditDirection.from_embedding_files(before, after, encoder=encoder_fingerprint(clip))
-        expected = tuple(encode(clip, [""])[0].shape[1:])
+        expected = tuple(encode(clip, [""])[0][0].shape)
         if direction.vector.shape != expected:
             raise ValueError(
                 f"{source} and {target} hold {tuple(direction.vector.shape)} (tokens, width), the text encoder makes "

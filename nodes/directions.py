@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import comfy.utils
+import torch
 from comfy_api.v0_0_2 import io
 
 from ..pix2pix_zero_core import AlignedDirection, Direction, apply_direction
 from ..pix2pix_zero_core import EditDirection as CoreEditDirection
+from ..pix2pix_zero_core.forms import ShiftedText
 from ..pix2pix_zero_core.integrations.concepts import source_warning
 from ..pix2pix_zero_core.integrations.pairs import Form, build_direction, without_partner
 from ..pix2pix_zero_core.integrations.sentences import (
@@ -32,7 +34,15 @@ from ..pix2pix_zero_core.integrations.sentences import (
 from ..pix2pix_zero_core.settings import USUAL_STRENGTH
 from .bridge import Conditioning
 from .saying import said
-from .text_encoder import current_fingerprint, encode, encoder_fingerprint, encoder_state, tokenize, unknown_words
+from .text_encoder import (
+    current_fingerprint,
+    encode,
+    encoder_fingerprint,
+    encoder_state,
+    readings,
+    tokenize,
+    unknown_words,
+)
 from .types import CATEGORY, DirectionType, search_aliases
 
 CUSTOM = "custom"
@@ -78,7 +88,8 @@ class EditDirection(io.ComfyNode):
             category=CATEGORY,
             **search_aliases("concept", "replace object", "word swap", "cat to dog"),
             description="Find the direction in the text encoder's space that leads from one concept to another: the "
-            "difference of the mean embeddings of many sentences about each.",
+            "difference of the mean embeddings of many sentences about each. A word swap needs no direction: give the "
+            "text of the edited picture to CLIP Text Encode, and connect that as the target.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder of the checkpoint that edits."),
                 io.Combo.Input(
@@ -223,7 +234,9 @@ def shift_conditioning(
     Returns:
         the target, and remarks for people on where the direction was laid.
     """
-    encoder, tokens = encoder_fingerprint(clip), None if caption is None else [tokenize(clip, caption)]
+    encoder, tokens = encoder_fingerprint(clip), None
+    if caption is not None and isinstance(direction, AlignedDirection):
+        tokens = [tokenize(clip, caption, direction.readings)]
     if direction.encoder != encoder:
         direction = replace(cast(Any, direction), encoder=current_fingerprint(direction.encoder, clip))
     target: Conditioning = []
@@ -233,9 +246,21 @@ def shift_conditioning(
             direction, embedding, options.get("pooled_output"), strength, encoder=encoder, tokens=tokens
         )
         pooled = {} if shifted.pooled is None else {"pooled_output": shifted.pooled}
-        target.append([shifted.embedding, {**options, **pooled}])
+        target.append([shifted.embedding, {**options, **pooled, **_seen(options, shifted)}])
         remarks += shifted.remarks
     return target, remarks
+
+
+def _seen(options: dict[str, Any], shifted: ShiftedText) -> dict[str, Any]:
+    """The attention mask of a shifted text, if the text has one: words that were put into padding are to be seen."""
+    mask = options.get("attention_mask")
+    if mask is None:
+        return {}
+    tokens = shifted.embedding.shape[1]
+    mask = torch.nn.functional.pad(mask, (0, tokens - mask.shape[-1]), value=1)
+    for row, filled in zip(mask.view(-1, tokens), shifted.filled, strict=False):
+        row[list(filled)] = 1
+    return {"attention_mask": mask}
 
 
 def _direction(clip: Any, texts: EditSentences, form: Form) -> Direction:
@@ -243,13 +268,15 @@ def _direction(clip: Any, texts: EditSentences, form: Form) -> Direction:
     sentences = tuple(texts.source_sentences), tuple(texts.target_sentences)
     key = encoder_state(clip), *sentences, texts.source, texts.target, form
     if key not in _built:
+        laid = readings(clip)
         bar = comfy.utils.ProgressBar(len(texts.source_sentences) + len(texts.target_sentences))
         direction = build_direction(
             texts,
             form,
             lambda batch: encode(clip, batch),
-            lambda text: tokenize(clip, text),
+            lambda text: tokenize(clip, text, laid),
             encoder=encoder_fingerprint(clip),
+            readings=laid,
             on_progress=lambda done, of: bar.update_absolute(done, of),
         )
         for oldest in list(_built)[: len(_built) + 1 - KEPT]:

@@ -8,18 +8,35 @@ import weakref
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import torch
-from comfy.sd1_clip import SDClipModel
+from comfy.clip_model import CLIPTextModel
+from comfy.sd1_clip import SD1ClipModel, SDClipModel
+from comfy.sdxl_clip import SDXLClipModel
+from comfy.text_encoders.flux import FluxClipModel
+from comfy.text_encoders.sd3_clip import SD3ClipModel
 from torch import Tensor, nn
 
 from ..pix2pix_zero_core.encoders import CHUNK_LENGTH, CLIP_SKIP, PATCHES, Setting, fingerprint
-from ..pix2pix_zero_core.tokens import Token
+from ..pix2pix_zero_core.readings import Reading
+from ..pix2pix_zero_core.tokens import WORD_END, Token, marks_words, spell
 
-CLIP_TOKENS = "77"
-"""Tokens of a chunk of CLIP where no tokenizer option says otherwise."""
+TOGETHER = (SD1ClipModel, SDXLClipModel, FluxClipModel)
+"""What puts the chunks of a prompt in a row and does no more to them, so that sentences can pass for chunks. Others cut
+a template off, or put another encoder's tokens behind."""
+
+BEHIND = (SD3ClipModel,)
+"""What puts the tokens of a further encoder behind CLIP's; others with one only pool CLIP's."""
+
+EMBEDDING = f"embedding{WORD_END}"
+"""Of textual inversion: a vector in a word's place."""
+
+PROBE = "a"
+"""A text that every encoder can read, to see where it puts it."""
+
+WORD_SWAP = "Encode the text of the edited picture by CLIP Text Encode instead, and connect that as the target."
 
 
 def encoder_fingerprint(clip: Any) -> str:
@@ -28,11 +45,14 @@ def encoder_fingerprint(clip: Any) -> str:
     Settings are compared by what they do: a clip skip that the encoder has anyway is none. Patches of weights (LoRA)
     don't count: they leave the space of the embeddings what it was. Patches of objects (NegPip) do.
     """
-    length = _one_or_all(str(len(chunks[0])) for chunks in clip.tokenize("").values())
+    length, own = (
+        _one_or_all(str(len(chunks[0])) for chunks in tokens.values())
+        for tokens in (clip.tokenize(""), clip.tokenizer.tokenize_with_weights("", False))
+    )
     patches = ", ".join(f"{name} by {_maker(patch)}" for name, patch in sorted(_object_patches(clip).items()))
     settings = [
         _clip_skip(clip, clip.layer_idx),
-        Setting(CHUNK_LENGTH, length, CLIP_TOKENS),
+        Setting(CHUNK_LENGTH, length, own),
         Setting(PATCHES, patches or "none", "none"),
     ]
     return fingerprint(_named(clip, _signs(clip), None), settings)
@@ -142,46 +162,154 @@ def _identity(patch: Any) -> Hashable:
     return reference
 
 
-def encode(clip: Any, sentences: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-    """Encode sentences in one pass of the encoder.
+def encode(clip: Any, sentences: Sequence[str]) -> tuple[Tensor | list[Tensor], Tensor | None]:
+    """Encode sentences, in one pass of the encoder where that can be.
 
     ComfyUI encodes the chunks of one long prompt as a batch. Sentences of one chunk each are passed as such chunks;
-    longer ones are encoded one by one.
+    longer ones are encoded one by one, and those of encoders that do more to chunks than put them in a row.
 
     Returns:
-        embeddings (n, L, D) and pooled ones (n, P), or None where the model looks at none, both on the CPU.
+        embeddings (n, L, D), or a list of (L, D) where they are of different lengths, and pooled ones (n, P), or None
+        where the model looks at none, all on the CPU.
     """
     comfy.model_management.throw_exception_if_processing_interrupted()
     tokens = [clip.tokenize(sentence) for sentence in sentences]
     lengths = {(name, *map(len, chunks)) for prompt in tokens for name, chunks in prompt.items()}
-    if len(lengths) == len(tokens[0]) and all(len(chunks) == 1 for chunks in tokens[0].values()):
+    of_one_chunk = len(lengths) == len(tokens[0]) and all(len(chunks) == 1 for chunks in tokens[0].values())
+    in_a_row = {known.encode_token_weights for known in TOGETHER}
+    if of_one_chunk and type(clip.cond_stage_model).encode_token_weights in in_a_row:
         together = {name: [prompt[name][0] for prompt in tokens] for name in tokens[0]}
         with _recorded_pooled(clip.cond_stage_model) as recorded:
             embeddings, first = _embeddings_and_pooled(clip, together)
         pooled = None if first is None else _rows_that_begin_with(first, recorded, len(tokens))
         if first is None or pooled is not None:
             return embeddings.unflatten(1, (len(tokens), -1))[0].cpu(), pooled
-    embeddings, vectors = zip(*(_embeddings_and_pooled(clip, prompt) for prompt in tokens), strict=True)
-    _require_one_length(embeddings, sentences)
+    found, vectors = zip(*(_embeddings_and_pooled(clip, prompt) for prompt in tokens), strict=True)
+    embeddings = [embedding[0].cpu() for embedding in found]
     pooled = [vector for vector in vectors if vector is not None]
-    return torch.cat(embeddings).cpu(), torch.cat(pooled).cpu() if pooled else None
+    alike = len({len(embedding) for embedding in embeddings}) == 1
+    return torch.stack(embeddings) if alike else embeddings, torch.cat(pooled).cpu() if pooled else None
 
 
-def tokenize(clip: Any, text: str) -> list[Token]:
+def readings(clip: Any) -> tuple[Reading, ...]:
+    """How a text encoder lays a text into its embedding.
+
+    Raises:
+        ValueError: an encoder that gives the model several embeddings of one text.
+    """
+    found, before = list[Reading](), 0
+    length = _embeddings_and_pooled(clip, clip.tokenize(PROBE))[0].shape[1]
+    names = _names(clip)
+    for name in names:
+        text = _written(clip, name, PROBE)
+        if name == names[0] and (_is_clip(clip, name) or _encoder(clip, name) is None):
+            found.append(Reading(length if len(names) == 1 else text.total))  # patches may make more of a token
+        else:
+            cut = before + text.total - length  # of the template, by the encoder
+            filled = text.total - text.front - len(text.tokens) - text.end
+            found.append(
+                Reading(
+                    0, text.front - cut, text.end, filled > 0 and not getattr(_tokenizer(clip, name), "pad_left", False)
+                )
+            )
+        before += text.total
+    return tuple(found)
+
+
+def tokenize(clip: Any, text: str, laid: Sequence[Reading] | None = None) -> list[Token]:
     """Split a text into the tokens that its embedding is made of, without those that start, end and fill up a chunk.
 
-    Encoders with two CLIPs (SDXL) have the same tokens at the same places in both.
+    Encoders with two CLIPs (SDXL) have the same tokens at the same places in both. Of an encoder whose embedding has
+    the text twice (SD3 with T5) the tokens are those of one reading, then those of the other.
+
+    Args:
+        clip: ComfyUI's CLIP.
+        text: what is encoded.
+        laid: the encoder's `readings`; without them the positions are those in the tokenizer's own chunks, templates
+            and all.
     """
-    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
-    numbered = enumerate(token for chunk in chunks for token in chunk)
-    written = [(position, token) for position, (token, _, word) in numbered if word]  # 0 is no word
-    texts = [_spelling(clip, token) for _, token in written]
-    marked = any(text.endswith("</w>") for text in texts)  # else every token is a word
-    return [
-        Token(position, token if isinstance(token, int) else -1, text.removesuffix("</w>") + " " * ends)
-        for (position, token), text in zip(written, texts, strict=True)
-        for ends in [text.endswith("</w>") or not marked]
-    ]
+    found, before = list[Token](), 0
+    for number, name in enumerate(_names(clip)):
+        written = _written(clip, name, text)
+        cut = 0 if laid is None or laid[number].length else written.front - laid[number].start
+        spelled = _spelled(_tokenizer(clip, name), [token for _, token in written.tokens])
+        for (position, token), word in zip(written.tokens, spelled, strict=True):
+            found.append(Token(before + position - cut, token if isinstance(token, int) else -1, word))
+        before += written.total
+    return found
+
+
+class _Written(NamedTuple):
+    """A text among the tokens that a tokenizer makes of it.
+
+    Attributes:
+        tokens: the text's own, with their positions among all.
+        front: how many stand in front of it, padding left out: a start token, a template.
+        end: how many stand behind it, padding left out.
+        total: all, of all chunks.
+    """
+
+    tokens: list[tuple[int, Any]]
+    front: int
+    end: int
+    total: int
+
+
+def _written(clip: Any, name: str, text: str) -> _Written:
+    """Find a text among its tokens: a template is what the empty text has as well."""
+    numbered = [entry for chunk in clip.tokenize(text, return_word_ids=True)[name] for entry in chunk]
+    words = [(position, token) for position, (token, _, word) in enumerate(numbered) if word]  # 0 is no word
+    template = [token for chunk in clip.tokenize("", return_word_ids=True)[name] for token, _, word in chunk if word]
+    front = _alike(template, [token for _, token in words])
+    back = _alike(template[front:][::-1], [token for _, token in words[front:]][::-1])
+    tokenizer = _tokenizer(clip, name)
+    start, end = (getattr(tokenizer, mark, None) is not None for mark in ("start_token", "end_token"))
+    return _Written(words[front : len(words) - back], front + start, back + end, len(numbered))
+
+
+def _alike(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many tokens two texts have in common from the first on; an embedding in a word's place is like none."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if not isinstance(b, int) or a != b), min(len(one), len(other)))
+
+
+def _names(clip: Any) -> list[str]:
+    """The tokenizers whose tokens make up the embedding, in order; one of several CLIPs stands for all.
+
+    Raises:
+        ValueError: an encoder that gives the model several embeddings of one text.
+    """
+    known = [name for name in clip.tokenize("") if _encoder(clip, name) is not None]
+    clips = [name for name in known if _is_clip(clip, name)]
+    further = [name for name in known if name not in clips]
+    if len(further) > 1:
+        raise ValueError(
+            f"{type(clip.cond_stage_model).__name__.rstrip('_')} gives the model several embeddings of one text, by "
+            f"{' and '.join(further)}; an edit direction would shift one of them alone. {WORD_SWAP}"
+        )
+    if further and not isinstance(clip.cond_stage_model, BEHIND):
+        return further
+    return [*clips[:1], *further] or list(clip.tokenize(""))[:1]
+
+
+def _encoder(clip: Any, name: str) -> Any:
+    model = clip.cond_stage_model
+    return getattr(model, name, None) or getattr(model, f"clip_{name}", None)
+
+
+def _tokenizer(clip: Any, name: str) -> Any:
+    return getattr(clip.tokenizer, name, None) or getattr(clip.tokenizer, f"clip_{name}", None)
+
+
+def _is_clip(clip: Any, name: str) -> bool:
+    """Whether an encoder takes texts in chunks."""
+    return isinstance(getattr(_encoder(clip, name), "transformer", None), CLIPTextModel)
+
+
+def _spelled(tokenizer: Any, tokens: Sequence[Any]) -> list[str]:
+    vocabulary = tokenizer.inv_vocab
+    pieces = [vocabulary[token] if isinstance(token, int) else EMBEDDING for token in tokens]
+    return spell(pieces, marked=marks_words(vocabulary.values()))
 
 
 def unknown_words(clip: Any, text: str) -> list[str]:
@@ -193,16 +321,12 @@ def unknown_words(clip: Any, text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _spelling(clip: Any, token: Any) -> str:
-    if not isinstance(token, int):
-        return "embedding</w>"  # of textual inversion: a vector in a word's place
-    return clip.tokenizer.untokenize([(token, 1.0)])[0][1]
-
-
 def _embeddings_and_pooled(clip: Any, tokens: Any) -> tuple[Tensor, Tensor | None]:
     embeddings, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
     # SD1 looks at no pooled vector, and its checkpoints lack the head that makes it: it is memory as ComfyUI found it.
-    return embeddings, None if getattr(clip.cond_stage_model, "clip", None) == "clip_l" else pooled
+    model = clip.cond_stage_model
+    idle = getattr(model, "clip", None) == "clip_l" and not getattr(model, "pooled_is_read", False)
+    return embeddings, None if idle else pooled
 
 
 @contextmanager
@@ -228,13 +352,3 @@ def _rows_that_begin_with(first: Tensor, recorded: list[Tensor], count: int) -> 
         if rows.shape[1:] == first.shape[1:] and torch.equal(rows[:1].to(first), first):
             return rows[:count].cpu()  # weighted words add a row, of the empty text
     return None
-
-
-def _require_one_length(embeddings: Sequence[Tensor], sentences: Sequence[str]) -> None:
-    tokens = embeddings[0].shape[1]
-    for embedding, sentence in zip(embeddings, sentences, strict=True):
-        if embedding.shape[1] != tokens:
-            raise ValueError(
-                f"{sentence!r} is encoded to {embedding.shape[1]} tokens, {sentences[0]!r} to {tokens}; a direction "
-                "needs all of one length. Shorten the sentences that take more than one chunk."
-            )

@@ -18,8 +18,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +29,7 @@ from .direction_files import ALIGNED, DirectionFile, write_direction
 from .directions import Direction, EditDirection, Encode, OnProgress, Placed, combined_names
 from .phrases import Exchange, PairSums, Phrase, compare_pair, require_one_chunk
 from .placement import find_place, shift, split_chunks
+from .readings import Reading, fitting_length, part_embedding
 from .tokens import Token, Tokenize
 
 RARE = 0.08
@@ -42,10 +43,12 @@ class WordEdit:
     Attributes:
         exchanges: one for every phrase ("cat", "cats"), the most frequent first.
         weight: factor of all of them; a negative one reverses the edit.
+        reading: number of the reading whose tokens they are; the pooled vectors go with the first, 0.
     """
 
     exchanges: tuple[Exchange, ...]
     weight: float = 1.0
+    reading: int = 0
 
     def __post_init__(self) -> None:
         """Validate that there is something to exchange."""
@@ -61,8 +64,8 @@ class AlignedDirection(Direction):
     """A direction in the output space of one text encoder, aligned to words.
 
     Attributes:
-        edits: one, or several that were combined.
-        length: tokens of a chunk, L.
+        edits: one for each reading of the text, and more that were combined.
+        readings: how the encoder lays a text into its embedding.
         source: what the direction leads away from, "cat".
         target: what it leads to, "dog".
         encoder: fingerprint of the text encoder that it belongs to.
@@ -75,7 +78,7 @@ class AlignedDirection(Direction):
     form: ClassVar[str] = ALIGNED
 
     edits: tuple[WordEdit, ...]
-    length: int
+    readings: tuple[Reading, ...]
     source: str
     target: str
     encoder: str
@@ -83,11 +86,13 @@ class AlignedDirection(Direction):
 
     def __post_init__(self) -> None:
         """Validate that the parts fit together."""
-        if not self.edits or self.length < 1:
+        if not self.edits or not all(0 <= edit.reading < len(self.readings) for edit in self.edits):
             raise ValueError(
-                f"Direction {self.name} has {len(self.edits)} edits and chunks of {self.length} tokens; it needs at "
-                "least one of each. Build it again."
+                f"Direction {self.name} has {len(self.edits)} edits of {len(self.readings)} readings of the text; it "
+                "needs at least one of each. Build it again."
             )
+        if any(min(reading[:3]) < 0 for reading in self.readings) or not all(r.length for r in self.readings[:-1]):
+            raise ValueError(f"Direction {self.name} reads texts as {self.readings}, which none can. Build it again.")
         phrases = [p for edit in self.edits for e in edit.exchanges for p in (e.source, e.target)]
         if len({(p.rows.shape[1], None if p.pooled is None else len(p.pooled)) for p in phrases}) != 1:
             raise ValueError(f"Direction {self.name} has embeddings of different widths. Build it again.")
@@ -111,6 +116,7 @@ class AlignedDirection(Direction):
         source: str,
         target: str,
         encoder: str,
+        readings: Sequence[Reading] | None = None,
         batch_size: int = 32,
         on_progress: OnProgress = None,
     ) -> AlignedDirection:
@@ -126,6 +132,7 @@ class AlignedDirection(Direction):
             source: name of the source concept.
             target: name of the target concept.
             encoder: fingerprint of the text encoder.
+            readings: how it lays a text into its embedding; None is as CLIP does, in chunks as long as a sentence.
             batch_size: pairs encoded at once.
             on_progress: called after every batch with the number of encoded sentences and their total.
 
@@ -140,31 +147,28 @@ class AlignedDirection(Direction):
             raise ValueError("There are no pairs of sentences; give at least one.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be >= 1.")
-        sums: dict[tuple[tuple[int, ...], ...], PairSums] = {}
+        readings = readings or [Reading(len(encode([pairs[0][0]])[0][0]))]
+        sums: list[dict[Any, PairSums]] = [{} for _ in readings]
         for start in range(0, len(pairs), batch_size):
-            for pair in _compare(encode, tokenize, pairs[start : start + batch_size]):
-                sums[pair.key] = sums[pair.key] + pair if pair.key in sums else pair
+            for known, compared in zip(
+                sums, _compare(encode, tokenize, pairs[start : start + batch_size], readings), strict=True
+            ):
+                for pair in compared:
+                    known[pair.key] = known[pair.key] + pair if pair.key in known else pair
             if on_progress is not None:
                 on_progress(2 * min(start + batch_size, len(pairs)), 2 * len(pairs))
-        if not sums:
+        if not any(sums):
             raise ValueError(
                 f"All {len(pairs)} pairs of sentences about {source} and {target} read the same to the text encoder: "
                 f"{pairs[0][0]!r}, {pairs[0][1]!r}. Use words that it knows."
             )
-        frequent = sorted(sums.values(), key=lambda found: -found.sentences)
-        exchanges: dict[tuple[int, ...], Exchange] = {}
-        for found in frequent:
-            if found.sentences >= RARE * len(pairs):
-                exchanges.setdefault(found.key[0], found.mean())
-        if not exchanges:
-            some = ", ".join(f"{found.mean().source.text!r}" for found in frequent[:3]) or "nothing"
-            raise ValueError(
-                f"The {len(pairs)} pairs of sentences about {source} and {target} exchange no phrase often enough, but "
-                f"{some}. Give pairs that are the same but for the concept, or choose the form {EditDirection.form!r}."
-            )
-        count = sum(exchange.sentences for exchange in exchanges.values())
-        length = next(iter(sums.values())).length
-        return cls((WordEdit(tuple(exchanges.values())),), length, source, target, encoder, (count, count))
+        edits = [
+            WordEdit(_frequent(known, RARE * len(pairs), f"{source} and {target}", len(pairs)), reading=number)
+            for number, known in enumerate(sums)
+            if known
+        ]
+        count = sum(exchange.sentences for exchange in edits[0].exchanges)
+        return cls(tuple(edits), tuple(readings), source, target, encoder, (count, count))
 
     @staticmethod
     def combine(weighted: Sequence[tuple[AlignedDirection, float]]) -> AlignedDirection:
@@ -181,8 +185,8 @@ class AlignedDirection(Direction):
         """
         names = combined_names(weighted)
         return AlignedDirection(
-            edits=tuple(WordEdit(e.exchanges, weight * e.weight) for d, weight in weighted for e in d.edits),
-            length=weighted[0][0].length,
+            edits=tuple(replace(e, weight=weight * e.weight) for d, weight in weighted for e in d.edits),
+            readings=weighted[0][0].readings,
             source=names.source,
             target=names.target,
             encoder=weighted[0][0].encoder,
@@ -195,10 +199,11 @@ class AlignedDirection(Direction):
         The phrase is looked for in the caption's tokens. Without them, or where it is not among them, the direction
         goes where the embedding is nearest to the phrase's; where none is near, the target phrase is put into the
         padding, as if it had been added to the caption's end. A negative strength looks for the target first, since it
-        leads back from there.
+        leads back from there. Where an encoder does not pad, words that a phrase has more than the other are added
+        behind all tokens.
 
         Args:
-            embedding: of the caption, (k*L, D).
+            embedding: of the caption, (L, D).
             tokens: of the caption, as the tokenizer of its text encoder gives them; None where nobody knows.
             strength: at which it will be applied; only the sign counts.
 
@@ -208,42 +213,59 @@ class AlignedDirection(Direction):
         Raises:
             ValueError: an embedding of another shape, or tokens of another text.
         """
-        width = self.edits[0].exchanges[0].source.rows.shape[1]
-        if embedding.ndim != 2 or len(embedding) == 0 or len(embedding) % self.length or embedding.shape[1] != width:
-            raise ValueError(
-                f"The prompt's embedding has shape {tuple(embedding.shape)}; direction {self.name} fits (a multiple of "
-                f"{self.length} tokens, {width}). Build the direction with this prompt's text encoder."
-            )
+        parts = self._parts(embedding)
+        embedding = embedding.detach().float().cpu()
         vector, remarks, pooled = torch.zeros(embedding.shape), list[str](), list[Tensor]()
-        taken = set[int]()
+        taken, bases, added = set[int](), [embedding[:0]], [embedding[:0]]
         for edit in self.edits:
-            chunks = split_chunks(embedding.detach().float().cpu(), tokens, self.length, edit.exchanges[0].source)
+            part, reading = parts[edit.reading], self.readings[edit.reading]
+            chunks = split_chunks(embedding, part, tokens, reading, edit.exchanges[0].source)
             ways: list[tuple[Sequence[Exchange], int]] = [(edit.exchanges, 1)]
             if strength * edit.weight < 0:
                 ways.insert(0, ([exchange.reversed() for exchange in edit.exchanges], -1))
             place = find_place(chunks, ways)
             for found in shift(place, taken):
-                vector[found.first : found.first + self.length] += edit.weight * place.sign * found.vector
+                factor = edit.weight * place.sign
+                vector[found.first : found.first + len(found.vector)] += factor * found.vector
                 taken.update(found.taken)
+                bases.append(found.added[0])
+                added.append(factor * found.added[1])
                 if found.lost:
                     remarks.append(
                         f"The caption leaves no room for {found.lost} of the tokens by which "
                         f"{place.exchange.target.text!r} is longer. Shorten the caption."
                     )
             before, after = place.exchange.source.pooled, place.exchange.target.pooled
-            if before is not None and after is not None:
+            if edit.reading == 0 and before is not None and after is not None:
                 pooled.append(edit.weight * place.sign * (after - before))
             if place.remark:
                 remarks.append(place.remark)
         total = torch.stack(pooled).sum(0) if pooled else None
+        vector = torch.cat([vector, *added])
         direction = EditDirection(vector, total, self.source, self.target, self.encoder, self.sentences)
-        return Placed(direction, tuple(remarks))
+        return Placed(direction, tuple(dict.fromkeys(remarks)), torch.cat(bases), tuple(sorted(taken)))
+
+    def _parts(self, embedding: Tensor) -> list[range]:
+        """Find the readings of a caption in its embedding.
+
+        Raises:
+            ValueError: an embedding of another shape.
+        """
+        width = self.edits[0].exchanges[0].source.rows.shape[1]
+        fits = embedding.ndim == 2 and embedding.shape[1] == width
+        parts = part_embedding(embedding.detach().float().cpu(), self.readings) if fits else []
+        if not parts:
+            raise ValueError(
+                f"The prompt's embedding has shape {tuple(embedding.shape)}; direction {self.name} fits "
+                f"({fitting_length(self.readings)}, {width}). Build the direction with this prompt's text encoder."
+            )
+        return parts
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a file; see :meth:`Direction.save`."""
         tensors, described = dict[str, Tensor](), list[Any]()
         for i, edit in enumerate(self.edits):
-            described.append({"weight": edit.weight, "exchanges": []})
+            described.append({"weight": edit.weight, "reading": edit.reading, "exchanges": []})
             for j, exchange in enumerate(edit.exchanges):
                 entry: dict[str, Any] = {"sentences": exchange.sentences}
                 for side, phrase in (("source", exchange.source), ("target", exchange.target)):
@@ -252,7 +274,7 @@ class AlignedDirection(Direction):
                     if phrase.pooled is not None:
                         tensors[f"{i}.{j}.{side}.pooled"] = phrase.pooled
                 described[-1]["exchanges"].append(entry)
-        more = {"edits": json.dumps(described), "length": str(self.length)}
+        more = {"edits": json.dumps(described), "readings": json.dumps(self.readings)}
         write_direction(path, self.file(tensors, more), overwrite=overwrite)
 
     @classmethod
@@ -274,34 +296,75 @@ class AlignedDirection(Direction):
         try:
             described: list[Any] = json.loads(file.more["edits"])
             edits = tuple(
-                WordEdit(tuple(exchange(e, f"{i}.{j}") for j, e in enumerate(edit["exchanges"])), float(edit["weight"]))
+                WordEdit(
+                    tuple(exchange(e, f"{i}.{j}") for j, e in enumerate(edit["exchanges"])),
+                    float(edit["weight"]),
+                    int(edit.get("reading", 0)),
+                )
                 for i, edit in enumerate(described)
             )
-            length = int(file.more["length"])
+            readings = _readings(file.more)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"Direction {file.source} -> {file.target}: its phrases cannot be read ({type(error).__name__}: "
                 f"{error}). Build the direction again."
             ) from error
-        return cls(edits, length, file.source, file.target, file.encoder, file.sentences)
+        return cls(edits, readings, file.source, file.target, file.encoder, file.sentences)
 
 
-def _compare(encode: Encode, tokenize: Tokenize, pairs: Sequence[tuple[str, str]]) -> list[PairSums]:
-    """Encode pairs of sentences, and lay the two of each side by side.
+def _readings(more: Mapping[str, str]) -> tuple[Reading, ...]:
+    """How the encoder of a file lays texts; earlier files knew only chunks and named their length."""
+    if "readings" not in more:
+        return (Reading(int(more["length"])),)
+    found: list[Any] = json.loads(more["readings"])
+    return tuple(Reading(int(length), int(start), int(end), bool(padded)) for length, start, end, padded in found)
+
+
+def _frequent(sums: Mapping[Any, PairSums], fewest: float, names: str, count: int) -> tuple[Exchange, ...]:
+    """The means of all phrases that enough pairs exchange, each for what most often takes its place."""
+    frequent = sorted(sums.values(), key=lambda found: -found.sentences)
+    exchanges: dict[tuple[int, ...], Exchange] = {}
+    for found in frequent:
+        if found.sentences >= fewest:
+            exchanges.setdefault(found.key[0], found.mean())
+    if not exchanges:
+        some = ", ".join(f"{found.mean().source.text!r}" for found in frequent[:3])
+        raise ValueError(
+            f"The {count} pairs of sentences about {names} exchange no phrase often enough, but {some}. Give pairs "
+            f"that are the same but for the concept, or choose the form {EditDirection.form!r}."
+        )
+    return tuple(exchanges.values())
+
+
+def _compare(
+    encode: Encode, tokenize: Tokenize, pairs: Sequence[tuple[str, str]], readings: Sequence[Reading]
+) -> list[list[PairSums]]:
+    """Encode pairs of sentences, and lay the two of each side by side, for each reading of the text.
 
     Pairs that read the same are left out: of words that a small vocabulary lacks the encoder sees no difference.
     """
     sides = [encode([pair[side] for pair in pairs]) for side in (0, 1)]
-    compared = list[PairSums]()
+    compared: list[list[PairSums]] = [[] for _ in readings]
     for row, pair in enumerate(pairs):
-        tokens = tokenize(pair[0]), tokenize(pair[1])
-        if [token.id for token in tokens[0]] == [token.id for token in tokens[1]]:
-            continue
-        before, after = (side[row].detach().double().cpu() for side, _ in sides)
-        for sentence, text, embedding in zip(pair, tokens, (before, after), strict=True):
-            require_one_chunk(sentence, text, embedding, len(before))
         pooled = None
         if sides[0][1] is not None and sides[1][1] is not None:
             pooled = sides[0][1][row].detach().double().cpu(), sides[1][1][row].detach().double().cpu()
-        compared.append(compare_pair(tokens, (before, after), pooled))
+        texts = [
+            list(_split(sentence, tokenize(sentence), embeddings[row].detach().double().cpu(), readings))
+            for sentence, (embeddings, _) in zip(pair, sides, strict=True)
+        ]
+        for found, reading, (before, one), (after, other) in zip(compared, readings, *texts, strict=True):
+            if [token.id for token in before] != [token.id for token in after]:
+                found.append(compare_pair((before, after), (one, other), pooled, reading))
     return compared
+
+
+def _split(
+    sentence: str, tokens: Sequence[Token], embedding: Tensor, readings: Sequence[Reading]
+) -> Iterator[tuple[Sequence[Token], Tensor]]:
+    """Yield the tokens of a sentence, with their positions in it, and the embedding of each reading."""
+    parts = part_embedding(embedding, readings) if len(readings) > 1 else [range(len(embedding))]
+    for part, reading in zip(parts, readings, strict=True):
+        own = [token._replace(position=token.position - part.start) for token in tokens if token.position in part]
+        require_one_chunk(sentence, own, embedding[part.start : part.stop], reading)
+        yield own, embedding[part.start : part.stop]

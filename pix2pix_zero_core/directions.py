@@ -12,7 +12,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -23,8 +23,9 @@ from .direction_files import MEAN, DirectionFile, read_direction, read_embedding
 from .encoders import differing_settings
 from .tokens import Token
 
-Encode = Callable[[Sequence[str]], tuple[Tensor, Tensor | None]]
-"""Sentences -> token embeddings (n, L, D) and pooled embeddings (n, P), or None where the encoder has none."""
+Encode = Callable[[Sequence[str]], tuple[Tensor | Sequence[Tensor], Tensor | None]]
+"""Sentences -> token embeddings (n, L, D), or a list of (L, D) where they are of different lengths; and pooled
+embeddings (n, P), or None where the encoder has none."""
 
 OnProgress = Callable[[int, int], None] | None
 """Called with the number of encoded sentences and their total."""
@@ -110,12 +111,25 @@ class Placed(NamedTuple):
     """A direction where one caption wants it.
 
     Attributes:
-        direction: for this caption's embedding alone, unless it fits any.
+        direction: for this caption's embedding alone, with what is added to it, unless it fits any.
         remarks: for people: why it may not be where it should be.
+        added: what is put behind the embedding before it is shifted, (a, D): room for words that it has not.
+        filled: positions of padding where words stand after the shift.
     """
 
     direction: EditDirection
     remarks: tuple[str, ...] = ()
+    added: Tensor | None = None
+    filled: tuple[int, ...] = ()
+
+    def apply(self, embedding: Tensor, strength: float = 1.0, *, encoder: str) -> Tensor:
+        """Shift the caption's embedding, (L, D), as :meth:`EditDirection.apply`; a strength of 0 adds nothing to it."""
+        direction, count = self.direction, len(embedding)
+        if self.added is not None and strength:
+            embedding = torch.cat([embedding, self.added.to(embedding)])
+        elif self.added is not None:
+            direction = replace(direction, vector=direction.vector[:count])
+        return direction.apply(embedding[None], strength, encoder=encoder)[0]
 
 
 class CombinedNames(NamedTuple):
@@ -406,7 +420,9 @@ def _mean_embedding(
     for start in range(0, len(sentences), batch_size):
         batch = sentences[start : start + batch_size]
         tokens, pooled = encode(batch)
-        sums = tokens.detach().double().cpu().sum(0)
+        for row, sentence in zip(tokens, batch, strict=True):
+            _require_same_tokens(tokens[0], row, sentence)
+        sums = torch.stack([row.detach().double().cpu() for row in tokens]).sum(0)
         if start > 0:
             _require_same_tokens(total, sums, batch[0])
         total = total + sums
@@ -420,7 +436,8 @@ def _require_same_tokens(expected: Tensor, found: Tensor, sentence: str) -> None
     if found.shape != expected.shape:
         raise ValueError(
             f"Sentences are encoded to {tuple(expected.shape)} and to {tuple(found.shape)} (tokens, width), near "
-            f"{sentence!r}; a direction needs all of one length. Shorten the sentences that take more than one chunk."
+            f"{sentence!r}; a mean by position needs all of one length. Shorten the sentences that take more than one "
+            "chunk; with a text encoder that makes as many tokens as the text has choose the form 'aligned to words'."
         )
 
 

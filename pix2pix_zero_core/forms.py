@@ -19,14 +19,16 @@ class ShiftedText(NamedTuple):
     """A prompt after an edit.
 
     Attributes:
-        embedding: (B, k*L, D).
+        embedding: (B, k*L, D); longer than the prompt's where words were added behind it.
         pooled: (B, P), or None where the prompt has none.
         remarks: for people: why the edit may not be where it should be; each once.
+        filled: of each row, positions of the prompt's padding where words stand now.
     """
 
     embedding: Tensor
     pooled: Tensor | None
     remarks: tuple[str, ...]
+    filled: tuple[tuple[int, ...], ...] = ()
 
 
 def load_direction(path: str | os.PathLike[str]) -> Direction:
@@ -99,14 +101,24 @@ def apply_direction(
             f"The prompt's embedding has shape {tuple(embedding.shape)}, with {count} captions; it must be (batch, "
             "tokens, width), with one caption for each row or for all."
         )
-    rows, vectors, remarks = list[Tensor](), list[Tensor](), list[str]()
+    rows, vectors, remarks, filled = list[Tensor](), list[Tensor](), list[str](), list[tuple[int, ...]]()
     for i, row in enumerate(embedding):
         caption = None if tokens is None else tokens[i % len(tokens)]
-        placed, found = direction.place(row, caption, strength=strength)
-        rows.append(placed.apply(row[None], strength, encoder=encoder))
+        placed = direction.place(row, caption, strength=strength)
+        rows.append(placed.apply(row, strength, encoder=encoder))
         if pooled is not None:
-            vectors.append(placed.apply_pooled(pooled[i % len(pooled)][None], strength, encoder=encoder))
-        remarks += found
+            vectors.append(placed.direction.apply_pooled(pooled[i % len(pooled)][None], strength, encoder=encoder))
+        remarks += placed.remarks
+        filled.append(placed.filled)
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1:
+        raise ValueError(
+            f"Along {direction.name} the texts of a batch come to {lengths} tokens; all must have as many. "
+            "Apply the direction to one after the other."
+        )
     return ShiftedText(
-        torch.cat(rows) if rows else embedding, torch.cat(vectors) if vectors else pooled, tuple(dict.fromkeys(remarks))
+        torch.stack(rows) if rows else embedding,
+        torch.cat(vectors) if vectors else pooled,
+        tuple(dict.fromkeys(remarks)),
+        tuple(filled),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .readings import Reading
 from .tokens import Token, exchanged, written
 
 
@@ -18,8 +19,9 @@ class Phrase:
     Attributes:
         text: "pencil sketch".
         ids: of its m tokens.
-        rows: means over the sentences, (m + 4, D), float32: of the phrase's own tokens one by one, then of those before
-            it, those after it, the end token and the padding. Before and after are zero where no sentence has any.
+        rows: means over the sentences, (m + 3 + e, D), float32: of the phrase's own tokens one by one, then of those
+            before it, those after it, the e tokens that end a text one by one, and the padding. Zero where no sentence
+            has any.
         pooled: mean of the pooled embeddings, (P,), float32; None where the encoder has none.
     """
 
@@ -30,10 +32,10 @@ class Phrase:
 
     def __post_init__(self) -> None:
         """Validate shapes and values."""
-        if self.rows.ndim != 2 or len(self.rows) != len(self.ids) + 4 or self.rows.numel() == 0:
+        if self.rows.ndim != 2 or len(self.rows) < len(self.ids) + 3 or self.rows.numel() == 0:
             raise ValueError(
                 f"The embeddings of {self.text!r} have shape {tuple(self.rows.shape)}; they must be "
-                f"({len(self.ids)} tokens + 4, width)."
+                f"({len(self.ids)} tokens + 3 or more, width)."
             )
         if self.pooled is not None and (self.pooled.ndim != 1 or self.pooled.numel() == 0):
             raise ValueError(f"The pooled embedding of {self.text!r} has shape {tuple(self.pooled.shape)}.")
@@ -46,18 +48,24 @@ class Phrase:
     @property
     def words(self) -> Tensor:
         """The phrase's own tokens, (m, D)."""
-        return self.rows[:-4]
+        return self.rows[: len(self.ids)]
 
     @property
     def around(self) -> Tensor:
-        """Before, after, end and padding, (4, D)."""
-        return self.rows[-4:]
+        """Before, after, the tokens that end a text, and padding, (3 + e, D)."""
+        return self.rows[len(self.ids) :]
 
     @property
     def common(self) -> Tensor:
         """The mean of other tokens of a sentence, (D,): what all tokens share."""
         named = self.around[:2][self.around[:2].any(1)]
         return named.mean(0) if len(named) else torch.zeros_like(self.rows[0])
+
+    def blank(self, padded: bool) -> Tensor:
+        """What stands where a phrase has no token for one of the other's, (D,): padding, else its own last word."""
+        if padded:
+            return self.around[-1]
+        return self.words[-1] if self.ids else self.common
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,6 @@ class PairSums:
         counts: how many embeddings were added up in each row.
         pooled: sums of the pooled embeddings, or None.
         sentences: how many pairs.
-        length: tokens of a sentence, L.
     """
 
     phrases: tuple[Sequence[Token], Sequence[Token]]
@@ -97,7 +104,6 @@ class PairSums:
     counts: tuple[Tensor, Tensor]
     pooled: tuple[Tensor, Tensor] | None
     sentences: int
-    length: int
 
     @property
     def key(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -107,18 +113,13 @@ class PairSums:
 
     def __add__(self, other: PairSums) -> PairSums:
         """Add pairs of the same key."""
-        if self.length != other.length:
-            raise ValueError(
-                f"Sentences are encoded to {self.length} and to {other.length} tokens; a direction needs all of one "
-                "length. Shorten the sentences that take more than one chunk."
-            )
 
         def both(mine: tuple[Tensor, Tensor], its: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return mine[0] + its[0], mine[1] + its[1]
 
         pooled = None if self.pooled is None or other.pooled is None else both(self.pooled, other.pooled)
         rows, counts = both(self.rows, other.rows), both(self.counts, other.counts)
-        return PairSums(self.phrases, rows, counts, pooled, self.sentences + other.sentences, self.length)
+        return PairSums(self.phrases, rows, counts, pooled, self.sentences + other.sentences)
 
     def mean(self) -> Exchange:
         """The means."""
@@ -138,29 +139,36 @@ def compare_pair(
     tokens: tuple[Sequence[Token], Sequence[Token]],
     embeddings: tuple[Tensor, Tensor],
     pooled: tuple[Tensor, Tensor] | None,
+    reading: Reading,
 ) -> PairSums:
     """Lay the two sentences of a pair side by side.
 
     Args:
         tokens: of both.
-        embeddings: of both, (L, D), float64.
+        embeddings: of both, (L, D), float64; the two may be of different lengths.
         pooled: of both, (P,), or None.
+        reading: how the text lies in them.
     """
     spans = exchanged(*tokens)
-    ends = [text[-1].position + 1 if text else 1 for text in tokens]
-    filled = len(embeddings[0]) - 1 - max(ends)  # padding that both have
+    stops = [text[-1].position + 1 if text else reading.start for text in tokens]
+    ends = [stop + reading.end for stop in stops]
+    filled = max(0, min(len(row) - end for row, end in zip(embeddings, ends, strict=True)))  # padding that both have
     phrases, rows, counts = list[Sequence[Token]](), list[Tensor](), list[Tensor]()
-    for text, span, end, embedding in zip(tokens, spans, ends, embeddings, strict=True):
+    for text, span, stop, end, embedding in zip(tokens, spans, stops, ends, embeddings, strict=True):
         at = embedding[[token.position for token in text]]
-        padding = embedding[end + 1 : end + 1 + max(0, filled)]
-        around = [at[: span.start], at[span.stop :], embedding[end : end + 1], padding]
+        around = [
+            at[: span.start],
+            at[span.stop :],
+            *(embedding[i : i + 1] for i in range(stop, end)),
+            embedding[end : end + filled],
+        ]
         phrases.append(text[span])
         rows.append(torch.cat([at[span], torch.stack([part.sum(0) for part in around])]))
         counts.append(torch.tensor([1] * (span.stop - span.start) + [len(part) for part in around]))
-    return PairSums((phrases[0], phrases[1]), (rows[0], rows[1]), (counts[0], counts[1]), pooled, 1, len(embeddings[0]))
+    return PairSums((phrases[0], phrases[1]), (rows[0], rows[1]), (counts[0], counts[1]), pooled, 1)
 
 
-def require_one_chunk(sentence: str, tokens: Sequence[Token], embedding: Tensor, length: int) -> None:
+def require_one_chunk(sentence: str, tokens: Sequence[Token], embedding: Tensor, reading: Reading) -> None:
     """Refuse a sentence that takes several chunks, or another length than its counterpart.
 
     Raises:
@@ -168,7 +176,8 @@ def require_one_chunk(sentence: str, tokens: Sequence[Token], embedding: Tensor,
     """
     positions = [token.position for token in tokens]
     together = positions == list(range(positions[0], positions[0] + len(positions))) if positions else True
-    if not together or len(embedding) != length:
+    stop = positions[-1] + 1 if positions else reading.start
+    if not together or stop + reading.end > len(embedding) or len(embedding) != (reading.length or len(embedding)):
         raise ValueError(
             f"{sentence!r} is encoded to {len(embedding)} tokens; a direction needs all of one length and one chunk. "
             "Shorten the sentences that take more than one chunk."

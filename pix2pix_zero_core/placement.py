@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .phrases import Exchange, Phrase
+from .readings import Reading
 from .tokens import Token, occurrences, written
 
 NEAR = 0.4
@@ -35,12 +36,14 @@ class Chunk:
         embedding: of its tokens, (L, D), float32.
         text: positions in it of what was written: start, end and padding are left out.
         tokens: what was written, as many as `text`; None where nobody knows.
+        reading: how the text lies in it.
     """
 
     first: int
     embedding: Tensor
     text: range
     tokens: Sequence[Token] | None
+    reading: Reading
 
     def name(self, start: int, count: int) -> str:
         """Name some tokens of the text to people."""
@@ -66,13 +69,16 @@ class Place:
     remark: str = ""
 
 
-def split_chunks(embedding: Tensor, tokens: Sequence[Token] | None, length: int, known: Phrase) -> list[Chunk]:
-    """Part a caption at the length of a chunk, and find what was written in each.
+def split_chunks(
+    embedding: Tensor, part: range, tokens: Sequence[Token] | None, reading: Reading, known: Phrase
+) -> list[Chunk]:
+    """Part a reading of a caption into chunks, and find what was written in each.
 
     Args:
-        embedding: (k*L, D), float32.
+        embedding: of the whole caption, (L, D), float32.
+        part: positions of the reading in it.
         tokens: of the caption, or None: then text is what is more like words than like padding.
-        length: L.
+        reading: how the text lies in it.
         known: some phrase, for the embeddings of words round it.
 
     Raises:
@@ -83,24 +89,26 @@ def split_chunks(embedding: Tensor, tokens: Sequence[Token] | None, length: int,
             f"The caption's last token is number {tokens[-1].position}, but the prompt's embedding has only "
             f"{len(embedding)} of them. The caption must be the text that the prompt was made of."
         )
-    chunks = list[Chunk]()
-    for first in range(0, len(embedding), length):
-        part = embedding[first : first + length]
+    chunks, length = list[Chunk](), reading.length or len(part)
+    for first in range(part.start, part.stop, length):
+        rows = embedding[first : first + length]
         if tokens is None:
-            chunks.append(Chunk(first, part, _written_part(part, known), None))
+            chunks.append(Chunk(first, rows, _written_part(rows, known, reading), None, reading))
         else:
             inside = [token for token in tokens if first <= token.position < first + length]
-            start = inside[0].position - first if inside else 1
-            chunks.append(Chunk(first, part, range(start, start + len(inside)), inside))
+            start = inside[0].position - first if inside else reading.start
+            chunks.append(Chunk(first, rows, range(start, start + len(inside)), inside, reading))
     return chunks
 
 
-def _written_part(embedding: Tensor, known: Phrase) -> range:
+def _written_part(embedding: Tensor, known: Phrase, reading: Reading) -> range:
     """The positions of a chunk up to the last that is more like a word than like its last token, which is padding."""
-    words, padding = known.common, embedding[-1]
-    is_text = (embedding - (padding + words) / 2) @ (words - padding) > 0
-    end = max((i for i in range(1, len(embedding) - 1) if bool(is_text[i])), default=0)
-    return range(1, end + 1)
+    start, stop = reading.start, len(embedding) - reading.end
+    if reading.padded:
+        words, padding = known.common, embedding[-1]
+        is_text = (embedding - (padding + words) / 2) @ (words - padding) > 0
+        stop = max((i + 1 for i in range(start, stop) if bool(is_text[i])), default=start)
+    return range(start, stop)
 
 
 def find_place(chunks: Sequence[Chunk], ways: Ways) -> Place:
@@ -115,7 +123,7 @@ def _find_named(chunks: Sequence[Chunk], ways: Ways) -> Place | None:
             (chunk, exchange, start)
             for chunk in chunks
             for exchange in exchanges
-            for start in occurrences(chunk.tokens or (), exchange.source.ids)
+            for start in occurrences(chunk.tokens or (), exchange.source.ids, exchange.source.text)
         ]
         whole = [hit for hit in found if not any(_holds(other, hit) for other in found)]
         if whole:
@@ -158,11 +166,16 @@ def _find_nearest(chunks: Sequence[Chunk], ways: Ways) -> Place | None:
 def _likeness(chunk: Chunk, phrase: Phrase) -> Iterable[tuple[int, Tensor]]:
     """Every position where a phrase could begin, and how like each of its tokens (m,) the text there is."""
     count, words = len(phrase.ids), phrase.words - phrase.common
-    end = chunk.text.stop + (chunk.tokens is None)  # a guessed end may be one too early
+    end = chunk.text.stop + _unsure(chunk)
     if count:
-        for start in range(chunk.text.start, min(end, len(chunk.embedding) - 1) - count + 1):
+        for start in range(chunk.text.start, min(end, len(chunk.embedding) - chunk.reading.end) - count + 1):
             there = chunk.embedding[start : start + count] - phrase.common
             yield start, F.cosine_similarity(there, words, dim=-1)
+
+
+def _unsure(chunk: Chunk) -> int:
+    """By how many tokens the end of a text may be too early where it is guessed."""
+    return int(chunk.tokens is None and chunk.reading.padded)
 
 
 def _at_the_end(chunks: Sequence[Chunk], ways: Ways) -> Place:
@@ -180,12 +193,14 @@ class Shift(NamedTuple):
         first: position of the chunk's first token in the whole embedding.
         vector: shift of its tokens, (L, D).
         taken: positions in the whole embedding of the padding that surplus words stand in.
-        lost: how many of them found no padding.
+        added: surplus words that found no padding: what stands there before, and the shift of it, (a, D) each.
+        lost: how many of them can't be added either.
     """
 
     first: int
     vector: Tensor
     taken: list[int]
+    added: tuple[Tensor, Tensor]
     lost: int
 
 
@@ -203,28 +218,41 @@ def shift(place: Place, taken: Collection[int] = ()) -> list[Shift]:
 
 
 def _shift_chunk(exchange: Exchange, chunk: Chunk, starts: Sequence[int], taken: Collection[int]) -> Shift:
-    source, target, text = exchange.source, exchange.target, chunk.text
-    before, after, end, padding = target.around - source.around
+    source, target, text, reading = exchange.source, exchange.target, chunk.text, chunk.reading
+    before, after, *ends, padding = target.around - source.around
     kept = min(len(source.ids), len(target.ids)) if starts else 0
     vector = torch.zeros_like(chunk.embedding)
-    vector[text.stop : text.stop + 1] = end
-    vector[text.stop + 1 :] = padding
+    for position, end in zip(range(text.stop, len(vector)), ends, strict=False):
+        vector[position] = end
+    if reading.padded:
+        vector[text.stop + reading.end :] = padding
     if starts:
         vector[text.start : starts[0]] = before
         vector[starts[0] : text.stop] = after
     for start in starts:
         vector[start : start + kept] = target.words[:kept] - source.words[:kept]
-        vector[start + kept : start + len(source.ids)] = target.around[3] - source.words[kept:]
-    surplus = target.words[kept:] - source.around[3]
+        vector[start + kept : start + len(source.ids)] = target.blank(reading.padded) - source.words[kept:]
+    blank = source.blank(reading.padded)
+    surplus = target.words[kept:] - blank
     free = [position for position in _free_padding(chunk, source) if chunk.first + position not in taken]
     used = free[: len(surplus)]
     vector[used] = surplus[: len(used)]
-    return Shift(chunk.first, vector, [chunk.first + position for position in used], len(surplus) - len(used))
+    left = surplus[len(used) :]
+    added = left if reading.length == 0 else left[:0]
+    return Shift(
+        chunk.first,
+        vector,
+        [chunk.first + position for position in used],
+        (blank.expand_as(added), added),
+        len(left) - len(added),
+    )
 
 
 def _free_padding(chunk: Chunk, known: Phrase) -> list[int]:
     """The padding of a chunk that still is like padding: an edit before this one may have put words there."""
-    start = chunk.text.stop + (1 if chunk.tokens is not None else 2)  # a guessed end may be one too early
+    if not chunk.reading.padded:
+        return []
+    start = chunk.text.stop + chunk.reading.end + _unsure(chunk)
     padding = chunk.embedding[-1]
     near = (chunk.embedding - padding).square().sum(-1) < (known.common - padding).square().sum() / 4  # half as far
     return [position for position in range(start, len(near)) if bool(near[position])]

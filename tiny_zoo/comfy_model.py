@@ -100,6 +100,8 @@ class _TextEncoder(comfy.sd1_clip.SDClipModel):
 
 
 class _ClipModel(comfy.sd1_clip.SD1ClipModel):
+    pooled_is_read = True  # by the flow model, whose text encoder is the UNet's; so directions have a pooled part
+
     def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None) -> None:
         super().__init__(device=device, dtype=dtype, model_options=model_options or {}, clip_model=_TextEncoder)
 

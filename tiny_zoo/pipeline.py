@@ -1,4 +1,4 @@
-"""Tiny Zoo as a pipeline of diffusers, made of the checkpoint that ComfyUI loads.
+"""Tiny Zoo as pipelines of diffusers, made of the checkpoints that ComfyUI loads: the UNet's, and the flow model's.
 
 `python -m tiny_zoo.pipeline FOLDER` writes it in diffusers' format, for `StableDiffusionPipeline.from_pretrained`.
 """
@@ -12,9 +12,22 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+import torch
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_sd3_transformer_checkpoint_to_diffusers,
+)
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
@@ -25,6 +38,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from .captions import END, START, UNKNOWN, VOCABULARY
+from .mmdit import FLOW_DEPTH, HEAD_WIDTH, PATCH, POSITIONS, pooled
 from .networks import (
     LATENT_CHANNELS,
     TEXT_HEADS,
@@ -38,6 +52,8 @@ from .networks import (
 )
 
 CHECKPOINT = Path(__file__).parent / "weights" / "checkpoints" / "tiny_zoo.safetensors"
+FLOW_CHECKPOINT = CHECKPOINT.with_name("tiny_zoo_flow.safetensors")
+FLOW_TEXT = "text_encoders.clip_l.transformer."
 LATENT_SIDE = 16
 """Height and width of the latents that it was trained on."""
 
@@ -59,6 +75,62 @@ def load_pipeline(checkpoint: Path = CHECKPOINT) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+class TinyZooFlowPipeline(StableDiffusion3Pipeline):
+    """Stable Diffusion 3's pipeline with the one text encoder of Tiny Zoo, whose last layer is what the model reads."""
+
+    def encode_prompt(self, prompt: str | list[str], *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Encode texts: embeddings (B, L, D) and vectors at the first end tokens (B, D), None behind either."""
+        inputs = self.tokenizer(
+            prompt, padding="max_length", max_length=self.tokenizer.model_max_length, return_tensors="pt"
+        )
+        ids = inputs.input_ids.to(self.text_encoder.device)
+        with torch.no_grad():
+            embedding = self.text_encoder(ids).last_hidden_state
+        return embedding, None, pooled(embedding, ids == self.tokenizer.eos_token_id), None
+
+
+def load_flow_pipeline(checkpoint: Path = FLOW_CHECKPOINT) -> TinyZooFlowPipeline:
+    """Make a pipeline of the checkpoint of Tiny Zoo's flow transformer, in float32.
+
+    Args:
+        checkpoint: as `tiny_zoo.export` writes it, under Stable Diffusion 3's names.
+    """
+    state = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
+    return TinyZooFlowPipeline(
+        vae=autoencoder(state),
+        text_encoder=text_encoder(state, FLOW_TEXT),
+        tokenizer=tokenizer(),
+        text_encoder_2=None,
+        tokenizer_2=None,
+        text_encoder_3=None,
+        tokenizer_3=None,
+        transformer=transformer(state),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
+
+
+def transformer(state: dict[str, Tensor]) -> SD3Transformer2DModel:
+    """The flow transformer, of a checkpoint's tensors."""
+    prefix = "model.diffusion_model."
+    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    model = SD3Transformer2DModel(
+        sample_size=LATENT_SIDE,
+        patch_size=PATCH,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=FLOW_DEPTH,
+        num_attention_heads=FLOW_DEPTH,
+        attention_head_dim=HEAD_WIDTH,
+        joint_attention_dim=TEXT_WIDTH,
+        caption_projection_dim=FLOW_DEPTH * HEAD_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        pos_embed_max_size=POSITIONS,
+        qk_norm="rms_norm",
+    )
+    model.load_state_dict(convert_sd3_transformer_checkpoint_to_diffusers(own))
+    return model.eval()
 
 
 def unet(state: dict[str, Tensor]) -> UNet2DConditionModel:
@@ -92,9 +164,8 @@ def autoencoder(state: dict[str, Tensor]) -> AutoencoderTiny:
     return model.eval()
 
 
-def text_encoder(state: dict[str, Tensor]) -> CLIPTextModel:
-    """The text encoder."""
-    prefix = "cond_stage_model.transformer."
+def text_encoder(state: dict[str, Tensor], prefix: str = "cond_stage_model.transformer.") -> CLIPTextModel:
+    """The text encoder, whose names in the checkpoint begin with a prefix."""
     config = CLIPTextConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=TEXT_WIDTH,

@@ -25,6 +25,7 @@ from pix2pix_zero_cli.model import ModelOptions
 from pix2pix_zero_cli.pictures import Unreadable, require_folder
 from pix2pix_zero_cli.report import DONE, SOME_FAILED
 from pix2pix_zero_core import EditSettings
+from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser
 
 from ..harness.cells import RESULTS
 from .benchmark import Benchmark
@@ -67,6 +68,11 @@ def run(options: argparse.Namespace) -> int:
     judges = Judges.load({name: getattr(options, name) for name in NETWORKS}, options.without)
 
     model = model_options.load()
+    if not isinstance(model.editor.denoise, DiffusersDenoiser):
+        raise UsageError(
+            f"--model {model_options.name}: the published algorithm is one of UNets. Give a model of Stable Diffusion "
+            "1, 2 or XL."
+        )
     editing = Editing(model, output, options.side or model.editor.side, options.overwrite)
     failed = editing.run(benchmark, chosen, report=lambda line: print(line, flush=True))
     device = next(model.editor.pipeline.unet.parameters()).device

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pix2pix_zero_core import Direction, EditSettings, apply_direction, official
-from pix2pix_zero_core.integrations.diffusers import PipelineEditor
+from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, PipelineEditor
 from pix2pix_zero_core.integrations.pairs import Form
 
 
@@ -90,6 +90,7 @@ class Published(Method):
     @torch.no_grad()
     def __call__(self, editor: PipelineEditor, picture: Tensor, caption: str, direction: Direction) -> Tensor:
         """Invert and edit; the random shifts of the regulariser are the same for every picture."""
+        assert isinstance(editor.denoise, DiffusersDenoiser)
         latents = editor.encode(picture)
         embedding, pooled = editor.encode_text(caption)
         tokens = [editor.tokenize(caption)]

@@ -1,8 +1,9 @@
 """Edits with a diffusers pipeline, without ComfyUI; and its UNet as a denoiser, the oracle of the parity tests.
 
-`PipelineEditor` takes a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`, which `load_pipeline` reads from a
-folder or a single checkpoint, and gives the picture that the ComfyUI nodes give on the same weights.
-`DiffusersDenoiser` is the part that knows the UNet:
+`PipelineEditor` takes a `StableDiffusionPipeline`, `StableDiffusionXLPipeline`, `StableDiffusion3Pipeline` or
+`FluxPipeline`, which `load_pipeline` reads from a folder (the first two from a single checkpoint, too), and gives the
+picture that the ComfyUI nodes give on the same weights. `diffusers_flow` knows the last two. `DiffusersDenoiser` is the
+part that knows the UNet:
 
     epsilon       D(x, sigma) = x - sigma F(x_vp, t)
     v prediction  D(x, sigma) = x / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) F(x_vp, t)
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import attention_probabilities
+from ..coordinates import Coordinates
 from ..directions import Direction, OnProgress
 from ..edit import ClassifierFreeGuidance, ReplayedGuidance, edit, map_guidance_step, reconstruct
 from ..forms import ShiftedText, apply_direction
@@ -34,6 +36,7 @@ from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_
 from ..settings import USUAL_STRENGTH, EditSettings
 from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
+from .diffusers_flow import FLOWS, GUIDANCE, FlowConditioning, flow_model, own_tokens
 from .pairs import Form, build_direction
 from .pictures import Picture, read_pictures
 from .sentences import EditSentences
@@ -165,27 +168,22 @@ FIXED = ("steps", "regularizer", "fixed_point")
 """Settings that an inversion fixes."""
 
 
-class PipelineEditor:
-    """A Stable Diffusion pipeline that edits pictures.
-
-    It takes pictures in every form of `read_pictures`, and shows the pipeline's own progress bars:
-    ``pipeline.set_progress_bar_config(disable=True)`` turns them off.
+class UNetModel:
+    """What `PipelineEditor` asks a pipeline of Stable Diffusion 1, 2 or XL; `diffusers_flow.SD3Model` is its twin.
 
     Attributes:
-        pipeline: of diffusers; its weights are frozen, all else is left as it is.
-        denoise: its UNet.
-        encoder: fingerprint of its text encoder, which edit directions carry.
+        denoise: the UNet.
+        coordinates: of the latents.
+        multiple: of which the sides of pictures must be multiples, in pixels.
         side: height and width in pixels of the pictures that it was trained on.
+        readings: how the encoders lay a text; None is as CLIP does.
     """
 
+    coordinates = Coordinates.VE
+    readings = None
+
     def __init__(self, pipeline: Any) -> None:
-        """Wrap a pipeline, on the device and in the precision in which it is.
-
-        A VAE that overflows in half precision (that of Stable Diffusion XL) has to be in float32; `load_pipeline` sees
-        to that.
-
-        Args:
-            pipeline: a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+        """Look at a pipeline.
 
         Raises:
             TypeError: a model that takes more than noise and text (inpainting, say), the refiner of XL, or one without
@@ -210,35 +208,35 @@ class PipelineEditor:
                 f"{type(pipeline.scheduler).__name__} has no discrete noise schedule (alphas_cumprod). Give the "
                 "pipeline the scheduler that its model came with, DDIMScheduler say."
             )
-        for part in self._networks():
-            part.requires_grad_(False).eval()
         scheduler = pipeline.scheduler
         # diffusers multiplies in float32, which is off by 1e-5 where there is little noise; ComfyUI does in float64. Of
         # a schedule that ends in pure noise, at alpha 0, its schedulers put another last value there.
         exact = torch.cumprod(1 - scheduler.betas.double(), 0)
         alphas = torch.where(exact > 0, exact, scheduler.alphas_cumprod.double())
         self.denoise = DiffusersDenoiser(pipeline.unet, alphas, scheduler.config.prediction_type)
-        self.encoder = encoder_fingerprint(self._encoders())
+        self.multiple: int = pipeline.vae_scale_factor
         self.side: int = config.sample_size * pipeline.vae_scale_factor
 
-    def _encoders(self) -> list[nn.Module]:
+    @property
+    def network(self) -> nn.Module:
+        """The UNet itself."""
+        return self.pipeline.unet
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """The text encoders."""
         return [self.pipeline.text_encoder, *([self.pipeline.text_encoder_2] if self._is_xl else [])]
 
-    def _networks(self) -> list[nn.Module]:
-        return [self.pipeline.unet, self.pipeline.vae, *self._encoders()]
+    def sigmas(self, steps: int, latents: Tensor) -> Tensor:
+        """The noise levels of DDIM, (T+1,), the same for latents of any size."""
+        return ddim_sigmas(self.denoise.sigmas, steps)
 
-    @torch.no_grad()
-    def encode_text(self, texts: str | Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Encode texts of one chunk each, as :data:`~pix2pix_zero_core.directions.Encode`.
-
-        Returns:
-            token embeddings (n, L, D), and pooled ones (n, P) where the model looks at them.
+    def encode_text(self, texts: list[str]) -> tuple[Tensor, Tensor | None]:
+        """Encode texts: token embeddings (n, L, D), and pooled ones (n, P) where the model looks at them.
 
         Raises:
-            TypeError: something else than texts.
             ValueError: a text that is too long.
         """
-        texts = _texts(texts)
         for tokenizer in (self.pipeline.tokenizer, *([self.pipeline.tokenizer_2] if self._is_xl else [])):
             for text in texts:
                 tokens, limit = len(tokenizer(text, verbose=False).input_ids), tokenizer.model_max_length
@@ -254,14 +252,77 @@ class PipelineEditor:
 
     def tokenize(self, text: str) -> list[Token]:
         """Split a text into tokens, as :data:`~pix2pix_zero_core.tokens.Tokenize`; XL's encoders have the same."""
-        tokenizer = self.pipeline.tokenizer
-        ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-        texts: list[str] = tokenizer.convert_ids_to_tokens(ids)
-        marked = any(piece.endswith("</w>") for piece in texts)  # else every token is a word
-        return [
-            Token(1 + i, number, piece.removesuffix("</w>") + " " * (not marked or piece.endswith("</w>")))
-            for i, (number, piece) in enumerate(zip(ids, texts, strict=True))  # CLIP puts one token in front
-        ]
+        return own_tokens(self.pipeline.tokenizer, text, first=1)  # CLIP puts one token in front
+
+    def condition(self, embedding: Tensor, pooled: Tensor | None, latents: Tensor) -> TextConditioning:
+        """Make what the UNet is told: the text, and with SDXL the size of the picture, uncropped, as ComfyUI tells it.
+
+        Args:
+            embedding: of the text, (B, L, D).
+            pooled: of the text, (B, P); None with Stable Diffusion 1 and 2.
+            latents: of the pictures, (B, C, H, W), whose size counts.
+        """
+        if pooled is None:
+            return TextConditioning(embedding)
+        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
+        sizes = torch.tensor([height, width, 0, 0, height, width]).to(pooled).repeat(len(pooled), 1)
+        return TextConditioning(embedding, {"text_embeds": pooled, "time_ids": sizes})
+
+
+class PipelineEditor:
+    """A text-to-image pipeline that edits pictures.
+
+    It takes pictures in every form of `read_pictures`, and shows the pipeline's own progress bars:
+    ``pipeline.set_progress_bar_config(disable=True)`` turns them off.
+
+    Attributes:
+        pipeline: of diffusers; its weights are frozen, all else is left as it is.
+        denoise: its network.
+        encoder: fingerprint of its text encoder, which edit directions carry.
+        side: height and width in pixels of the pictures that it was trained on.
+    """
+
+    def __init__(self, pipeline: Any, *, distilled_guidance: float = GUIDANCE) -> None:
+        """Wrap a pipeline, on the device and in the precision in which it is.
+
+        A VAE that overflows in half precision (that of Stable Diffusion XL) has to be in float32; `load_pipeline` sees
+        to that.
+
+        Args:
+            pipeline: a `StableDiffusionPipeline`, `StableDiffusionXLPipeline`, `StableDiffusion3Pipeline` or
+                `FluxPipeline`.
+            distilled_guidance: what Flux.1 dev and other guidance-distilled models are told. They follow texts without
+                classifier-free guidance: give their edits settings with a cfg of 1.
+
+        Raises:
+            TypeError: a model that takes more than noise and text (inpainting, say), the refiner of XL, or one without
+                cross-attention or the noise schedule of its kind.
+            ValueError: a UNet that predicts neither noise nor v.
+        """
+        self.pipeline = pipeline
+        self._model = flow_model(pipeline, distilled_guidance) or UNetModel(pipeline)
+        for part in (self._model.network, pipeline.vae, *self._model.encoders):
+            part.requires_grad_(False).eval()
+        self.denoise = self._model.denoise
+        self.encoder = encoder_fingerprint(self._model.encoders)
+        self.side = self._model.side
+
+    @torch.no_grad()
+    def encode_text(self, texts: str | Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Encode texts of one chunk each, as :data:`~pix2pix_zero_core.directions.Encode`.
+
+        Returns:
+            token embeddings (n, L, D), and pooled ones (n, P) where the model looks at them.
+
+        Raises:
+            TypeError: something else than texts.
+            ValueError: a text that is too long.
+        """
+        return self._model.encode_text(_texts(texts))
+
+    def tokenize(self, text: str) -> list[Token]:
+        """Split a text into tokens, as :data:`~pix2pix_zero_core.tokens.Tokenize`."""
+        return self._model.tokenize(text)
 
     def build_direction(
         self, texts: EditSentences, on_progress: OnProgress = None, form: Form = "aligned to words"
@@ -275,7 +336,15 @@ class PipelineEditor:
                 if on_progress is not None:
                     on_progress(done, total)
 
-            return build_direction(texts, form, self.encode_text, self.tokenize, encoder=self.encoder, on_progress=show)
+            return build_direction(
+                texts,
+                form,
+                self.encode_text,
+                self.tokenize,
+                encoder=self.encoder,
+                readings=self._model.readings,
+                on_progress=show,
+            )
 
     @torch.no_grad()
     def encode(self, pictures: Picture | Sequence[Picture]) -> Tensor:
@@ -283,19 +352,21 @@ class PipelineEditor:
 
         Raises:
             TypeError: as `read_pictures`.
-            ValueError: as `read_pictures`, with sides that are multiples of the VAE's factor.
+            ValueError: as `read_pictures`, with sides that are multiples of the VAE's factor, of a transformer of twice
+                that.
         """
-        pictures = read_pictures(pictures, self.pipeline.vae_scale_factor)
+        pictures = read_pictures(pictures, self._model.multiple)
         vae = self.pipeline.vae
         encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(vae.device, vae.dtype))
         latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return latents.float() * vae.config.scaling_factor
+        return (latents.float() - _shift(vae)) * vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Turn latents into pictures, (B, 8H, 8W, 3) in 0..1, float32 on the CPU."""
         vae = self.pipeline.vae
-        pixels: Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.device, vae.dtype)).sample
+        scaled = latents / vae.config.scaling_factor + _shift(vae)
+        pixels: Tensor = vae.decode(scaled.to(vae.device, vae.dtype)).sample
         return (pixels.float().cpu().movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
     def invert(
@@ -317,7 +388,8 @@ class PipelineEditor:
             TypeError: as :meth:`encode` and :meth:`encode_text`.
             ValueError: as :meth:`encode`, :meth:`encode_text` and :func:`~pix2pix_zero_core.invert`.
         """
-        latents, sigmas = self.encode(pictures), ddim_sigmas(self.denoise.sigmas, settings.steps)
+        latents = self.encode(pictures)
+        sigmas = self._model.sigmas(settings.steps, latents)
         captions = [captions] * len(latents) if isinstance(captions, str) else _texts(captions)
         if len(captions) != len(latents):
             raise ValueError(
@@ -333,6 +405,7 @@ class PipelineEditor:
                 sigmas,
                 settings.regularizer,
                 fixed_point=settings.fixed_point,
+                coordinates=self._model.coordinates,
                 on_step=step,
             )
         return InvertedPictures(inversion, settings, embedding, pooled, tuple(map(self.tokenize, captions)))
@@ -420,21 +493,19 @@ class PipelineEditor:
         pixels = self.decode(edited).movedim(-1, 1)
         return self.pipeline.image_processor.postprocess(pixels, output_type, do_denormalize=[False] * len(pixels))
 
-    def condition(self, embedding: Tensor, pooled: Tensor | None, latents: Tensor) -> TextConditioning:
-        """Make what the UNet is told: the text, and with SDXL the size of the picture, uncropped, as ComfyUI tells it.
+    def condition(
+        self, embedding: Tensor, pooled: Tensor | None, latents: Tensor
+    ) -> TextConditioning | FlowConditioning:
+        """Make what the network is told: the text, and with SDXL the size of the picture, uncropped, as ComfyUI does.
 
         Args:
             embedding: of the text, (B, L, D).
             pooled: of the text, (B, P); None with Stable Diffusion 1 and 2.
             latents: of the pictures, (B, C, H, W), whose size counts.
         """
-        if pooled is None:
-            return TextConditioning(embedding)
-        height, width = (side * self.pipeline.vae_scale_factor for side in latents.shape[-2:])
-        sizes = torch.tensor([height, width, 0, 0, height, width]).to(pooled).repeat(len(pooled), 1)
-        return TextConditioning(embedding, {"text_embeds": pooled, "time_ids": sizes})
+        return self._model.condition(embedding, pooled, latents)
 
-    def _text_guidance(self, inverted: InvertedPictures, source: TextConditioning, settings: EditSettings) -> Denoiser:
+    def _text_guidance(self, inverted: InvertedPictures, source: Any, settings: EditSettings) -> Denoiser:
         """Classifier-free guidance as the settings say."""
         inversion = inverted.inversion
         below = float(inversion.coordinates.noise_to_signal(level_after(inversion.sigmas, settings.cfg_start)))
@@ -456,6 +527,11 @@ class PipelineEditor:
                     on_step(info)
 
             yield step
+
+
+def _shift(vae: Any) -> float:
+    """What a VAE's latents are shifted by before they are scaled; only those of flow models are."""
+    return getattr(vae.config, "shift_factor", None) or 0.0
 
 
 def _texts(texts: str | Sequence[str]) -> list[str]:
@@ -512,7 +588,8 @@ def load_pipeline(
         device: where it goes.
 
     Returns:
-        a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+        a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`; of a folder also a `StableDiffusion3Pipeline` or
+        `FluxPipeline`.
 
     Raises:
         FileNotFoundError: no such folder or file, or one that lacks what belongs to it.
@@ -551,7 +628,7 @@ def load_pipeline(
 
 def _pipeline_name(folder: Path) -> str:
     """The kind of pipeline that a folder holds."""
-    path, known = folder / "model_index.json", ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+    path, known = folder / "model_index.json", ("StableDiffusionPipeline", "StableDiffusionXLPipeline", *FLOWS)
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no model_index.json: it holds no pipeline in diffusers' format.")
     try:
@@ -559,7 +636,7 @@ def _pipeline_name(folder: Path) -> str:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}). Copy the folder anew.") from error
     if name not in known:
-        raise ValueError(f"{folder} holds a {name}; it must be a {' or a '.join(known)}.")
+        raise ValueError(f"{folder} holds a {name}; it must be a {', a '.join(known[:-1])} or a {known[-1]}.")
     return name
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Literal
 
 from ..aligned import AlignedDirection
 from ..directions import Direction, EditDirection, Encode, OnProgress
+from ..readings import Reading
 from ..tokens import Tokenize
 from .english import Noun, indefinite_article
 from .sentences import EditSentences
@@ -26,6 +28,7 @@ def build_direction(
     tokenize: Tokenize,
     *,
     encoder: str,
+    readings: Sequence[Reading] | None = None,
     on_progress: OnProgress = None,
 ) -> Direction:
     """Make an edit direction.
@@ -36,6 +39,7 @@ def build_direction(
         encode: the text encoder.
         tokenize: its tokenizer.
         encoder: its fingerprint.
+        readings: how it lays a text into its embedding; None is as CLIP does.
         on_progress: called after every batch with the number of encoded sentences and their total.
 
     Raises:
@@ -45,7 +49,14 @@ def build_direction(
     if form == AlignedDirection.form:
         pairs = pair_sentences(texts)
         return AlignedDirection.build(
-            encode, tokenize, pairs, source=source, target=target, encoder=encoder, on_progress=on_progress
+            encode,
+            tokenize,
+            pairs,
+            source=source,
+            target=target,
+            encoder=encoder,
+            readings=readings,
+            on_progress=on_progress,
         )
     if form == EditDirection.form:
         sentences = texts.source_sentences, texts.target_sentences

@@ -105,8 +105,12 @@ def test_sentences_of_several_chunks(pack: Any, make_clip: Callable[..., Any]):
     embeddings, pooled = pack.nodes.text_encoder.encode(clip, [LONG, LONG + " again"])
     assert embeddings.shape[1] % 77 == 0 and embeddings.shape[1] > 77 and pooled.shape == (2, 32)
     torch.testing.assert_close(embeddings[:1], encode_alone(clip, LONG)[0])
-    with pytest.raises(ValueError, match=r"is encoded to 77 tokens, .* needs all of one length. Shorten the sentences"):
-        pack.nodes.text_encoder.encode(clip, [LONG, "a cat"])
+    assert [len(one) for one in pack.nodes.text_encoder.encode(clip, [LONG, "a cat"])[0]] == [embeddings.shape[1], 77]
+    texts = f"a cat\n{LONG}", "a dog\na small dog"
+    with pytest.raises(
+        ValueError, match=r"needs all of one length. Shorten the sentences that take more than one chunk"
+    ):
+        pack.nodes.EditDirection.execute(clip, "custom", *texts, 5)
 
 
 @pytest.mark.parametrize("family", ["SD1", "SD2", "SDXL"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from authoring import workflows
@@ -17,9 +18,10 @@ from launcher.server import Server
 from launcher.workflow import adapt, find_node
 from pix2pix_zero_core import EditSettings, MapGuidance, NoiseRegularizer
 from pix2pix_zero_core.integrations.diffusers import PipelineEditor
-from pix2pix_zero_core.integrations.sentences import load_edit
+from pix2pix_zero_core.integrations.sentences import EditSentences, load_edit
+from pix2pix_zero_core.settings import USUAL_STRENGTH
 from tiny_zoo.compose_directions import FOLDER
-from tiny_zoo.pipeline import load_pipeline
+from tiny_zoo.pipeline import load_flow_pipeline, load_pipeline
 
 
 def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> None:
@@ -60,3 +62,66 @@ def test_the_picture_is_that_of_the_nodes(server: Server, tmp_path: Path, source
     found = (editor.edit(inverted, direction, output_type="np")[0] * 255).astype(np.uint8)  # as SaveImage rounds
     difference = np.abs(found.astype(int) - expected.astype(int))
     assert (difference <= 1).mean() >= 0.99
+
+
+@pytest.mark.parametrize("noise_from", ["inversion", "fresh"])
+def test_the_latents_of_a_flow_model_are_those_of_the_nodes(
+    pack: Any, load_checkpoint: Any, base: Path, noise_from: Literal["inversion", "fresh"]
+) -> None:
+    name = "random_flow.safetensors"
+    settings = EditSettings(
+        steps=4,
+        regularizer=NoiseRegularizer(2.0, 2.0),
+        cfg=3.0,
+        guidance=MapGuidance(2.0, "normalized", 0.0, 1.0, "after"),
+        region=0.0,
+        noise_from=noise_from,
+    )
+    editor = PipelineEditor(load_flow_pipeline(base / "models" / "checkpoints" / name))
+    editor.pipeline.set_progress_bar_config(disable=True)
+    picture = Image.open(EXAMPLES / "cat.png").convert("RGB").resize((64, 96))
+    caption = "a drawing of a cat"
+    texts = EditSentences(["a cat", "see a cat"], ["a dog", "see a dog"], "cat", "dog")
+    direction = editor.build_direction(texts)
+    inverted = editor.invert(picture, caption, settings)
+    found = editor.edit(inverted, direction, output_type="latent")
+
+    with torch.inference_mode():
+        model, clip, _ = load_checkpoint(name)
+        source, empty = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (caption, ""))
+        torch.testing.assert_close(source[0][0], inverted.embedding, rtol=1e-4, atol=1e-4)
+        lines = "\n".join(texts.source_sentences), "\n".join(texts.target_sentences)
+        way, _ = pack.nodes.EditDirection.execute(clip, "custom", *lines, 5, form="aligned to words").result
+        target, warning = pack.nodes.ApplyEditDirection.execute(source, way, clip, USUAL_STRENGTH, caption).result
+        scaling, latents = model.get_model_object("latent_format"), editor.encode(picture)
+        latent = {"samples": scaling.process_out(latents)}
+        inversion = pack.nodes.RegularizedDDIMInvert.invert(
+            model=model,
+            latent=latent,
+            source=source,
+            steps=settings.steps,
+            regularization=settings.regularizer.strength,
+            kl=settings.regularizer.kl_strength,
+            fixed_point=settings.fixed_point,
+            reconstruct=False,
+            sigmas=None,
+        )[0]
+        expected = pack.nodes.CrossAttnGuidedSampler.execute(
+            model=model,
+            inversion=inversion,
+            source=source,
+            target=target,
+            negative=empty,
+            cfg=settings.cfg,
+            guidance=settings.guidance.strength,
+            unit=settings.guidance.unit,
+            guidance_start=0.0,
+            guidance_end=1.0,
+            negative_from=settings.negative_from,
+            cfg_start=settings.cfg_start,
+            region=settings.region,
+            noise_from=noise_from,
+        ).result[0]["samples"]
+    assert warning == ""
+    torch.testing.assert_close(found, scaling.process_in(expected), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, latents, atol=1e-2)

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from pix2pix_zero_core import AlignedDirection, EditDirection, apply_direction, combine_directions, load_direction
 from pix2pix_zero_core.aligned import WordEdit
 from pix2pix_zero_core.direction_files import read_direction
+from pix2pix_zero_core.readings import Reading, part_embedding
 from pix2pix_zero_core.tokens import Token, exchanged, occurrences
 
 WIDTH, LENGTH = 16, 14
@@ -369,7 +370,7 @@ def test_save_and_load_return_the_same_direction(tmp_path, pooled):
     direction.save(tmp_path / "x.safetensors")
     loaded = load_direction(tmp_path / "x.safetensors")
     assert isinstance(loaded, AlignedDirection) and read_direction(tmp_path / "x.safetensors").form == loaded.form
-    for name in ("name", "encoder", "sentences", "length", "phrases"):
+    for name in ("name", "encoder", "sentences", "readings", "phrases"):
         assert getattr(loaded, name) == getattr(direction, name)
     for name in (False, True):
         assert torch.equal(
@@ -399,11 +400,13 @@ def test_other_forms(tmp_path):
     ("changes", "message"),
     [
         ({"edits": "{"}, "its phrases cannot be read"),
-        ({"edits": "[]"}, "has 0 edits and chunks of 14 tokens"),
+        ({"edits": "[]"}, "has 0 edits of 1 readings"),
         ({"edits": "5"}, "its phrases cannot be read"),
         ({"edits": '[{"weight": 1, "exchanges": [{"sentences": 1}]}]'}, "its phrases cannot be read"),
-        ({"length": "many"}, "its phrases cannot be read"),
-        ({"length": "0"}, "has 1 edits and chunks of 0 tokens"),
+        ({"readings": "many"}, "its phrases cannot be read"),
+        ({"readings": "[[77, 1]]"}, "its phrases cannot be read"),
+        ({"readings": "[]"}, "has 1 edits of 0 readings"),
+        ({"readings": "[[77, -1, 1, true]]"}, "which none can"),
     ],
 )
 def test_damaged_files(tmp_path, changes, message):
@@ -427,6 +430,113 @@ def test_values_that_are_not_finite(tmp_path):
 
 def test_a_direction_needs_phrases_and_an_encoder():
     with pytest.raises(ValueError, match="encoder is empty"):
-        AlignedDirection(build().edits, LENGTH, "cat", "dog", "", (1, 1))
+        AlignedDirection(build().edits, (Reading(LENGTH),), "cat", "dog", "", (1, 1))
     with pytest.raises(ValueError, match=r"exchanges 0 phrases with a weight of 1\.0"):
         WordEdit(())
+
+
+# --- encoders that lay texts otherwise
+
+
+TEMPLATE, REST = ("<user>", "says"), ("<end>", "<assistant>")
+
+
+def tokenize_behind_template(text):
+    return [token._replace(position=len(TEMPLATE) + i) for i, token in enumerate(tokenize(text))]
+
+
+def encode_behind_template(texts):
+    """As a language model: causal, behind a template, as many tokens as the text has."""
+    rows = []
+    for text in texts:
+        told, row = torch.zeros(WIDTH), []
+        for word in (*TEMPLATE, *(token.text for token in tokenize(text)), *REST):
+            row.append(vector(word) + told / 2)
+            told = told + vector(word)
+        rows.append(torch.stack(row))
+    return rows, None
+
+
+MODEL = Reading(0, len(TEMPLATE), len(REST), padded=False)
+
+
+def build_behind_template(source="cat", target="dog"):
+    more = {"encode": encode_behind_template, "tokenize": tokenize_behind_template, "readings": (MODEL,)}
+    return build(source, target, **more)
+
+
+def shifted_behind_template(direction, text, strength=1.0, *, told=True):
+    embedding = encode_behind_template([text])[0][0][None]
+    tokens = [tokenize_behind_template(text)] if told else None
+    return apply_direction(direction, embedding, None, strength, encoder=ENCODER, tokens=tokens)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_language_model_has_a_template_and_no_padding(told):
+    caption = "here a cat on the grass"
+    expected = encode_behind_template([caption.replace("cat", "dog")])[0][0]
+    found = shifted_behind_template(build_behind_template(), caption, told=told)
+    torch.testing.assert_close(found.embedding[0], expected, rtol=0, atol=1e-5)
+    assert bool(found.remarks) != told
+
+
+def test_words_that_find_no_padding_are_added_behind_and_taken_away_again():
+    direction, caption = build_behind_template("cat", "zebra"), "here a cat"
+    before, after = (encode_behind_template([text])[0][0] for text in (caption, "here a zebra"))
+    found = shifted_behind_template(direction, caption).embedding[0]
+    torch.testing.assert_close(found[:5], after[:5], rtol=0, atol=1e-5)  # here, a, ze
+    torch.testing.assert_close(found[5:7], after[6:], rtol=0, atol=1e-5)  # the rest of the template
+    torch.testing.assert_close(found[7], direction.edits[0].exchanges[0].target.words[1])  # bra
+    assert torch.equal(shifted_behind_template(direction, caption, 0.0).embedding[0], before)
+    half = shifted_behind_template(direction, caption, 0.5).embedding[0]
+    assert not torch.equal(half[7], found[7]) and torch.isfinite(half).all()
+    back = shifted_behind_template(direction, "here a zebra", -1.0)
+    assert back.remarks == () and back.embedding.shape == (1, *after.shape)
+    torch.testing.assert_close(back.embedding[0, 6:], before[5:], rtol=0, atol=1e-5)
+    assert direction.place(before, tokenize_behind_template(caption)).filled == ()
+
+
+def test_texts_of_a_batch_that_come_to_different_lengths_are_refused():
+    direction, captions = build_behind_template("cat", "zebra"), ("here a cat", "a zebra b")
+    tokens = [tokenize_behind_template(caption) for caption in captions]
+    embedding = torch.stack([row[:7] for row in encode_behind_template(captions)[0]])
+    with pytest.raises(ValueError, match=r"texts of a batch come to \[8, 9\] tokens; all must have as many"):
+        apply_direction(direction, embedding, None, encoder=ENCODER, tokens=tokens)
+
+
+def test_two_readings_of_a_text_are_shifted_each():
+    """As in Stable Diffusion 3: CLIP's chunks, then tokens without end, start or padding."""
+    laid = (Reading(LENGTH), MODEL)
+
+    def tokens(text):
+        own = tokenize(text)
+        first = LENGTH * (1 + own[-1].position // LENGTH)
+        return own + [token._replace(position=first + token.position) for token in tokenize_behind_template(text)]
+
+    def both(texts):
+        return [torch.cat(pair) for pair in zip(encode(texts)[0], encode_behind_template(texts)[0], strict=True)], None
+
+    direction = build(encode=both, tokenize=tokens, readings=laid)
+    assert direction.phrases == ["cat", "cat"] and [edit.reading for edit in direction.edits] == [0, 1]
+    long = " ".join(["word"] * 13) + " cat"
+    for caption, told in (("a cat on a sofa", True), ("a cat on a sofa", False), (long, True)):
+        embedding, expected = (both([text])[0][0][None] for text in (caption, caption.replace("cat", "dog")))
+        found = apply_direction(direction, embedding, None, encoder=ENCODER, tokens=[tokens(caption)] if told else None)
+        torch.testing.assert_close(found.embedding, expected, rtol=0, atol=1e-5)
+    assert part_embedding(embedding[0], laid) == [range(2 * LENGTH), range(2 * LENGTH, len(embedding[0]))]
+    with pytest.raises(ValueError, match=r"fits \(a multiple of 14 tokens, then tokens, 16\)"):
+        apply_direction(direction, embedding[:, :LENGTH], None, encoder=ENCODER)
+
+
+def test_a_direction_of_an_earlier_file_is_of_chunks(tmp_path):
+    build().save(tmp_path / "it.safetensors")
+    file = read_direction(tmp_path / "it.safetensors")
+    more = {key: value for key, value in file.more.items() if key != "readings"} | {"length": str(LENGTH)}
+    save_file(dict(file.tensors), tmp_path / "it.safetensors", more)
+    assert load_direction(tmp_path / "it.safetensors").readings == (Reading(LENGTH),)
+
+
+def test_words_written_alike_are_the_phrase():
+    tokens = [Token(0, 5, "Cat "), Token(1, 6, "on "), Token(2, 7, "cats ")]
+    assert occurrences(tokens, [9], "cat") == [0] and occurrences(tokens, [9]) == []
+    assert occurrences([Token(0, 9, "cat"), Token(1, 3, "alogue ")], [9], "cat") == []

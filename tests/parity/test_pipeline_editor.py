@@ -254,10 +254,10 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path):
 
 
 def test_other_pipelines_are_refused(folder: Path, tmp_path: Path):
-    other = tmp_path / "flux"
+    other = tmp_path / "pixart"
     other.mkdir()
-    (other / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(ValueError, match="holds a FluxPipeline; it must be a StableDiffusionPipeline or a"):
+    (other / "model_index.json").write_text(json.dumps({"_class_name": "PixArtAlphaPipeline"}))
+    with pytest.raises(ValueError, match="holds a PixArtAlphaPipeline; it must be a StableDiffusionPipeline, a"):
         load_pipeline(other)
     inpainting = zoo.load_pipeline()
     inpainting.unet.register_to_config(in_channels=9)
