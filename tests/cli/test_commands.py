@@ -98,12 +98,12 @@ def test_a_folder_is_edited_and_a_second_call_skips_what_is_finished(
     assert {Path(row["picture"]).name for row in done} == {"cat.png", "glasses.png"}
     assert all(row["status"] == "done" and row["caption"] == "a cat" and row["seconds"] > 0 for row in done)
     first = contents(output)
-    assert set(first) == {"cat_cat2dog_g0.3_s1.25.png", "glasses_cat2dog_g0.3_s1.25.png"}
-    with Image.open(output / "cat_cat2dog_g0.3_s1.25.png") as edited:
+    assert set(first) == {"cat_cat2dog_g0.2_s1.25.png", "glasses_cat2dog_g0.2_s1.25.png"}
+    with Image.open(output / "cat_cat2dog_g0.2_s1.25.png") as edited:
         assert edited.size == (128, 128)
         assert edited.info["caption"] == "a cat"
 
-    (output / "cat_cat2dog_g0.3_s1.25.png").unlink()
+    (output / "cat_cat2dog_g0.2_s1.25.png").unlink()
     assert main(command) == 0
     assert rows(capsys)[-1] == summary(done=1, skipped=1)
     assert contents(output) == first
@@ -156,8 +156,8 @@ def test_folders_in_folders_are_edited_into_folders_of_the_same_names(
     command = ["edit", str(pictures), *EDIT, "--output", str(output), "--recursive", "--json"]
     assert main(command) == 0
     assert rows(capsys)[-1] == summary(done=3)
-    made = {path.relative_to(output).as_posix() for path in output.rglob("*_cat2dog_g0.3_s1.25.png")}
-    assert made == {f"{name}_cat2dog_g0.3_s1.25.png" for name in ("cat", "glasses", "deep/er/cat")}
+    made = {path.relative_to(output).as_posix() for path in output.rglob("*_cat2dog_g0.2_s1.25.png")}
+    assert made == {f"{name}_cat2dog_g0.2_s1.25.png" for name in ("cat", "glasses", "deep/er/cat")}
     assert main(command) == 0
     assert rows(capsys)[-1] == summary(skipped=3), "results are not taken for pictures"
 
@@ -185,7 +185,7 @@ def test_every_setting_of_the_nodes_changes_the_picture(tmp_path: Path, capsys: 
     for number, settings in enumerate([[], *SETTINGS]):
         output = tmp_path / str(number)
         assert main(["edit", str(EXAMPLES / "cat.png"), *EDIT, *settings, "--output", str(output)]) == 0
-        with Image.open(output / "cat_cat2dog_g0.3_s1.25.png") as edited:
+        with Image.open(output / "cat_cat2dog_g0.2_s1.25.png") as edited:
             made.add(edited.tobytes())
     assert len(made) == 1 + len(SETTINGS)
     capsys.readouterr()
@@ -269,17 +269,17 @@ def test_ctrl_c_at_work_ends_with_one_line_and_leaves_what_is_done(pictures: Pat
     out, err = process.communicate()
     assert process.returncode in INTERRUPTED
     assert "cat.png: " in done and (out, err) == ("", "interrupted; the same command goes on from here\n")
-    assert [path.name for path in output.iterdir()] == ["cat_cat2dog_g0.3_s1.25.png"]
+    assert [path.name for path in output.iterdir()] == ["cat_cat2dog_g0.2_s1.25.png"]
 
 
 def test_a_sweep_makes_a_picture_of_every_strength_from_one_inversion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     command = ["edit", str(EXAMPLES / "cat.png"), *EDIT, "--output", str(tmp_path), "--json"]
-    sweep = ["--guidance", "0", "0.3", "0.3", "--direction-strength", "0.5", "1.25"]
+    sweep = ["--guidance", "0", "0.2", "0.2", "--direction-strength", "0.5", "1.25"]
     assert main([*command, *sweep]) == 0
     row, _ = rows(capsys)
-    names = [f"cat_cat2dog_g{guidance}_s{strength}.png" for guidance in (0, 0.3) for strength in (0.5, 1.25)]
+    names = [f"cat_cat2dog_g{guidance}_s{strength}.png" for guidance in (0, 0.2) for strength in (0.5, 1.25)]
     assert [Path(path).name for path in row["outputs"]] == names
     made = contents(tmp_path)
     assert len(set(made.values())) == 4
@@ -288,7 +288,7 @@ def test_a_sweep_makes_a_picture_of_every_strength_from_one_inversion(
     for path in tmp_path.iterdir():
         path.unlink()
     assert main(command) == 0
-    assert contents(tmp_path) == {"cat_cat2dog_g0.3_s1.25.png": made["cat_cat2dog_g0.3_s1.25.png"]}
+    assert contents(tmp_path) == {"cat_cat2dog_g0.2_s1.25.png": made["cat_cat2dog_g0.2_s1.25.png"]}
 
 
 def test_results_of_other_settings_are_neither_skipped_nor_replaced_unless_asked(
@@ -319,7 +319,7 @@ def test_two_words_make_an_edit_whose_sentences_a_seed_chooses(tmp_path: Path, c
     words = ["--from", "cat", "--to", "dog", "--kind", "animal", "--sentences", "20", *QUICK]
     command = ["edit", str(EXAMPLES / "cat.png"), *words, "--output", str(tmp_path)]
     assert main(command) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["cat_cat-to-dog_g0.3_s1.25.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cat_cat-to-dog_g0.2_s1.25.png"]
     before = contents(tmp_path)
     capsys.readouterr()
     assert "made with other settings" in refusal(capsys, *command, "--seed", "1")
@@ -339,7 +339,7 @@ def test_an_interrupt_ends_with_its_own_status_and_leaves_no_partial_file(
 
     monkeypatch.setattr("pix2pix_zero_cli.pictures.write", interrupted)
     assert main(command) == 130
-    assert list(contents(output)) == ["cat_cat2dog_g0.3_s1.25.png"]
+    assert list(contents(output)) == ["cat_cat2dog_g0.2_s1.25.png"]
     monkeypatch.undo()
     capsys.readouterr()
 
@@ -393,7 +393,7 @@ def test_a_saved_direction_edits_as_the_named_one_does(tmp_path: Path, capsys: p
     assert main(["edit", *picture, "--edit", "cat2dog", "--output", str(tmp_path / "b")]) == 0
     first, second = (
         np.array(Image.open(tmp_path / folder))
-        for folder in ("a/cat_mine_g0.3_s1.25.png", "b/cat_cat2dog_g0.3_s1.25.png")
+        for folder in ("a/cat_mine_g0.2_s1.25.png", "b/cat_cat2dog_g0.2_s1.25.png")
     )
     np.testing.assert_array_equal(first, second)
 
@@ -441,7 +441,7 @@ def test_an_edit_ends_at_the_first_strength_that_shows(tmp_path: Path, capsys: p
     assert main(command) == 0
     row, _ = rows(capsys)
     (path,) = map(Path, row["outputs"])
-    assert path.name == "cat_cat2dog_g0.3_until.png"
+    assert path.name == "cat_cat2dog_g0.2_until.png"
     assert row["strengths"] == [1.25] and row["shows"] == [True] and row["scores"][0] > 0
     assert "warning" not in row
     made = path.read_bytes()
@@ -449,7 +449,7 @@ def test_an_edit_ends_at_the_first_strength_that_shows(tmp_path: Path, capsys: p
     fixed = ["edit", str(EXAMPLES / "cat.png"), "--steps", "6", "--edit", "cat2dog", "--caption", row["caption"]]
     assert main([*fixed, "--output", str(tmp_path / "fixed")]) == 0
     capsys.readouterr()
-    with Image.open(path) as until, Image.open(tmp_path / "fixed" / "cat_cat2dog_g0.3_s1.25.png") as fixed_picture:
+    with Image.open(path) as until, Image.open(tmp_path / "fixed" / "cat_cat2dog_g0.2_s1.25.png") as fixed_picture:
         assert until.tobytes() == fixed_picture.tobytes(), "the same edit as at that strength alone"
 
     assert main(command) == 0

@@ -62,7 +62,7 @@ def test_a_killed_worker_loses_nothing_and_the_bytes_are_those_of_one_process(
     monkeypatch.setattr(cluster, "run_on_ray", run_and_kill)
     # One picture was finished before.
     shared.mkdir()
-    shutil.copy(alone / "0_cat2dog_g0.3_s1.25.png", shared)
+    shutil.copy(alone / "0_cat2dog_g0.2_s1.25.png", shared)
     command = ["edit", str(pictures), *EDIT, "--output", str(shared), "--ray", "local", "--workers", "2"]
     assert main(command) == 3
     *done, summary = rows(capsys)
