@@ -10,7 +10,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from pix2pix_zero_core import Coordinates
 from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, TextConditioning
+from pix2pix_zero_core.schedule import ddim_sigmas
 
 from ..harness import methods
 from ..harness.rows import tuned_methods
@@ -65,7 +67,11 @@ class _Model:
 
     def __init__(self, subject: Subject, meter: Meter) -> None:
         self._denoise, self._meter = DiffusersDenoiser(subject.unet, subject.alphas), meter
-        self.sigmas = self._denoise.sigmas
+        self.sigmas, self.coordinates = self._denoise.sigmas, Coordinates.VE
+
+    def grid(self, steps: int) -> Tensor:
+        """DDIM's levels, as `tiny_zoo.denoiser.Zoo.grid`."""
+        return ddim_sigmas(self.sigmas, steps)
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, **options: Any) -> Any:
         self._meter.with_maps = options.get("maps", False)

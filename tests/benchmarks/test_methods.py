@@ -80,7 +80,7 @@ ROWS = {  # what a method costs a sample in STEPS steps
     ),
     "ours, in fresh noise": (
         replace(BEFORE, negative="empty", noise_from="fresh"),
-        (1 + STEPS) + (1 + 3 + 2) * STEPS,
+        (1 + STEPS) + (1 + 3 + 1) * STEPS,
     ),
     "ours, in a region": (replace(BEFORE, region=0.4), 2 + (1 + STEPS) + (1 + 3) * STEPS),
     "ours, explicit and unguided": (replace(BEFORE, guidance=MapGuidance(0), fixed_point=0), STEPS + STEPS),

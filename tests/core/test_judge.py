@@ -27,6 +27,7 @@ from pix2pix_zero_core.integrations.judge import (
 )
 from pix2pix_zero_core.integrations.sentences import read_edits
 from pix2pix_zero_core.phrases import Exchange, Phrase
+from pix2pix_zero_core.readings import Reading
 from tiny_zoo.captions import caption
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.world import counterfactual, render, sample_scene
@@ -110,7 +111,7 @@ def exchange(source: str, target: str) -> Exchange:
 
 def test_a_direction_asks_for_each_edit_that_was_combined_and_backwards_where_it_is_negative() -> None:
     edits = (WordEdit((exchange("kitty", "doggy"),)), WordEdit((exchange("dark", "bright"),), -1.0))
-    direction = AlignedDirection(edits, 8, "cat + day", "dog + night", "encoder", (10, 10))
+    direction = AlignedDirection(edits, (Reading(8),), "cat + day", "dog + night", "encoder", (10, 10))
     animal, time = ask_of_direction("a kitty by day", direction)
     assert animal.target == ("a doggy by day",)
     assert time.source == ("a kitty by day",) and time.target == ("a kitty by night",)
