@@ -81,12 +81,12 @@ def test_a_model_that_no_worker_can_load_is_reported(
 ):
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "PixArtSigmaPipeline"}))
     command = ["edit", str(pictures), "--edit", "cat2dog", "--caption", "a cat", "--model", str(folder)]
     with pytest.raises(SystemExit) as exit:
         main([*command, "--output", str(tmp_path / "out"), "--ray", "local", "--workers", "1"])
     assert exit.value.code == 2
-    assert "holds a FluxPipeline" in " ".join(capsys.readouterr().err.split())
+    assert "holds a PixArtSigmaPipeline" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_cluster_that_is_not_there_is_reported(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
