@@ -39,7 +39,7 @@ def spell(pieces: Sequence[str], *, marked: bool) -> list[str]:
         pieces: as the vocabulary writes them.
         marked: whether it marks words, see `marks_words`.
     """
-    following = [*pieces[1:], ""]
+    following = [*pieces, ""][1:]  # none of none
     return [
         piece.removesuffix(WORD_END).strip("".join(SPACES)) + " " * (not marked or _ends_word(piece, after))
         for piece, after in zip(pieces, following, strict=True)
