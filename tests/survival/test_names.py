@@ -78,6 +78,7 @@ CLIP = SimpleNamespace(
     layer_idx=None,
     cond_stage_model=Encoder(1, 1),
     tokenize=lambda _: {"l": [[0] * 77]},
+    tokenizer=SimpleNamespace(tokenize_with_weights=lambda *_: {"l": [[0] * 77]}),
 )
 """As much of a text encoder as has a fingerprint."""
 
