@@ -96,7 +96,12 @@ def load_flow_pipeline(checkpoint: Path = FLOW_CHECKPOINT) -> TinyZooFlowPipelin
 
     Args:
         checkpoint: as `tiny_zoo.export` writes it, under Stable Diffusion 3's names.
+
+    Raises:
+        FileNotFoundError: there is none; the pack comes without it.
     """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"There is no {checkpoint}: write it with python -m tiny_zoo.export, after train_flow.")
     state = {name: tensor.float() for name, tensor in load_file(checkpoint).items()}
     return TinyZooFlowPipeline(
         vae=autoencoder(state),

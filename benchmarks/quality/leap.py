@@ -78,6 +78,10 @@ STUDIES: dict[str, list[dict[str, Any]]] = {
         [HELD | LATE_IN_REGION | {"noise_from": "fresh"}, LATE_IN_REGION | {"noise_from": "fresh"}],
         {"cfg": (3.0, 5.0, 7.5), "direction": (1.25,)},
     ),
+    "steps": each(
+        [HELD | LATE_IN_REGION | {"noise_from": "fresh", "cfg": 5.0, "direction": 1.25}],
+        {"steps": (0, 20, 50)},  # 0 is those of all
+    ),
     "guidance": each(GUIDANCE, SCALES),
     "together": each(
         each([UNGUIDED, {"guidance.strength": 2.5}, {"guidance.strength": 0.4, "guidance.unit": "share"}], BELOW),

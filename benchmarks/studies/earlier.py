@@ -1,6 +1,6 @@
 """Do the defaults hold in the world of 0.1.0? `python -m benchmarks.studies.earlier`, in a clone with its history.
 
-Edits validation scenes of that world, with its weights and its benchmark, by the defaults of today and of then, and
+Edits validation scenes of that world, with its weights, its benchmark and today's core, by the defaults of both, and
 prints a row of each: edit success, attributes kept, pose error, excess of structure and of LPIPS, PSNR, UNet rows.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,30 +16,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FRESH = Path(__file__).parents[2] / "pix2pix_zero_core" / "fresh.py"
+CORE = Path(__file__).parents[2] / "pix2pix_zero_core"
 
 COMMIT = "e2929e0"
 """The last one with the weights and the world of 0.1.0."""
 
 EDIT = """
-import importlib.util, sys
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import pix2pix_zero_core
-spec = importlib.util.spec_from_file_location("pix2pix_zero_core.fresh", sys.argv[1])
-fresh = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = fresh
-spec.loader.exec_module(fresh)
 
 from benchmarks.cells import Bench
 from benchmarks.leap import describe
 from benchmarks.methods import Pix2PixZero, adjust
 from benchmarks.tasks import PAPER_TASKS
 from benchmarks.tune import try_all
-from pix2pix_zero_core import RegionalDenoiser, edit, edit_region, invert, within
+from pix2pix_zero_core import EditSettings, FreshNoise, InFreshNoise, RegionalDenoiser, Remembering, TextDifference
+from pix2pix_zero_core import edit, edit_region, invert, within
 from pix2pix_zero_core.edit import map_guidance_step
 from pix2pix_zero_core.schedule import ddim_sigmas
+from pix2pix_zero_core.settings import USUAL_STRENGTH
 
 @dataclass(frozen=True)
 class Today(Pix2PixZero):
@@ -46,26 +43,27 @@ class Today(Pix2PixZero):
         sigmas, source = ddim_sigmas(denoise.model.sigmas, problem.steps), problem.source
         inversion = invert(denoise, problem.x0, source, sigmas, self.regularizer, fixed_point=self.fixed_point)
         target = problem.target(self.sentences, self.direction, self.form)
-        noise = fresh.FreshNoise(inversion)
-        guided = fresh.TextDifference(self.guided(denoise, problem, inversion), denoise, source, noise)
+        noise, asked = FreshNoise(inversion), Remembering(denoise)
+        guided = TextDifference(self.guided(denoise, problem, inversion), asked, source, noise)
         region = edit_region(denoise, inversion, source, target, self.region)
         guided, guide = RegionalDenoiser(guided, inversion, region), within(map_guidance_step, region)
-        seen = fresh.InFreshNoise(denoise, noise)
+        seen = InFreshNoise(asked, noise)
         return edit(seen, inversion, source, target, guided=guided, guidance=self.guidance, guide=guide).edited
 
-bench = Bench("validation", int(sys.argv[2]), 25, folder=Path("cells"))
-today = {"negative": "empty", "cfg": 5.0, "cfg_start": 0.3, "region": 0.4, "direction": 1.25,
-         "form": "aligned to words", "guidance.strength": 0.3, "guidance.unit": "share", "guidance.end": 0.5}
+bench = Bench("validation", int(sys.argv[1]), 25, folder=Path("cells"))
+usual = EditSettings()
+today = {"negative": "empty", "cfg": usual.cfg, "cfg_start": usual.cfg_start, "region": usual.region,
+         "direction": USUAL_STRENGTH, "form": "aligned to words", "guidance": usual.guidance}
 tried = [("world", "today", adjust(Today(), today)), ("world", "today, CFG 3", adjust(Today(), today | {"cfg": 3.0})),
          ("world", "0.1.0", Pix2PixZero())]
 print(describe(try_all(bench, tried, PAPER_TASKS)))
 """
-"""Runs in a checkout of that commit, beside the fresh noise of this one."""
+"""Runs in a checkout of that commit, on today's core."""
 
 
 @contextmanager
 def checkout() -> Iterator[Path]:
-    """The tree of that commit, in a folder that goes away again.
+    """The tree of that commit with the core of this one, in a folder that goes away again.
 
     Raises:
         CalledProcessError: this clone lacks it (a shallow one does).
@@ -73,6 +71,8 @@ def checkout() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(["git", "archive", COMMIT], check=True, capture_output=True).stdout
         subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+        shutil.rmtree(Path(folder) / CORE.name)
+        shutil.copytree(CORE, Path(folder) / CORE.name)
         yield Path(folder)
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16, help="scenes of each task (default: 16)")
     options = parser.parse_args()
     with checkout() as folder:
-        run_there(folder, EDIT, str(FRESH), str(options.count))
+        run_there(folder, EDIT, str(options.count))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pix2pix_zero_core import AlignedDirection, EditDirection, apply_direction, 
 from pix2pix_zero_core.aligned import WordEdit
 from pix2pix_zero_core.direction_files import read_direction
 from pix2pix_zero_core.readings import Reading, part_embedding
-from pix2pix_zero_core.tokens import Token, exchanged, occurrences
+from pix2pix_zero_core.tokens import Token, exchanged, occurrences, spell
 
 WIDTH, LENGTH = 16, 14
 ENCODER = "toy:1"
@@ -540,3 +540,9 @@ def test_words_written_alike_are_the_phrase():
     tokens = [Token(0, 5, "Cat "), Token(1, 6, "on "), Token(2, 7, "cats ")]
     assert occurrences(tokens, [9], "cat") == [0] and occurrences(tokens, [9]) == []
     assert occurrences([Token(0, 9, "cat"), Token(1, 3, "alogue ")], [9], "cat") == []
+
+
+def test_a_text_without_tokens_is_spelled_as_nothing():
+    """Quotation marks alone, say, of which some tokenizers keep nothing."""
+    assert spell([], marked=True) == []
+    assert spell(["\u2581cat", "fish", "\u2581", "dog"], marked=True) == ["cat", "fish ", "", "dog "]
