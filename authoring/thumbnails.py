@@ -90,6 +90,7 @@ DRAWN: dict[str, tuple[Callable[[Pictures, str], Image.Image], str]] = {
     "tiny_zoo_guider": (edited, "with SamplerCustomAdvanced"),
     "tiny_zoo_attention": (maps, "where it looks for a cat"),
     "tiny_zoo_folder": (folder, "a folder of pictures"),
+    "flow_tiny_zoo_edit": (edited, "with a flow model"),
 }
 """Workflows that run here: name -> how it is drawn, and the line below."""
 
@@ -97,8 +98,13 @@ ANNOUNCED = {
     "sd15_edit": ("your photo", "edited without a prompt", "needs Stable Diffusion 1.5"),
     "sd15_generated": ("your prompt", "drawn, then edited", "needs Stable Diffusion 1.5"),
     "sdxl_edit": ("your photo", "edited at 1024 pixels", "needs Stable Diffusion XL"),
+    "sd35_edit": ("your photo", "a flow model's edit", "needs Stable Diffusion 3.5"),
+    "flux_edit": ("your photo", "a flow model's edit", "needs Flux.1 dev"),
+    "anima_edit": ("your drawing", "one word swapped", "needs Anima"),
+    "z_image_edit": ("your photo", "a flow model's edit", "needs Z-Image"),
+    "qwen_image_base_edit": ("your photo", "a flow model's edit", "needs Qwen-Image"),
 }
-"""Nothing is edited with Stable Diffusion here, so these say what goes in and what is needed."""
+"""Nothing is edited with these models here, so these say what goes in and what is needed."""
 
 
 def draw(names: Sequence[str]) -> None:

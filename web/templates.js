@@ -11,9 +11,15 @@ const ORDER = [
   "tiny_zoo_guider",
   "tiny_zoo_attention",
   "tiny_zoo_folder",
+  "flow_tiny_zoo_edit",
   "sd15_edit",
   "sd15_generated",
   "sdxl_edit",
+  "sd35_edit",
+  "flux_edit",
+  "anima_edit",
+  "z_image_edit",
+  "qwen_image_base_edit",
 ]
 
 const listed = api.getWorkflowTemplates.bind(api)
