@@ -143,7 +143,7 @@ QWEN_IMAGE = Parts(
     _file("vae", "Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/vae/qwen_image_vae.safetensors"),
     shift=3.1,
 )
-LARGE = {"cfg": 4.0, "checkpointing": "always"}
+LARGE: dict[str, Any] = {"cfg": 4.0, "checkpointing": "always"}
 """How models of billions of weights are sampled: cfg as in ComfyUI's templates, the gradient in little memory."""
 
 # -------------------------------------------------------------------------------------------------------------- parts
@@ -176,7 +176,7 @@ class Edit(Graph):
         if len(names) == 1:
             encoder = self.add("CLIPLoader", models=model.encoders, clip_name=names[0], type=model.reads)
         else:
-            encoders = {"clip_name1": names[0], "clip_name2": names[1]}
+            encoders: dict[str, Any] = {"clip_name1": names[0], "clip_name2": names[1]}
             encoder = self.add("DualCLIPLoader", models=model.encoders, type=model.reads, **encoders)
         autoencoder = self.add("VAELoader", models=(model.autoencoder,), vae_name=model.autoencoder.name)
         self.model, self.clip, self.vae = network["MODEL"], encoder["CLIP"], autoencoder["VAE"]
@@ -624,7 +624,7 @@ GRAPHS: Mapping[str, Graph] = {
     ),
     "sdxl_edit": one_edit(SDXL, notes.introduction(notes.SDXL, height=540)),
     "sd35_edit": flow_edit(SD35, notes.beside(notes.SD35), steps=28, **LARGE),
-    "flux_edit": flow_edit(FLUX, notes.beside(notes.FLUX), steps=28, **LARGE | {"cfg": 1.0}),
+    "flux_edit": flow_edit(FLUX, notes.beside(notes.FLUX), steps=28, cfg=1.0, checkpointing="always"),
     "anima_edit": flow_edit(ANIMA, notes.beside(notes.ANIMA), steps=28, swap=("cat", "dog"), **LARGE),
     "z_image_edit": flow_edit(Z_IMAGE, notes.beside(notes.Z_IMAGE), steps=28, **LARGE),
     "qwen_image_base_edit": flow_edit(QWEN_IMAGE, notes.beside(notes.QWEN_IMAGE), steps=28, **LARGE),
