@@ -9,7 +9,7 @@ from launcher.runtime import PACK
 
 from . import notes
 from .graph import Graph, Link, ModelFile, Node, Note
-from .kinds import WIDTH
+from .kinds import USUAL, WIDTH
 
 
 class Model(NamedTuple):
@@ -32,6 +32,37 @@ class Model(NamedTuple):
     url: str = ""
 
 
+class Parts(NamedTuple):
+    """A model in several files, as ComfyUI's own templates load it, and what goes with it.
+
+    Attributes:
+        title: of the loader of its network.
+        network: in models/diffusion_models.
+        encoders: that read its texts, one or two, in models/text_encoders.
+        reads: what the loader of these calls the model.
+        autoencoder: in models/vae.
+        edit: as Model's, as are blip and side.
+        shift: of its noise levels, where the templates set it.
+        told: what a model with guidance as an input is told for the source and for the target text.
+    """
+
+    title: str
+    network: ModelFile
+    encoders: tuple[ModelFile, ...]
+    reads: str
+    autoencoder: ModelFile
+    edit: str = "cat2dog"
+    blip: str = "blip-image-captioning-base"
+    side: int = 1024
+    shift: float | None = None
+    told: tuple[float, float] | None = None
+
+
+def _file(directory: str, url: str) -> ModelFile:
+    """A file on Hugging Face, by what comes after the address."""
+    return ModelFile(url.rpartition("/")[2], f"https://huggingface.co/{url}", directory)
+
+
 TINY_ZOO = Model("Load Tiny Zoo", "tiny_zoo.safetensors", 128, "tiny_zoo", "tiny_zoo/cat2dog")
 ROOM_TO_SAY = 400  # height below a node's widgets, for what it says after a run and the picture while it runs
 
@@ -51,6 +82,68 @@ SDXL = Model(
     "cat2dog",
     "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
 )
+
+# The addresses are those of ComfyUI's own templates; SD3.5 medium's is beside the large one's there.
+SD35 = Model(
+    "Load Stable Diffusion 3.5 medium",
+    "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
+    1024,
+    "blip-image-captioning-base",
+    "cat2dog",
+    "https://huggingface.co/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/"
+    "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors",
+)
+FLUX = Parts(
+    "Load Flux.1 dev",
+    _file("diffusion_models", "Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors"),
+    (
+        _file("text_encoders", "comfyanonymous/flux_text_encoders/resolve/main/clip_l.safetensors"),
+        _file("text_encoders", "comfyanonymous/flux_text_encoders/resolve/main/t5xxl_fp16.safetensors"),
+    ),
+    "flux",
+    _file("vae", "Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors"),
+    told=(1.5, 5.5),  # FlowEdit's settings for this model, which the default noise is like
+)
+ANIMA = Parts(
+    "Load Anima",
+    _file(
+        "diffusion_models",
+        "circlestone-labs/Anima/resolve/main/split_files/diffusion_models/anima-base-v1.0.safetensors",
+    ),
+    (
+        _file(
+            "text_encoders", "circlestone-labs/Anima/resolve/main/split_files/text_encoders/qwen_3_06b_base.safetensors"
+        ),
+    ),
+    "stable_diffusion",
+    _file("vae", "circlestone-labs/Anima/resolve/main/split_files/vae/qwen_image_vae.safetensors"),
+)
+Z_IMAGE = Parts(
+    "Load Z-Image",
+    _file("diffusion_models", "Comfy-Org/z_image/resolve/main/split_files/diffusion_models/z_image_bf16.safetensors"),
+    (_file("text_encoders", "Comfy-Org/z_image_turbo/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors"),),
+    "lumina2",
+    _file("vae", "Comfy-Org/z_image_turbo/resolve/main/split_files/vae/ae.safetensors"),
+    shift=3.0,
+)
+QWEN_IMAGE = Parts(
+    "Load Qwen-Image",
+    _file(
+        "diffusion_models",
+        "Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/diffusion_models/qwen_image_fp8_e4m3fn.safetensors",
+    ),
+    (
+        _file(
+            "text_encoders",
+            "Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
+        ),
+    ),
+    "qwen_image",
+    _file("vae", "Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/vae/qwen_image_vae.safetensors"),
+    shift=3.1,
+)
+LARGE: dict[str, Any] = {"cfg": 4.0, "checkpointing": "always"}
+"""How models of billions of weights are sampled: cfg as in ComfyUI's templates, the gradient in little memory."""
 
 # -------------------------------------------------------------------------------------------------------------- parts
 
@@ -74,6 +167,23 @@ class Edit(Graph):
         checkpoint = self.add("CheckpointLoaderSimple", model.title, models=models, ckpt_name=model.file)
         self.model, self.clip, self.vae = checkpoint["MODEL"], checkpoint["CLIP"], checkpoint["VAE"]
         return checkpoint
+
+    def load_parts(self, model: Parts) -> tuple[Node, ...]:
+        """Load a model in several files."""
+        network = self.add("UNETLoader", model.title, models=(model.network,), unet_name=model.network.name)
+        names = [file.name for file in model.encoders]
+        if len(names) == 1:
+            encoder = self.add("CLIPLoader", models=model.encoders, clip_name=names[0], type=model.reads)
+        else:
+            encoders: dict[str, Any] = {"clip_name1": names[0], "clip_name2": names[1]}
+            encoder = self.add("DualCLIPLoader", models=model.encoders, type=model.reads, **encoders)
+        autoencoder = self.add("VAELoader", models=(model.autoencoder,), vae_name=model.autoencoder.name)
+        self.model, self.clip, self.vae = network["MODEL"], encoder["CLIP"], autoencoder["VAE"]
+        if model.shift is None:
+            return network, encoder, autoencoder
+        shifted = self.add("ModelSamplingAuraFlow", model=self.model, shift=model.shift)
+        self.model = shifted["MODEL"]
+        return network, encoder, autoencoder, shifted
 
     def text_pair(self, text: str | Link, title: str = "source text") -> tuple[Node, Node]:
         """Encode a text, and none as the negative."""
@@ -153,13 +263,14 @@ class PictureEdit(Edit):
         latent: the same, encoded.
         said: its caption.
         source: its caption, as the source text.
-        picture_group, caption_group: the columns of these nodes.
+        loaders, brought: the nodes that load the model, and those up to the encoded picture.
+        picture_group, caption_group: the columns of these nodes and of the following.
     """
 
-    def __init__(self, model: Model, note: Note) -> None:
+    def __init__(self, model: Model | Parts, note: Note) -> None:
         """Open the example and say what it shows."""
         super().__init__(note)
-        checkpoint = self.load(model)
+        self.loaders = self.load_parts(model) if isinstance(model, Parts) else (self.load(model),)
         loaded = self.add("LoadImage", "picture", example="cat.png", image="cat.png")
         scaled = self.scale(loaded["IMAGE"], model.side)
         encoded = self.encode(scaled["IMAGE"])
@@ -167,7 +278,8 @@ class PictureEdit(Edit):
         shown, (source, negative) = self.show(caption["caption"]), self.text_pair(caption["caption"])
         self.picture, self.latent = scaled["IMAGE"], encoded["LATENT"]
         self.said, self.source = caption["caption"], source["CONDITIONING"]
-        self.picture_group = ((checkpoint, loaded, scaled, encoded),)
+        self.brought = loaded, scaled, encoded
+        self.picture_group = ((*self.loaders, *self.brought),)
         self.caption_group = ((caption, shown, source, negative, notes.CAPTION),)
 
 
@@ -195,6 +307,51 @@ def one_edit(model: Model, note: Note) -> Graph:
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
         {"Edit": ((sampler, edited, notes.EDIT),)},
         {"Result": ((compared, together, saved[0]), (saved[2], saved[1]))},
+    )
+    return g
+
+
+def flow_edit(
+    model: Model | Parts, note: Note, steps: int = USUAL.steps, swap: tuple[str, str] | None = None, **settings: Any
+) -> Graph:
+    """One picture, edited with a flow model; result and all side by side are saved, on one screen.
+
+    Args:
+        model: what edits.
+        note: left of the graph.
+        steps: of the inversion.
+        swap: a word of the caption and what to write in its place, for encoders that no direction fits.
+        settings: of the sampler.
+    """
+    g = PictureEdit(model, note)
+    told: tuple[Node, ...] = ()
+    if swap is None:
+        direction = g.direction(model.edit)
+        target = g.turn(g.source, direction, caption=g.said)
+        text, change = target["target"], (direction, target, notes.DIRECTION)
+    else:
+        swapped = g.add("StringReplace", "word swap", string=g.said, find=swap[0], replace=swap[1])
+        target = g.text(swapped["STRING"], "target text")
+        text, change = target["CONDITIONING"], (swapped, target, notes.WORD_SWAP)
+    source = g.source
+    if isinstance(model, Parts) and model.told is not None:
+        told = tuple(
+            g.add("FluxGuidance", f"guidance of the {name}", conditioning=link, guidance=value)
+            for name, link, value in zip(("source", "target"), (source, text), model.told, strict=True)
+        )
+        source, text = (node["CONDITIONING"] for node in told)
+    inversion = g.invert(g.latent, source, steps=steps)
+    sampler = g.sample(inversion, source, text, **settings)
+    reconstructed, edited = g.decode(inversion["reconstruction"]), g.decode(sampler["edited"])
+    compared = g.compare(g.picture, reconstructed, edited)
+    saved = g.save(edited["IMAGE"], "edited"), g.save(compared["comparison"], "side by side")
+    g.stacks = (
+        {"Model": (g.loaders,), "Picture": (g.brought,)},
+        {"Caption": g.caption_group},
+        {"Edit": ((*change, *told),)} if swap is None else {"Word swap": ((*change, *told),)},
+        {"Invert": ((inversion, reconstructed, notes.INVERT),)},
+        {"Sample": ((sampler, edited, notes.EDIT),)},
+        {"Result": ((*saved, compared),)},
     )
     return g
 
@@ -464,5 +621,10 @@ GRAPHS: Mapping[str, Graph] = {
         SD15, "a photo of a cat sitting on a bench in a park", notes.introduction(notes.GENERATED)
     ),
     "sdxl_edit": one_edit(SDXL, notes.introduction(notes.SDXL, height=540)),
+    "sd35_edit": flow_edit(SD35, notes.beside(notes.SD35), steps=28, **LARGE),
+    "flux_edit": flow_edit(FLUX, notes.beside(notes.FLUX), steps=28, cfg=1.0, checkpointing="always"),
+    "anima_edit": flow_edit(ANIMA, notes.beside(notes.ANIMA), steps=28, swap=("cat", "dog"), **LARGE),
+    "z_image_edit": flow_edit(Z_IMAGE, notes.beside(notes.Z_IMAGE), steps=28, **LARGE),
+    "qwen_image_base_edit": flow_edit(QWEN_IMAGE, notes.beside(notes.QWEN_IMAGE), steps=28, **LARGE),
 }
 """Name of the file -> graph, in the order of the template browser."""

@@ -247,6 +247,31 @@ STOCK = {
     "CheckpointLoaderSimple": Kind(
         {"ckpt_name": Widget("COMBO", "")}, {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"}
     ),
+    "UNETLoader": Kind(
+        {"unet_name": Widget("COMBO", ""), "weight_dtype": Widget("COMBO", "default")}, {"MODEL": "MODEL"}
+    ),
+    "CLIPLoader": Kind(
+        {
+            "clip_name": Widget("COMBO", ""),
+            "type": Widget("COMBO", "stable_diffusion"),
+            "device": Widget("COMBO", "default", optional=True),
+        },
+        {"CLIP": "CLIP"},
+    ),
+    "DualCLIPLoader": Kind(
+        {
+            "clip_name1": Widget("COMBO", ""),
+            "clip_name2": Widget("COMBO", ""),
+            "type": Widget("COMBO", "flux"),
+            "device": Widget("COMBO", "default", optional=True),
+        },
+        {"CLIP": "CLIP"},
+    ),
+    "VAELoader": Kind({"vae_name": Widget("COMBO", "")}, {"VAE": "VAE"}),
+    "ModelSamplingAuraFlow": Kind({"model": Socket("MODEL"), "shift": Widget("FLOAT", 1.73)}, {"MODEL": "MODEL"}),
+    "FluxGuidance": Kind(
+        {"conditioning": Socket("CONDITIONING"), "guidance": Widget("FLOAT", 3.5)}, {"CONDITIONING": "CONDITIONING"}
+    ),
     "LoadImage": Kind(
         {"image": Widget("COMBO", ""), "upload": Extra("image", "IMAGEUPLOAD")},
         {"IMAGE": "IMAGE", "MASK": "MASK"},
@@ -313,6 +338,7 @@ STOCK = {
     "StringConcatenate": Kind(
         {"string_a": text_box(), "string_b": text_box(), "delimiter": Widget("STRING", "")}, {"STRING": "STRING"}
     ),
+    "StringReplace": Kind({"string": text_box(), "find": text_box(), "replace": text_box()}, {"STRING": "STRING"}),
     "MaskToImage": Kind({"mask": Socket("MASK")}, {"IMAGE": "IMAGE"}),
     "SaveImage": Kind({"images": Socket("IMAGE"), "filename_prefix": Widget("STRING", "")}, {}, PREVIEW),
 }

@@ -10,6 +10,11 @@ def introduction(text: str, height: int = 460, width: int = 320) -> Note:
     return Note("How to use it", text, (width, height))
 
 
+def beside(text: str) -> Note:
+    """The note left of a graph that fills the screen."""
+    return introduction(text, 1140, 280)
+
+
 # ------------------------------------------------------------------------------------------------ notes of the groups
 
 CAPTION = Note(
@@ -28,6 +33,15 @@ DIRECTION = Note(
 - **edit**: what becomes what. `custom` takes your words, or sentences, in **source** and **target**; **sentences** are
   made up around a word, and more of them keep other things as they are.
 - **strength**: how far to go. 1 is the whole edit, a little more makes it show surely, -1 leads the other way.
+""",
+    (320, 130),
+)
+WORD_SWAP = Note(
+    "word swap: what to turn",
+    """\
+- **find**: what the caption says, as it stands at *caption*; **replace**: what it becomes.
+
+There is no **strength** here. Change too weak: raise **cfg** at the sampler.
 """,
     (320, 130),
 )
@@ -242,6 +256,109 @@ Two models are needed:
 {BLIP_NEEDED}
 Little memory? Set **checkpointing** to `always`. It takes too long? Lower **guidance_end**, or **steps** at *Invert*.
 {HOW_IT_WORKS}"""
+
+UNSEEN = """
+## Not tried with real weights
+Nobody could, where this was built: the nodes were run with small networks of this kind and random weights. Look at
+*reconstruction* first. Tell us how it went.
+"""
+
+WITH_MUCH_MEMORY = """
+Out of memory? Lower the sides at *to the model's size*, to 768 or 512; write earlier **blocks** at the sampler, `0-5`.
+Too slow? Lower **guidance_end**, or **steps** at *Invert*.
+"""
+
+SD35 = f"""\
+# Stable Diffusion 3.5 medium
+Choose a photo of a cat at *picture*, or another **edit** for another photo, and press **Run**.
+
+## Files
+The browser offers to download the first.
+- **checkpoint**: `sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors`, 6.0 GB, in `models/checkpoints`; the text
+  encoders are in it.
+{BLIP_NEEDED}
+## Memory
+By count, a guided step keeps 4.4 GiB beside the weights at 1024 pixels, 1.1 at 512, with **checkpointing** `always`.
+{WITH_MUCH_MEMORY}
+## Settings
+**cfg** 4 is near that of ComfyUI's own template. Large is of the same kind and takes more memory; Turbo was not tried.
+{UNSEEN}"""
+
+FLUX = f"""\
+# Flux.1 dev
+Choose a photo of a cat at *picture*, or another **edit** for another photo, and press **Run**.
+
+## Files
+The browser offers to download these; the first asks for consent to its licence on Hugging Face.
+- `flux1-dev.safetensors`, 23.8 GB, in `models/diffusion_models`. Little memory: **weight_dtype** `fp8_e4m3fn`.
+- `t5xxl_fp16.safetensors`, 9.8 GB, and `clip_l.safetensors`, 0.2 GB, in `models/text_encoders`.
+- `ae.safetensors`, 0.3 GB, in `models/vae`.
+{BLIP_NEEDED}
+## Memory
+By count, a guided step keeps 8.9 GiB beside the weights at 1024 pixels, 2.3 at 512, with **checkpointing** `always`.
+{WITH_MUCH_MEMORY}
+## Settings
+This model is told its guidance, so **cfg** stays 1 and the negative does nothing. *guidance of the source*: 1.5, that
+of the target 5.5, as in FlowEdit; edit too weak: raise the latter. Not for schnell, Kontext and Fill.
+{UNSEEN}"""
+
+ANIMA = f"""\
+# Anima
+Needs a ComfyUI that knows Anima; its own template was made with 0.11. Choose a drawing of a cat at *picture*, or write
+other words at *word swap*, and press **Run**.
+
+## Files
+The browser offers to download these.
+- `anima-base-v1.0.safetensors`, 4.2 GB, in `models/diffusion_models`.
+- `qwen_3_06b_base.safetensors`, 1.2 GB, in `models/text_encoders`.
+- `qwen_image_vae.safetensors`, 0.3 GB, in `models/vae`.
+{BLIP_NEEDED}
+## Memory
+By count, a guided step keeps 10.9 GiB beside the weights at 1024 pixels, 2.7 at 512, with **checkpointing** `always`.
+{WITH_MUCH_MEMORY}
+## Settings
+Its network takes the words themselves beside what the encoder makes of them, so the edit is a **word swap** and no
+direction. **cfg** 4 is that of ComfyUI's own template. The model draws, and was trained on tags: for a better source
+text unplug the caption, and write your own there and at *word swap*.
+{UNSEEN}"""
+
+Z_IMAGE = f"""\
+# Z-Image
+The base model, not Turbo. Choose a photo of a cat at *picture*, or another **edit** for another photo, and press
+**Run**.
+
+## Files
+The browser offers to download these.
+- `z_image_bf16.safetensors`, 12.3 GB, in `models/diffusion_models`.
+- `qwen_3_4b.safetensors`, 8.0 GB, in `models/text_encoders`.
+- `ae.safetensors`, 0.3 GB, in `models/vae`.
+{BLIP_NEEDED}
+## Memory
+By count, a guided step keeps 3.5 GiB beside the weights at 1024 pixels, 0.9 at 512, with **checkpointing** `always`.
+{WITH_MUCH_MEMORY}
+## Settings
+**cfg** 4 and the **shift** of 3 are those of ComfyUI's own template. Turbo follows a text without cfg and in a few
+steps; it was not tried.
+{UNSEEN}"""
+
+QWEN_IMAGE = f"""\
+# Qwen-Image
+The model that draws, not Qwen-Image-Edit: its own style and LoRAs stay. Choose a photo of a cat at *picture*, or
+another **edit** for another photo, and press **Run**.
+
+## Files
+The browser offers to download these.
+- `qwen_image_fp8_e4m3fn.safetensors`, 20.4 GB, in `models/diffusion_models`.
+- `qwen_2.5_vl_7b_fp8_scaled.safetensors`, 9.4 GB, in `models/text_encoders`.
+- `qwen_image_vae.safetensors`, 0.3 GB, in `models/vae`.
+{BLIP_NEEDED}
+## Memory
+By count, a guided step keeps 2.8 GiB beside the weights at 1024 pixels, 0.7 at 512, with **checkpointing** `always`.
+{WITH_MUCH_MEMORY}
+## Settings
+**cfg** 4 and the **shift** of 3.1 are those of ComfyUI's own template; so is the size, 1328 pixels, where 1024 are
+here for speed. Leave Lightning LoRAs out: models of a few steps were not tried.
+{UNSEEN}"""
 
 GENERATED = """\
 # Edit a generated picture

@@ -97,8 +97,13 @@ ANNOUNCED = {
     "sd15_edit": ("your photo", "edited without a prompt", "needs Stable Diffusion 1.5"),
     "sd15_generated": ("your prompt", "drawn, then edited", "needs Stable Diffusion 1.5"),
     "sdxl_edit": ("your photo", "edited at 1024 pixels", "needs Stable Diffusion XL"),
+    "sd35_edit": ("your photo", "a flow model's edit", "needs Stable Diffusion 3.5"),
+    "flux_edit": ("your photo", "a flow model's edit", "needs Flux.1 dev"),
+    "anima_edit": ("your drawing", "one word swapped", "needs Anima"),
+    "z_image_edit": ("your photo", "a flow model's edit", "needs Z-Image"),
+    "qwen_image_base_edit": ("your photo", "a flow model's edit", "needs Qwen-Image"),
 }
-"""Nothing is edited with Stable Diffusion here, so these say what goes in and what is needed."""
+"""Nothing is edited with these models here, so these say what goes in and what is needed."""
 
 
 def draw(names: Sequence[str]) -> None:

@@ -14,6 +14,11 @@ const ORDER = [
   "sd15_edit",
   "sd15_generated",
   "sdxl_edit",
+  "sd35_edit",
+  "flux_edit",
+  "anima_edit",
+  "z_image_edit",
+  "qwen_image_base_edit",
 ]
 
 const listed = api.getWorkflowTemplates.bind(api)

@@ -60,13 +60,15 @@ def patched(case: Case, node: Any, *settings: Any) -> Case:
 
 
 def random_lora(model: Any) -> dict[str, Tensor]:
+    """Of the attention to the text, or where it has no module of its own, of all attention."""
     generator = torch.Generator().manual_seed(9)
     lora: dict[str, Tensor] = {}
-    for name, weight in model.model.diffusion_model.state_dict().items():
-        if ".attn2.to_" in name and weight.ndim == 2:
-            key = "diffusion_model." + name.removesuffix(".weight")
-            lora[f"{key}.lora_up.weight"] = 0.1 * torch.randn(weight.shape[0], 2, generator=generator)
-            lora[f"{key}.lora_down.weight"] = 0.1 * torch.randn(2, weight.shape[1], generator=generator)
+    weights = {name: weight for name, weight in model.model.diffusion_model.state_dict().items() if weight.ndim == 2}
+    chosen = [name for name in weights if ".attn2.to_" in name] or [name for name in weights if "att" in name]
+    for name in chosen:
+        key, (rows, columns) = "diffusion_model." + name.removesuffix(".weight"), weights[name].shape
+        lora[f"{key}.lora_up.weight"] = 0.1 * torch.randn(rows, 2, generator=generator)
+        lora[f"{key}.lora_down.weight"] = 0.1 * torch.randn(2, columns, generator=generator)
     return lora
 
 

@@ -31,6 +31,25 @@ NAMES = (
     "Kandinsky 5 Image",
     "Krea 2",
 )
+FORMS = ("patch", "guider", "all in one")
+NEIGHBOURS = (
+    "none",
+    "LoRA",
+    "inference mode",
+    "network exchanged in each call (TorchCompile)",
+    "attention override",
+    "attention override without gradient",
+)
+"""Those of test_compatibility.py that are no matter of UNets and need no text encoder."""
+WITH_WORKFLOWS = ("SD 3.5", "Flux dev", "Z-Image", "Qwen-Image", "Cosmos Predict 2")
+"""Those that people edit with, Cosmos Predict 2 for Anima, which the pinned ComfyUI has not."""
+CELLS = [
+    (family, form, neighbour)
+    for family in WITH_WORKFLOWS
+    for form in FORMS
+    for neighbour in NEIGHBOURS
+    if form == "patch" or neighbour == "none"  # the forms share their implementation
+]
 SETTINGS = {"guidance": 1.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8, "blocks": "all"}
 
 
@@ -214,6 +233,26 @@ def test_strength_zero_is_the_stock_sampler(pack: Any, case: Any, form: str):
     inversion = invert(pack, case, fixed_point=2)[0]
     found = edited(pack, form, case, inversion, guidance=0.0, negative_from="text")
     assert torch.equal(found, stock(case, case.model, inversion.sigmas, _noise_of(case, inversion)))
+
+
+@pytest.mark.parametrize(
+    ("case", "form", "neighbour"), CELLS, ids=[" | ".join(cell) for cell in CELLS], indirect=["case"]
+)
+def test_transformer_cell(pack: Any, case: Any, distances: list[tuple[float, float]], form: str, neighbour: str):
+    from tests.comfy.neighbours import NEIGHBOURS as APPLY
+
+    beside = APPLY[neighbour](case)
+    inversion = invert(pack, beside)[0]
+    expected = stock(beside, beside.model, inversion.sigmas, _noise_of(beside, inversion))
+    without = edited(pack, form, beside, inversion, guidance=0.0, negative_from="text")
+    assert not distances
+    guided = edited(pack, form, beside, inversion)
+    assert torch.isfinite(guided).all() and not torch.equal(guided, without)
+    if form == "all in one":  # its noise goes no way through a LATENT, which divides and multiplies by the scale factor
+        assert relative(without, expected) < 1e-5
+    else:
+        assert torch.equal(without, expected)
+    assert distances and distances[0][1] < distances[0][0]
 
 
 def test_two_pictures_together_are_each_alone(pack: Any, case: Any):

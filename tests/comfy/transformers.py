@@ -383,9 +383,15 @@ STOCK = ("SD 3", "SD 3.5", "HunyuanImage 2.1", "Wan 2.1")
 """Those that the stock loader takes from a checkpoint as small as this."""
 
 
-def make(name: str, folder: Path) -> Any:
-    """Make the ModelPatcher of a small model."""
-    tiny, sizes = MODELS[name], dict(MODELS[name].sizes)
+def make(name: str, folder: Path, **changed: Any) -> Any:
+    """Make the ModelPatcher of a small model.
+
+    Args:
+        name: of its family.
+        folder: for the checkpoint of those that the stock loader takes.
+        changed: sizes that are other than the family's here.
+    """
+    tiny, sizes = MODELS[name], MODELS[name].sizes | changed
     if parameters := PARAMETERS.get(sizes.get("image_model", "")):
         known = {field.name for field in dataclasses.fields(parameters)}
         sizes |= {key: value for key, value in LATER[sizes["image_model"]].items() if key in known}
