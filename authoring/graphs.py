@@ -198,9 +198,9 @@ class Edit(Graph):
         """Encode a picture."""
         return self.add("VAEEncode", pixels=picture, vae=self.vae)
 
-    def caption(self, picture: Link, blip: str | Link) -> Node:
-        """Say what a picture shows."""
-        return self.add("Pix2PixZeroBLIPCaption", image=picture, model=blip)
+    def caption(self, picture: Link, blip: str | Link, room: int | None = None) -> Node:
+        """Say what pictures show."""
+        return self.add("Pix2PixZeroBLIPCaption", room=room, image=picture, model=blip)
 
     def show(self, text: Link) -> Node:
         """Show the caption."""
@@ -370,7 +370,7 @@ def two_edits(model: Model, edits: tuple[str, str], note: Note) -> Graph:
     g.stacks = (
         {"Picture": g.picture_group},
         {"Caption": g.caption_group},
-        {"Two edits": ((first, second, notes.TWO_DIRECTIONS), (once, twice))},
+        {"Two edits": ((first, once, second, twice, notes.TWO_DIRECTIONS),)},
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
         {"Edit": ((sampler, edited, notes.EDIT),)},
         {"Result": ((*saved, compared),)},
@@ -381,7 +381,7 @@ def two_edits(model: Model, edits: tuple[str, str], note: Note) -> Graph:
 def strength_sweep(model: Model, note: Note) -> Graph:
     """One picture, edited at several strengths, on a contact sheet."""
     g = PictureEdit(model, note)
-    direction, values = g.direction(model.edit), g.add("Pix2PixZeroValuesToTry")
+    direction, values = g.direction(model.edit), g.add("Pix2PixZeroValuesToTry", values="0.5, 0.75, 1, 1.25, 1.5")
     inversion = g.invert(g.latent, g.source, reconstruct=False)
     target = g.turn(g.source, direction, strength=values["value"], caption=g.said)
     sampler = g.sample(inversion, g.source, target["target"])
@@ -469,7 +469,7 @@ def folder_edit(model: Model, folder: str, examples: tuple[str, ...], note: Note
     loaded = g.add("LoadImageDataSetFromFolder", "pictures", example=paths, folder=folder)
     scaled = g.scale(loaded["images"], model.side)
     encoded = g.encode(scaled["IMAGE"])
-    caption = g.caption(scaled["IMAGE"], model.blip)
+    caption = g.caption(scaled["IMAGE"], model.blip, room=60 + 50 * len(examples))
     shown, (source, negative) = g.show(caption["caption"]), g.text_pair(caption["caption"])
     direction = g.direction(model.edit)
     target = g.turn(source["CONDITIONING"], direction, caption=caption["caption"])

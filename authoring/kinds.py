@@ -181,7 +181,7 @@ OURS = {
     "Pix2PixZeroCrossAttnGuidedSampler": Kind(
         GUIDED_EDIT, {"edited": "LATENT", "reference": "LATENT", "path": INVERSION, "warning": "STRING"}, PREVIEW
     ),
-    "Pix2PixZeroCrossAttnGuider": Kind(GUIDED_EDIT, {"guider": "GUIDER", "warning": "STRING"}),
+    "Pix2PixZeroCrossAttnGuider": Kind(GUIDED_EDIT, {"guider": "GUIDER", "warning": "STRING"}, MESSAGE),
     "Pix2PixZeroAttentionMaps": Kind(
         {
             "model": Socket("MODEL"),

@@ -91,23 +91,29 @@ function say(run, id, output) {
   keep(run, id, { note: output.pix2pix_zero_note, warning: output.pix2pix_zero_warning })
 }
 
-/** Whether a node, and all that it depends on, is the same in two prompts. */
-function same(id, one, other) {
-  if (one[id]?.class_type !== other[id]?.class_type) return false
-  if (JSON.stringify(one[id].inputs) !== JSON.stringify(other[id].inputs)) return false
-  return Object.values(one[id].inputs).every((value) => !Array.isArray(value) || !one[value[0]] || same(value[0], one, other))
+/** Whether nodes of two prompts, and all that they depend on, are the same under whatever ids. */
+function same(id, prompt, otherId, other) {
+  const [one, two] = [prompt[id], other[otherId]]
+  const names = Object.keys(one.inputs)
+  if (one.class_type !== two.class_type || names.length !== Object.keys(two.inputs).length) return false
+  return names.every((name) => {
+    const [mine, its] = [one.inputs[name], two.inputs[name]]
+    const linked = Array.isArray(mine) && prompt[mine[0]] && Array.isArray(its) && other[its[0]]
+    return linked ? mine[1] === its[1] && same(mine[0], prompt, its[0], other) : JSON.stringify(mine) === JSON.stringify(its)
+  })
 }
 
-/** ComfyUI passes over nodes in its cache without a word: find out what they said when they ran, perhaps in another page. */
+/** ComfyUI passes over nodes in its cache without a word: find out what they said when they ran, perhaps in another workflow. */
 async function recall(run, cached) {
   const history = await (await api.fetchApi("/history?max_items=50")).json()
   const prompt = history[run]?.prompt[2]
   if (!prompt) return
+  const spoken = Object.values(history).flatMap((entry) =>
+    Object.entries(entry.outputs).flatMap(([id, output]) => (output.pix2pix_zero_note ? [{ id, output, prompt: entry.prompt[2] }] : [])),
+  )
   for (const id of cached) {
-    const earlier = Object.values(history).findLast(
-      (entry) => entry.outputs[id]?.pix2pix_zero_note && same(id, prompt, entry.prompt[2]),
-    )
-    if (earlier) say(run, id, earlier.outputs[id])
+    const earlier = prompt[id] && spoken.findLast((then) => then.prompt[then.id] && same(id, prompt, then.id, then.prompt))
+    if (earlier) say(run, id, earlier.output)
   }
 }
 

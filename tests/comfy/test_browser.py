@@ -220,6 +220,25 @@ def test_the_one_node_says_what_is_wrong_and_goes_on_saying_it(front_end: FrontE
     assert said(front_end, 3) == before
 
 
+def test_a_cached_node_says_in_another_workflow_what_it_said_in_the_first(front_end: FrontEnd) -> None:
+    kinds = ("Pix2PixZeroBLIPCaption", "Pix2PixZeroRegularizedDDIMInvert")
+    says: list[dict[str, dict[str, list[str]]]] = []
+    for name in ("tiny_zoo_edit", "tiny_zoo_two_edits"):
+        front_end.drop(workflows.UI_FOLDER / f"{name}.json")
+        nodes = {node.kind: number for number, node in workflows.GRAPHS[name].nodes.items()}
+        front_end.evaluate(
+            "app.graph.getNodeById(argument).widgets.find(widget => widget.name == 'steps').value = 3",
+            nodes["Pix2PixZeroRegularizedDDIMInvert"],
+        )
+        front_end.run()
+        front_end.wait_for_image(nodes["SaveImage"])
+        for kind in kinds:
+            face = "app.graph.getNodeById(argument).widgets.some(({ element }) => element?.querySelector('.note'))"
+            front_end.wait(face, nodes[kind])
+        says.append({kind: said(front_end, nodes[kind]) for kind in kinds})
+    assert says[1] == says[0]
+
+
 def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_end: FrontEnd) -> None:
     front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
     values = "app.graph.getNodeById(9).widgets.find(widget => widget.name == 'edit').options.values"
