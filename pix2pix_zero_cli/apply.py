@@ -18,7 +18,16 @@ from .arguments import UsageError, add_device, add_json, add_pictures, number
 from .inverting import SETTINGS
 from .jobs import Row, Tick, Work, made_alike, run_here
 from .model import find_device
-from .pictures import find_pictures, note_on, place, read_picture, read_text, require_own_names, write_picture
+from .pictures import (
+    find_pictures,
+    note_on,
+    place,
+    read_picture,
+    read_text,
+    require_output_elsewhere,
+    require_own_names,
+    write_picture,
+)
 from .report import process
 
 
@@ -44,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Edit pictures; returns the exit status."""
     found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
+    require_output_elsewhere(arguments.pictures, arguments.output)
     task = ApplyTask(
         arguments.distilled.resolve(),
         arguments.strength,

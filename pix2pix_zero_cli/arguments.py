@@ -99,8 +99,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         default=TINY_ZOO,
-        help="a folder in diffusers' format, or a .safetensors checkpoint, of Stable Diffusion 1, 2 or XL (default: "
-        "tiny_zoo, the embedded miniature)",
+        help="a folder in diffusers' format, or a .safetensors checkpoint, of Stable Diffusion 1, 2 or XL; a folder "
+        "also of Stable Diffusion 3 or Flux.1 (default: tiny_zoo, the embedded miniature)",
     )
     group.add_argument("--config", type=Path, help="for a checkpoint: a folder in diffusers' format of its family")
     group.add_argument(
@@ -171,6 +171,9 @@ def add_named_edit(parser: argparse.ArgumentParser, way: argparse._MutuallyExclu
     parser.add_argument("--list-edits", action=ListEdits, nargs=0, help="print the ready-made edits, and end")
 
 
+USUAL_KIND, USUAL_SENTENCES = "thing", 200
+"""--kind and --sentences, where they are not given: told apart, since beside --edit they are refused."""
+
 FORMS: dict[str, Form] = {"aligned": "aligned to words", "mean": "mean by position"}
 """--form -> form of an edit direction."""
 
@@ -185,25 +188,21 @@ def add_direction(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiv
     group.add_argument(
         "--kind",
         choices=["thing", "animal", "pet", "person", "material", "medium", "setting"],
-        default="thing",
-        help="what the words of --from and --to are (default: thing)",
+        help=f"what the words of --from and --to are (default: {USUAL_KIND})",
     )
     group.add_argument(
         "--sentences",
         type=number(int, 1, 1000),
-        default=200,
-        help="how many are made up around each of --from and --to (default: 200)",
+        help=f"how many are made up around each of --from and --to (default: {USUAL_SENTENCES})",
     )
     group.add_argument(
         "--seed",
         type=number(int, 0, 2**31 - 1),
-        default=0,
         help="of the sentences that are made up; all else is the same in every run (default: 0)",
     )
     group.add_argument(
         "--form",
         choices=FORMS,
-        default="aligned",
         help="how sentences become a direction: aligned to words, or the paper's mean by position (default: aligned)",
     )
     return way

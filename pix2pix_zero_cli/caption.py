@@ -85,8 +85,19 @@ class CaptionTask:
         return 1
 
     def finished(self, picture: Path) -> bool:
-        """See `Task.finished`."""
-        return self.output is not None and not self.overwrite and (self.output / self.name(picture)).exists()
+        """See `Task.finished`: a text file is taken as it is, whoever wrote it, but not one with another beginning.
+
+        Raises:
+            UsageError: one with another beginning.
+        """
+        if self.output is None or self.overwrite or not (path := self.output / self.name(picture)).exists():
+            return False
+        if not path.read_text(encoding="utf-8", errors="replace").startswith(self.prefix):
+            raise UsageError(
+                f"--output {self.output}: {path.name} does not begin with {self.prefix!r}; add --overwrite, or choose "
+                "another folder"
+            )
+        return True
 
     def name(self, picture: Path) -> Path:
         """The text file of a picture, in the output."""

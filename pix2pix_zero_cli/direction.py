@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = ModelOptions.of(arguments, captions=False)
     wanted = DirectionOptions.of(arguments, options)
     path = arguments.output or Path(f"{wanted.name}.safetensors")
+    if path.is_dir():
+        raise UsageError(f"--output {path}: is a folder; name a file")
     if path.exists() and not arguments.overwrite:
         raise UsageError(f"--output {path}: exists; choose another name, or --overwrite")
     if not path.parent.is_dir():

@@ -21,6 +21,7 @@ from pix2pix_zero_core.settings import NEGATIVES, NOISES, USUAL_STRENGTH
 from pix2pix_zero_core.until import edit_until, require_rising
 
 from .arguments import (
+    TINY_ZOO,
     UsageError,
     add_captioner,
     add_device,
@@ -35,13 +36,15 @@ from .arguments import (
 from .cluster import choose_runner
 from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
-from .model import DirectionOptions, Model, ModelOptions
-from .pictures import find_pictures, note_on, read_text, require_own_names, write_picture
+from .model import DirectionOptions, Model, ModelOptions, require_tiny_zoo_knows
+from .pictures import find_pictures, note_on, read_text, require_output_elsewhere, require_own_names, write_picture
 from .report import process
 
 UNTIL = (0.75, 1.0, 1.25, 1.5)
-CAPTION = "caption"  # of --negative-from: the negative is what the picture shows
 """Strengths of the direction that --until-it-shows tries where none are given."""
+
+CAPTION = "caption"
+"""Of --negative-from: the negative is what the picture shows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +143,7 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Edit what the options name; returns the exit status."""
     found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
+    require_output_elsewhere(arguments.pictures, arguments.output)
     until = arguments.until_it_shows
     model = ModelOptions.of(arguments, captions=until or arguments.caption is None)
     given = arguments.direction_strength or (UNTIL if until else (USUAL_STRENGTH,))
@@ -162,6 +166,9 @@ def run(arguments: argparse.Namespace) -> int:
         strengths,
     )
     require_own_names([task.outputs(picture)[0] for picture in found.pictures])
+    names = task.outputs(found.pictures[0])
+    if len(set(names)) < len(names):
+        raise UsageError("--guidance and --direction-strength: two values look the same in the names of the results")
     return process(
         task,
         found,
@@ -176,13 +183,21 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
     """Read the settings; of the guidance's strengths the first.
 
     Raises:
-        UsageError: --negative, where nothing moves away from a text; fresh noise where that of the inversion is moved
-            away from.
+        UsageError: --negative, where nothing moves away from a text, or of words that the model does not know; fresh
+            noise where that of the inversion is moved away from; guidance of more than all, or without a step.
     """
     if arguments.negative is not None and arguments.negative_from != "text":
         raise UsageError(f"--negative: belongs to --negative-from text, not to {arguments.negative_from}")
     if arguments.negative_from == "inversion" and arguments.noise_from != "inversion":
         raise UsageError("--negative-from inversion: belongs to --noise-from inversion, not to fresh")
+    if arguments.model == TINY_ZOO and arguments.negative:
+        require_tiny_zoo_knows("--negative", arguments.negative)
+    if arguments.guidance_unit == "share" and max(arguments.guidance) > 1:
+        raise UsageError(
+            f"--guidance {max(arguments.guidance):g}: in the unit share it must be 0 to 1; --guidance-unit has others"
+        )
+    if arguments.guidance_end == 0 and max(arguments.guidance) > 0:
+        raise UsageError("--guidance-end 0: guidance would end before the first step; --guidance 0 has none")
     guidance = replace(
         EditSettings().guidance,
         strength=arguments.guidance[0],

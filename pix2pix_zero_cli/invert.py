@@ -24,7 +24,7 @@ from .cluster import choose_runner
 from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import Model, ModelOptions
-from .pictures import find_pictures, note_on, require_own_names, write, write_picture
+from .pictures import find_pictures, note_on, require_output_elsewhere, require_own_names, write, write_picture
 from .report import process
 
 
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Invert pictures; returns the exit status."""
     found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
+    require_output_elsewhere(arguments.pictures, arguments.output)
     task = InvertTask(
         ModelOptions.of(arguments, captions=arguments.caption is None),
         inversion_settings(arguments),

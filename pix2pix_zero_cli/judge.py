@@ -16,7 +16,7 @@ from pix2pix_zero_core.integrations.sentences import SHIPPED, read_edits
 from .arguments import TINY_EDITS, UsageError, add_captioner, add_device, add_json, add_named_edit, add_pictures
 from .jobs import Row, Tick, Work, run_here
 from .model import TINY_BLIP, load_captioner
-from .pictures import find_pictures, read_picture, read_text
+from .pictures import Unreadable, find_pictures, read_picture, read_text
 from .report import process
 
 
@@ -110,13 +110,16 @@ class JudgeTask:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         captioner = load_captioner(self.blip, self.device)
+        try:
+            original = self.original and read_picture(self.original, self.size)
+        except Unreadable as error:
+            raise UsageError(f"--original {self.original}: {error}") from error
 
         def work(path: Path, tick: Tick) -> dict[str, Any]:
-            question = self.question(path)
-            score = judge(captioner, read_picture(path, self.size), [[question]]).item()
+            picture, question = read_picture(path, self.size), self.question(path)
+            score = judge(captioner, picture, [[question]]).item()
             warnings = [warn_after([question], score)]
-            if self.original is not None:
-                original = read_picture(self.original, self.size)
+            if original is not None:
                 before = judge(captioner, original, [[question]]).item()
                 warnings.insert(0, warn_before([question], before, captioner(original)[0]))
             tick()
@@ -140,6 +143,12 @@ class JudgeTask:
 
 def _names(arguments: argparse.Namespace) -> tuple[str, str]:
     """What the edit leads away from, and to; both empty where there are texts."""
+    if arguments.to is not None and arguments.source is None:
+        raise UsageError(f"--to: belongs to --from, not to {'--edit' if arguments.edit else '--target'}")
+    if any(not text.strip() for text in arguments.target or ()):
+        raise UsageError("--target: the caption is empty")
+    if arguments.source is not None and arguments.source == arguments.to:
+        raise UsageError(f"--from {arguments.source} --to {arguments.to}: both are the same, there is nothing to judge")
     if (arguments.source is None) != (arguments.to is None):
         raise UsageError("--from and --to: one needs the other")
     if arguments.edit is None:

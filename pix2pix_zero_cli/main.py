@@ -58,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ended_by_ctrl_c() if arguments is None else nullcontext():
             command = load(name, parser)
         command.add_arguments(parsers[name])
-        return run(command, parser.parse_args(given), parsers[name])
+        options, unknown = parser.parse_known_args(given)
+        if unknown:
+            parsers[name].error(f"unrecognized arguments: {' '.join(unknown)}")
+        return run(command, options, parsers[name])
     except KeyboardInterrupt:
         if arguments is None:  # the process ends, and is not to be interrupted in that
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,13 +6,15 @@ import argparse
 import hashlib
 import json
 import re
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pix2pix_zero_core import Direction, load_direction
+from pix2pix_zero_core import Direction, EditDirection, load_direction
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.diffusers import PipelineEditor, load_pipeline
 from pix2pix_zero_core.integrations.pairs import Form
@@ -25,7 +27,7 @@ from pix2pix_zero_core.integrations.sentences import (
     sentences_about,
 )
 
-from .arguments import FORMS, TINY_EDITS, TINY_ZOO, ZOO, UsageError
+from .arguments import FORMS, TINY_EDITS, TINY_ZOO, USUAL_KIND, USUAL_SENTENCES, ZOO, UsageError
 
 TINY_BLIP = ZOO / "weights" / "blip" / "tiny_zoo"
 
@@ -59,13 +61,17 @@ class ModelOptions:
             captions: whether pictures will be captioned.
 
         Raises:
-            UsageError: there is no captioner, or no model at the path.
+            UsageError: there is no captioner, or no model at the path; a captioner or a configuration of no use.
         """
         zoo = arguments.model == TINY_ZOO
         if not zoo and not Path(arguments.model).exists():
             raise UsageError(
                 f"--model {arguments.model}: there is no such folder or checkpoint; {TINY_ZOO} is the embedded model"
             )
+        if zoo and arguments.config is not None:
+            raise UsageError(f"--config {arguments.config}: belongs to a checkpoint, not to {TINY_ZOO}")
+        if not captions and getattr(arguments, "blip", None) is not None:
+            raise UsageError(f"--blip {arguments.blip}: nothing is captioned, since --caption says what pictures show")
         if captions and not zoo and arguments.blip is None:
             raise UsageError(
                 "--blip: the embedded captioner knows only Tiny Zoo's pictures. Give a folder with the files of "
@@ -177,19 +183,24 @@ class DirectionOptions:
         """Read the options of `add_direction`, and --direction where the command has one.
 
         Raises:
-            UsageError: an unknown edit, one of --from and --to without the other, words that are nothing to edit by.
+            UsageError: an unknown edit, one of --from and --to without the other, words that are nothing to edit by,
+                options that another way to name the edit leaves nothing to do.
         """
+        made_up = ("kind", "sentences", "seed")
+        if getattr(arguments, "direction", None):
+            _require_none_of(arguments, ("target", *made_up, "form"), "--direction")
+        if arguments.edit is not None:
+            _require_none_of(arguments, ("target", *made_up), "--edit")
+        form = FORMS[arguments.form or "aligned"]
         if file := getattr(arguments, "direction", None):
             if not file.is_file():
                 raise UsageError(f"--direction {file}: there is no such file; pix2pix-zero direction makes one")
             return cls(file.stem, file.resolve(), None)
         if arguments.edit is not None:
-            if arguments.target is not None:
-                raise UsageError("--to: belongs to --from, not to --edit")
             known = read_edits(model.edits)
             if arguments.edit not in known:
                 raise UsageError(f"--edit {arguments.edit}: the edits of this model are {', '.join(known)}")
-            return cls(arguments.edit, None, load_edit(arguments.edit, model.edits), FORMS[arguments.form])
+            return cls(arguments.edit, None, load_edit(arguments.edit, model.edits), form)
         if arguments.target is None:
             raise UsageError("--from: needs --to, what replaces it")
         source, target = arguments.source.strip(), arguments.target.strip()
@@ -198,7 +209,7 @@ class DirectionOptions:
         before = _sentences("--from", source, arguments, model)
         after = _sentences("--to", target, arguments, model)
         name = "-".join(re.findall(r"\w+", f"{source} to {target}"))
-        return cls(name, None, EditSentences(before, after, source, target), FORMS[arguments.form])
+        return cls(name, None, EditSentences(before, after, source, target), form)
 
     @property
     def concepts(self) -> tuple[str, str]:
@@ -220,11 +231,18 @@ class DirectionOptions:
         """Make or load the direction for a model.
 
         Raises:
-            UsageError: a file that is no direction, or one of another model.
+            UsageError: a file that is no direction, or one of another model; words that the model reads as the same.
         """
         if self.file is None:
             assert self.sentences is not None
-            return model.editor.build_direction(self.sentences, on_progress, self.form)
+            named = f"{self.sentences.source} -> {self.sentences.target}"
+            try:
+                built = model.editor.build_direction(self.sentences, on_progress, self.form)
+            except ValueError as error:
+                raise UsageError(f"{named}: {error}") from error
+            if isinstance(built, EditDirection) and not built.vector.any():
+                raise UsageError(f"{named}: both read the same to the text encoder, there is nothing to change")
+            return built
         direction = self._load()
         try:
             direction.require_encoder(model.editor.encoder)
@@ -243,25 +261,40 @@ class DirectionOptions:
 def _sentences(flag: str, words: str, arguments: argparse.Namespace, model: ModelOptions) -> list[str]:
     """Sentences about the words of an option."""
     if model.name == TINY_ZOO:
-        _require_tiny_zoo_knows(flag, words)
-    kind: Kind = arguments.kind
+        require_tiny_zoo_knows(flag, words)
+    kind: Kind = arguments.kind or USUAL_KIND
     try:
-        return sentences_about(words, arguments.sentences, arguments.seed, kind=kind)
+        return sentences_about(words, arguments.sentences or USUAL_SENTENCES, arguments.seed or 0, kind=kind)
     except ValueError as error:
         raise UsageError(f"{flag} {words}: {error}") from error
 
 
-def _require_tiny_zoo_knows(flag: str, text: str) -> None:
-    from tiny_zoo.captions import UNKNOWN, VOCABULARY, words
+def _require_none_of(arguments: argparse.Namespace, names: Sequence[str], way: str) -> None:
+    """Refuse options that mean nothing beside another way to name an edit."""
+    flags = {"target": "--to"}
+    if given := [flags.get(name, f"--{name}") for name in names if getattr(arguments, name) is not None]:
+        owner = "--edit and --from" if given == ["--form"] else "--from"
+        raise UsageError(f"{', '.join(given)}: belongs to {owner}, not to {way}")
 
-    unknown = [word for word in words(text) if word not in VOCABULARY]
+
+def require_tiny_zoo_knows(flag: str, text: str) -> None:
+    """Refuse words that the embedded model's captions never have.
+
+    Raises:
+        UsageError: those words, and those that it knows.
+    """
+    from tiny_zoo.captions import VOCABULARY
+
+    words = re.findall(r"\w+", text.lower())
+    unknown = [word for word in words if word not in VOCABULARY] or ([] if words else [repr(text)])
     if unknown:
-        known = ", ".join(sorted(set(VOCABULARY) - {UNKNOWN}))
+        known = ", ".join(sorted(word for word in VOCABULARY if word.isalnum()))
         raise UsageError(f"{flag} {text}: Tiny Zoo does not know {', '.join(unknown)}; its words are {known}")
 
 
 def quiet() -> None:
-    """Leave the terminal to our own progress bars and messages."""
+    """Leave the terminal to our own progress bars and messages; what the editor warns of is among those."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="pix2pix_zero_cli")
     import diffusers.utils.logging
     import transformers.utils.logging
 

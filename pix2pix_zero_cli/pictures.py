@@ -114,6 +114,19 @@ def require_own_names(outputs: Sequence[Path]) -> None:
             raise UsageError(f"PICTURE: {count} pictures would all become {path}; rename them, or choose other folders")
 
 
+def require_output_elsewhere(inputs: Sequence[str], output: Path) -> None:
+    """Refuse results in a folder whose pictures are read: the next run would take them for pictures.
+
+    Raises:
+        UsageError: the folder.
+    """
+    for given in map(Path, inputs):
+        if given.is_dir() and given.resolve() == output.resolve():
+            raise UsageError(
+                f"--output {output}: is a folder of pictures that are read; choose another for the results"
+            )
+
+
 def read_picture(path: Path, size: tuple[int, int] | None) -> Tensor:
     """Read a picture, turned upright, its middle cropped to the form of `size` (width, height) and resized.
 
@@ -161,10 +174,13 @@ def in_colour(image: Image.Image) -> Image.Image:
 def note_on(path: Path) -> str | None:
     """What there is to say of how a picture is read: that it is laid over white, or is the first of several."""
     with Image.open(path) as image:
-        notes = [
-            *(["its transparent parts are laid over white"] if image.has_transparency_data else []),
-            *([f"it is the first of {frames} frames"] if (frames := getattr(image, "n_frames", 1)) > 1 else []),
-        ]
+        notes = ["its transparent parts are laid over white"] if image.has_transparency_data else []
+        try:
+            frames = getattr(image, "n_frames", 1)
+        except Exception:  # a broken file fails with whatever its decoder raises, as in `read_picture`
+            notes.append("its first frame could be read, the others are broken")
+        else:
+            notes += [f"it is the first of {frames} frames"] if frames > 1 else []
     return f"{path.name}: {', and '.join(notes)}" if notes else None
 
 
@@ -185,9 +201,9 @@ def require_folder(path: Path) -> None:
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Crop a picture's middle to the form of `size` (width, height), and resize it."""
     width, height = size
-    # Whole pixels, the same number off both sides: ComfyUI's ImageScale with crop "center".
-    across = max(0, round((image.width - image.height * width / height) / 2))
-    down = max(0, round((image.height - image.width * height / width) / 2))
+    # Whole pixels, the same number off both sides: ComfyUI's ImageScale with crop "center". One is left of any picture.
+    across = max(0, min(round((image.width - image.height * width / height) / 2), (image.width - 1) // 2))
+    down = max(0, min(round((image.height - image.width * height / width) / 2), (image.height - 1) // 2))
     image = image.crop((across, down, image.width - across, image.height - down))
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 

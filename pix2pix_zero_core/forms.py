@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -56,8 +56,12 @@ def combine_directions(weighted: Sequence[tuple[Direction, float]]) -> Direction
         weighted: directions of one encoder with their weights; a negative weight reverses an edit.
 
     Raises:
+        TypeError: something else than a direction.
         ValueError: different forms, or what the `combine` of the form refuses.
     """
+    for direction, _ in weighted:
+        if not isinstance(cast(Any, direction), Direction):
+            raise TypeError(f"There is {direction!r} among the directions to combine, which is none.")
     aligned = [(d, weight) for d, weight in weighted if isinstance(d, AlignedDirection)]
     by_position = [(d, weight) for d, weight in weighted if isinstance(d, EditDirection)]
     if aligned and by_position:

@@ -46,6 +46,7 @@ class EditSettings:
         noise_from: in which noise the model sees the picture; see :mod:`~pix2pix_zero_core.fresh`.
 
     Raises:
+        TypeError: `guidance`, `regularizer` or `negative` is something else than it should be.
         ValueError: a value is out of range, there is a negative text that nothing moves away from, or fresh noise
             beside a negative that is the inversion's.
     """
@@ -63,6 +64,11 @@ class EditSettings:
 
     def __post_init__(self) -> None:
         """Validate what is checked nowhere else, and what is checked only after an inversion."""
+        kinds = {"regularizer": (NoiseRegularizer,), "guidance": (MapGuidance,), "negative": (str, type(None))}
+        for name, allowed in kinds.items():
+            if not isinstance(getattr(self, name), allowed):
+                wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in allowed)
+                raise TypeError(f"EditSettings: {name} is {getattr(self, name)!r}; it must be {wanted}.")
         for name, low in (("steps", 1), ("fixed_point", 0)):
             value: Any = getattr(self, name)
             if not (isinstance(value, Integral) and int(value) >= low):

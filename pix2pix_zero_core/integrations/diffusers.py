@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from ..aligned import AlignedDirection
 from ..attention import attention_probabilities
 from ..coordinates import Coordinates
 from ..directions import Direction, OnProgress
@@ -37,7 +39,7 @@ from ..settings import USUAL_STRENGTH, EditSettings
 from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
 from .diffusers_flow import FLOWS, GUIDANCE, FlowConditioning, flow_model, own_tokens
-from .pairs import Form, build_direction
+from .pairs import Form, build_direction, without_partner
 from .pictures import Picture, read_pictures
 from .sentences import EditSentences
 
@@ -327,8 +329,19 @@ class PipelineEditor:
     def build_direction(
         self, texts: EditSentences, on_progress: OnProgress = None, form: Form = "aligned to words"
     ) -> Direction:
-        """Make an edit direction of the pipeline's text encoder; see :func:`~.pairs.build_direction`."""
-        with self.pipeline.progress_bar(total=len(texts.source_sentences) + len(texts.target_sentences)) as bar:
+        """Make an edit direction of the pipeline's text encoder; see :func:`~.pairs.build_direction`.
+
+        An aligned direction is made without sentences that have no partner; of more than a tenth that is a warning.
+        """
+        total = len(texts.source_sentences) + len(texts.target_sentences)
+        idle = without_partner(texts) if form == AlignedDirection.form else []
+        if 10 * len(idle) > total:
+            warnings.warn(
+                f"{len(idle)} of {total} sentences do nothing, {idle[0][:60]!r} first: no sentence of the other "
+                "concept is the same but for one phrase.",
+                stacklevel=2,
+            )
+        with self.pipeline.progress_bar(total=total) as bar:
 
             def show(done: int, total: int) -> None:
                 bar.total = total
@@ -385,9 +398,10 @@ class PipelineEditor:
             on_step: called after every step.
 
         Raises:
-            TypeError: as :meth:`encode` and :meth:`encode_text`.
+            TypeError: as :meth:`encode` and :meth:`encode_text`, or settings that are none.
             ValueError: as :meth:`encode`, :meth:`encode_text` and :func:`~pix2pix_zero_core.invert`.
         """
+        _require_settings(settings)
         latents = self.encode(pictures)
         sigmas = self._model.sigmas(settings.steps, latents)
         captions = [captions] * len(latents) if isinstance(captions, str) else _texts(captions)
@@ -445,6 +459,8 @@ class PipelineEditor:
     ) -> Any:
         """Edit pictures.
 
+        What there is to say about the direction and the captions, that they do not name its source say, is a warning.
+
         Args:
             inverted: of the same pipeline.
             direction: of its text encoder.
@@ -456,17 +472,22 @@ class PipelineEditor:
                 :meth:`decode`.
 
         Raises:
-            TypeError: no direction.
+            TypeError: no direction, no inverted pictures, or settings that are none.
             ValueError: an unknown output type, a direction of another encoder, settings of the inversion that differ
                 from those of the pictures, or what :func:`~pix2pix_zero_core.edit` refuses.
         """
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type is {output_type!r}; it must be one of {', '.join(OUTPUT_TYPES)}.")
+        if not isinstance(cast(Any, inverted), InvertedPictures):
+            raise TypeError(f"inverted is a {type(inverted).__name__}; it must be what invert gave.")
         settings = inverted.settings if settings is None else settings
+        _require_settings(settings)
         _require_settings_of(inverted, settings)
         inversion, pooled = inverted.inversion, inverted.pooled
         source = self.condition(inverted.embedding, pooled, inversion.noise)
         shifted = self.shift(inverted, direction, strength)
+        for remark in shifted.remarks:
+            warnings.warn(remark, stacklevel=2)
         target = self.condition(shifted.embedding, shifted.pooled, inversion.noise)
         denoise: Denoiser = self.denoise
         guided, guide = self._text_guidance(inverted, source, settings), map_guidance_step
@@ -541,6 +562,12 @@ def _texts(texts: str | Sequence[str]) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"captions: {text!r} is a {type(text).__name__}; they must be texts, one for each picture.")
     return found
+
+
+def _require_settings(settings: EditSettings) -> None:
+    """Refuse what is no settings."""
+    if not isinstance(cast(Any, settings), EditSettings):
+        raise TypeError(f"settings is {settings!r}; it must be EditSettings, EditSettings(steps=25) say.")
 
 
 def _require_settings_of(inverted: InvertedPictures, settings: EditSettings) -> None:

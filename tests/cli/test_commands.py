@@ -175,7 +175,7 @@ SETTINGS = [
     ["--region", "0"],
     ["--negative-from", "inversion", "--noise-from", "inversion"],
     ["--negative-from", "caption"],
-    ["--negative", "rain"],
+    ["--negative", "snow"],
 ]
 
 
@@ -508,7 +508,11 @@ def test_pictures_are_judged_by_the_caption_in_the_file_or_by_a_given_one(
     [
         (["--edit", "cat2fish"], "--edit cat2fish: the edits are cat2dog"),
         (["--from", "cat"], "--from and --to: one needs the other"),
-        (["--edit", "cat2dog", "--to", "dog"], "--from and --to: one needs the other"),
+        (["--edit", "cat2dog", "--to", "dog"], "--to: belongs to --from, not to --edit"),
+        (["--target", "a dog", "--to", "dog"], "--to: belongs to --from, not to --target"),
+        (["--target", ""], "--target: the caption is empty"),
+        (["--from", "cat", "--to", "cat"], "both are the same, there is nothing to judge"),
+        (["--edit", "cat2dog", "--original", __file__], f"--original {__file__}: the picture cannot be read"),
         (["--edit", "cat2dog", "--blip", "nowhere"], "--blip nowhere: there is no such folder"),
         (["--edit", "cat2dog", "--original", "nowhere"], "--original nowhere: there is no such file"),
         ([], "one of the arguments --edit --from --target is required"),
@@ -539,6 +543,14 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (["--size", "100"], "argument --size: '100' is no size; it must be a side or WIDTHxHEIGHT, each a multiple"),
         (["--edit", "cat2fish"], "--edit cat2fish: the edits of this model are cat2dog, dog2cat"),
         (["--to", "dog"], "--to: belongs to --from, not to --edit"),
+        (["--kind", "animal", "--seed", "0"], "--kind, --seed: belongs to --from, not to --edit"),
+        (["--guidance", "0.2", "1.5"], "--guidance 1.5: in the unit share it must be 0 to 1"),
+        (["--guidance", "0.2", "0.20000001"], "two values look the same in the names of the results"),
+        (["--guidance-end", "0"], "--guidance-end 0: guidance would end before the first step"),
+        (["--negative", "quux"], "--negative quux: Tiny Zoo does not know quux"),
+        (["--config", "nowhere"], "--config nowhere: belongs to a checkpoint"),
+        (["--blip", "nowhere", "--caption", "a cat"], "--blip nowhere: nothing is captioned"),
+        (["--fly"], "pix2pix-zero edit: unrecognized arguments: --fly"),
         (["--model", "nowhere"], "--model nowhere: there is no such folder or checkpoint; tiny_zoo is the embedded"),
         (["--model", str(ROOT)], "has no model_index.json"),
         (["--device", "abacus"], "--device abacus:"),
@@ -571,6 +583,10 @@ def test_a_bad_option_is_named_with_its_range(
         (["--from", "cat", "--to", "Cat"], "both are the same"),
         (["--from", "cat", "--to", "unicorn"], "--to unicorn: Tiny Zoo does not know unicorn; its words are"),
         (["--from", "cat", "--to", "dog", "--sentences", "0"], "argument --sentences: 0 is out of range"),
+        (["--from", "cat", "--to", "犬"], "--to 犬: Tiny Zoo does not know 犬"),
+        (["--from", "cat", "--to", "a cat"], "cat -> a cat: All"),
+        (["--from", "cat", "--to", "a cat", "--form", "mean"], "read the same to the text encoder"),
+        (["--direction", __file__, "--form", "mean"], "--form: belongs to --edit and --from, not to --direction"),
         (["--direction", "nowhere"], "--direction nowhere: there is no such file; pix2pix-zero direction makes one"),
         ([], "one of the arguments --edit --from --direction is required"),
     ],
@@ -592,6 +608,7 @@ def test_pictures_that_are_not_there_or_share_a_name_are_refused(
     assert "PICTURE nowhere.png: there is no such file" in refusal(capsys, "edit", "nowhere.png", *EDIT)
     (tmp_path / "empty").mkdir()
     assert "there is no picture in this folder" in refusal(capsys, "edit", tmp_path / "empty", *EDIT)
+    assert "is a folder of pictures that are read" in refusal(capsys, "edit", pictures, *EDIT, "--output", pictures)
     Image.open(pictures / "cat.png").save(pictures / "cat.jpg")
     assert "2 pictures would all become" in refusal(capsys, "edit", pictures, *EDIT)
 
@@ -614,6 +631,11 @@ def test_pictures_are_cropped_in_the_middle_and_resized(size: tuple[int, int]):
     assert fitted.shape == (64, 64, 3)
     mark = np.argwhere(fitted[..., 2] > 128)
     np.testing.assert_allclose(mark.mean(0), [31.5, 31.5], atol=1)
+
+
+@pytest.mark.parametrize("size", [(1, 1000), (1000, 1)])
+def test_of_a_picture_narrower_than_any_crop_something_is_left(size: tuple[int, int]):
+    assert np.asarray(fit(Image.new("RGB", size, "white"), (64, 64))).min() == 255
 
 
 def test_pictures_are_turned_upright(tmp_path: Path):
@@ -672,6 +694,32 @@ def test_transparent_parts_are_laid_over_white_and_it_is_said(
     if mode == "RGBA":
         assert main(["edit", str(path), *EDIT, "--output", str(tmp_path / "out")]) == 0
         assert "cutout.png: its transparent parts are laid over white" in capsys.readouterr().out
+
+
+def test_a_picture_whose_later_frames_are_broken_is_read_and_it_is_said(tmp_path: Path):
+    frames = [Image.effect_noise((64, 64), 50 + i) for i in range(3)]
+    frames[0].save(tmp_path / "whole.gif", save_all=True, append_images=frames[1:])
+    path = tmp_path / "cut.gif"
+    for share in (0.6, 0.7, 0.8, 0.9):
+        content = (tmp_path / "whole.gif").read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        read_picture(path, None)
+        assert "first" in (note_on(path) or "")
+
+
+def test_captions_that_begin_otherwise_are_neither_taken_nor_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["caption", str(EXAMPLES / "cat.png"), "--output", str(tmp_path)]
+    assert main([*command, "--prefix", "a drawing of"]) == 0
+    assert main([*command, "--prefix", "a drawing"]) == 0
+    capsys.readouterr()
+    assert "cat.txt does not begin with 'a sketch of'" in refusal(capsys, *command, "--prefix", "a sketch of")
+
+
+def test_a_direction_does_not_go_where_a_folder_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["direction", "--edit", "cat2dog", "--output", tmp_path, "--overwrite"]
+    assert "is a folder; name a file" in refusal(capsys, *command)
 
 
 def test_what_a_folder_holds_beside_pictures_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -356,6 +356,8 @@ def test_combining_refuses_what_does_not_fit():
         combine_directions([(build(), 1), (build(encoder="other"), 1)])
     with pytest.raises(ValueError, match="no directions to combine"):
         combine_directions([])
+    with pytest.raises(TypeError, match="There is 'dog' among the directions to combine"):
+        combine_directions([(build(), 1), ("dog", 1)])  # pyright: ignore
     with pytest.raises(ValueError, match="weight of cat -> dog is inf"):
         combine_directions([(build(), math.inf)])
     with pytest.raises(ValueError, match="embeddings of different widths"):

@@ -35,6 +35,19 @@ def test_settings_out_of_range_are_named(settings, message):
         EditSettings(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"guidance": 0.2}, "guidance is 0.2; it must be MapGuidance"),
+        ({"regularizer": None}, "regularizer is None; it must be NoiseRegularizer"),
+        ({"negative": 3}, "negative is 3; it must be str or None"),
+    ],
+)
+def test_settings_of_another_kind_are_named(settings, message):
+    with pytest.raises(TypeError, match=f"EditSettings: {message}"):
+        EditSettings(**settings)
+
+
 @pytest.mark.parametrize("steps", [1, 4, 50])
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 0.58, 1.0])
 def test_text_guidance_begins_at_the_step_after_a_fraction_of_them(steps, fraction):

@@ -393,3 +393,19 @@ def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Ten
         editor.edit(inverted, "cat2dog")
     with pytest.raises(ValueError, match="strength"):
         editor.edit(inverted, direction, float("nan"))
+    with pytest.raises(TypeError, match=r"settings is {'steps': 1}; it must be EditSettings"):
+        editor.invert(picture, "a cat", {"steps": 1})
+    with pytest.raises(TypeError, match=r"settings is {'steps': 1}; it must be EditSettings"):
+        editor.edit(inverted, direction, settings={"steps": 1})
+    with pytest.raises(TypeError, match=r"inverted is a .*Direction; it must be what invert gave"):
+        editor.edit(direction, inverted)
+
+
+def test_what_may_go_wrong_with_words_is_a_warning(editor: PipelineEditor, picture: torch.Tensor):
+    inverted = editor.invert(picture, "an orange animal", EditSettings(steps=1))
+    with pytest.warns(UserWarning, match="The edit goes to 'animal'"):
+        editor.edit(inverted, editor.build_direction(TEXTS), output_type="latent")
+    more = {"source_sentences": ["snow"], "target_sentences": ["a room at night"]}
+    texts = TEXTS._replace(**{name: [*getattr(TEXTS, name), *sentences] for name, sentences in more.items()})
+    with pytest.warns(UserWarning, match="2 of 6 sentences do nothing, 'snow' first"):
+        editor.build_direction(texts)
