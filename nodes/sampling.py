@@ -28,7 +28,7 @@ from .bridge import (
     fresh_noise,
     progress,
 )
-from .guidance import Settings, edit_inputs, set_cfg, settings_warning_output
+from .guidance_settings import Settings, edit_inputs, set_cfg, settings_warning_output
 from .saying import said
 from .types import CATEGORY, InversionType, ModelInversion, search_aliases
 

@@ -19,7 +19,7 @@ from ..pix2pix_zero_core.until import edit_until, read_strengths
 from .bridge import Conditioning, framed
 from .caption import load_captioner
 from .directions import shift_conditioning
-from .guidance import Settings, edit_inputs, original_inputs
+from .guidance_settings import Settings, edit_inputs, original_inputs
 from .judge import captioner_input, judge_pictures, numbered, warn_originals
 from .sampling import CrossAttnGuidedSampler
 from .saying import said, say_meanwhile

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from .coordinates import Coordinates, euler_step
-from .noise import regularize
+from .regularizer import regularize
 from .schedule import check_sigmas
 from .types import Denoiser, Inversion, NoiseRegularizer, OnStep, StepInfo, at_least_float32, check_latent, predict
 

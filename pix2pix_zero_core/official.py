@@ -41,7 +41,7 @@ from torch import Tensor
 
 from .coordinates import euler_step
 from .edit import map_guidance_step
-from .noise import regularize
+from .regularizer import regularize
 from .schedule import ddim_sigmas, ddim_timesteps, ve_to_vp, vp_to_ve
 from .types import (
     Denoiser,

@@ -13,7 +13,7 @@ import torch
 from pix2pix_zero_core import EditDirection, NoiseRegularizer
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.sentences import load_edit
-from pix2pix_zero_core.noise import regularize
+from pix2pix_zero_core.regularizer import regularize
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.training import WEIGHTS

@@ -27,7 +27,7 @@ from transformers import (
 
 from .english import Noun
 from .folders import LOCAL, MODEL, blamed_on
-from .grammar import sentences_about
+from .sentence_grammar import sentences_about
 
 REQUEST = """Write short descriptions of pictures. Every one is a single natural sentence or phrase and has the words \
 "{concept}" in it. Vary the scene, the place, the light, what happens and how the sentence begins.

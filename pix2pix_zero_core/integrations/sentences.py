@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..files import write_whole
 from .english import check_text
-from .grammar import Kind, sentences_about
+from .sentence_grammar import Kind, sentences_about
 
 __all__ = [
     "SHIPPED",

@@ -157,12 +157,12 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
 )
 def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, Any], cfg: float | None, words: str):
     usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
-    warning = pack.nodes.guidance.Settings(**usual | changed).warning(cfg)
+    warning = pack.nodes.guidance_settings.Settings(**usual | changed).warning(cfg)
     assert words in warning and bool(warning) == bool(words)
 
 
 def test_a_target_that_is_the_source_is_told(pack: Any):
-    settings = pack.nodes.guidance.Settings(5.0, "normalized", 0.0, 0.8)
+    settings = pack.nodes.guidance_settings.Settings(5.0, "normalized", 0.0, 0.8)
     cat, dog = torch.zeros(1, 77, 8), torch.ones(1, 77, 8)
     assert "nothing is edited" in settings.warning(5.0, [[cat, {}]], [[cat.clone(), {}]])
     for target in ([[dog, {}]], [[cat, {}], [dog, {}]], [[torch.zeros(1, 154, 8), {}]]):
@@ -172,15 +172,15 @@ def test_a_target_that_is_the_source_is_told(pack: Any):
 def test_a_choice_that_is_none_and_a_cfg_that_is_no_number_are_refused(pack: Any):
     usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
     with pytest.raises(ValueError, match="negative_from is 'source'; it must be one of inversion, text"):
-        pack.nodes.guidance.Settings(**usual, negative_from="source")
+        pack.nodes.guidance_settings.Settings(**usual, negative_from="source")
     for cfg in (float("nan"), float("inf"), -1.0):
         with pytest.raises(ValueError, match=f"cfg is {cfg}; it must be a finite number >= 0"):
-            pack.nodes.guidance.set_cfg(None, cfg)
+            pack.nodes.guidance_settings.set_cfg(None, cfg)
 
 
 def test_guidance_that_ends_before_it_starts_names_its_widgets(pack: Any):
     with pytest.raises(ValueError, match=r"guidance_start is 0\.8 and guidance_end is 0\.2"):
-        pack.nodes.guidance.Settings(5.0, "normalized", 0.8, 0.2)
+        pack.nodes.guidance_settings.Settings(5.0, "normalized", 0.8, 0.2)
 
 
 @pytest.mark.parametrize(("decibels", "word"), [(30.0, "good"), (17.0, "fair"), (9.0, "poor")])

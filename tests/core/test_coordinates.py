@@ -30,7 +30,7 @@ from pix2pix_zero_core import (
 from pix2pix_zero_core.attention import map_distance
 from pix2pix_zero_core.coordinates import euler_step
 from pix2pix_zero_core.edit import map_guidance_step
-from pix2pix_zero_core.noise import auto_correlation_loss, regularize
+from pix2pix_zero_core.regularizer import auto_correlation_loss, regularize
 from tests.core.conftest import AttentionDenoiser, GaussianDenoiser
 
 OFF = NoiseRegularizer(strength=0, kl_strength=0)

@@ -11,7 +11,7 @@ import torch
 
 from pix2pix_zero_core import Inversion, MapGuidance, NoiseRegularizer, Prediction, edit, invert, official
 from pix2pix_zero_core.attention import map_distance
-from pix2pix_zero_core.noise import (
+from pix2pix_zero_core.regularizer import (
     draw_shifts,
     pyramid,
     regularize,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pix2pix_zero_core.integrations.grammar import Kind
+from pix2pix_zero_core.integrations.sentence_grammar import Kind
 from tests.survival.clear import fewer, survive
 from tests.survival.damage import TEXT
 

@@ -7,7 +7,7 @@ from torch.nn.functional import avg_pool2d, pad
 
 from pix2pix_zero_core import NoiseRegularizer
 from pix2pix_zero_core.hartley import transform
-from pix2pix_zero_core.noise import (
+from pix2pix_zero_core.regularizer import (
     auto_correlation,
     auto_correlation_gradient,
     auto_correlation_loss,

@@ -47,9 +47,9 @@ def test_one_failure_fails_but_everything_runs(
 
 def test_paths_choose_the_suite_and_skip_the_linters(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = statuses(monkeypatch, 0)
-    checks.test(runtime, ["tests/bootstrap/test_run.py::test_x", "-q"])
+    checks.test(runtime, ["tests/launcher/test_run.py::test_x", "-q"])
     (command,) = commands
-    assert command[1:] == ["-q", "tests/bootstrap/test_run.py::test_x"]
+    assert command[1:] == ["-q", "tests/launcher/test_run.py::test_x"]
 
 
 @pytest.mark.parametrize("suite", ["comfy", "survival"])

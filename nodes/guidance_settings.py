@@ -1,0 +1,294 @@
+"""The settings that the nodes which guide share: their widgets, what they mean, and what extreme ones will do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy_api.v0_0_2 import io
+
+from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance
+from ..pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, NEGATIVES, NOISES
+from .attention import chosen_layers, modules_of, text_layers
+from .bridge import (
+    Conditioning,
+    begin_text_guidance,
+    replay_negative,
+    require_cross_attention_model,
+    require_inversion_of,
+)
+from .gradient import CHECKPOINTING, GradientStep
+from .types import InversionType
+
+MUCH_CFG, MUCH_GUIDANCE = 20.0, 50.0
+"""Above these, nodes warn. On Tiny Zoo, where 3 and 5 are usual, a cfg of 30 and a guidance of 100 left no picture."""
+
+USUAL = EditSettings()
+"""What new nodes have in their widgets."""
+
+
+def original_inputs() -> list[Any]:
+    """Describe the inverted picture: the first inputs of all nodes that guide."""
+    return [
+        io.Model.Input("model", tooltip="The model of the inversion."),
+        InversionType.Input("inversion", tooltip="From Regularized DDIM Invert, with the same model."),
+        io.Conditioning.Input("source", tooltip="Text of the picture as it is, as used for the inversion."),
+    ]
+
+
+def edit_inputs() -> list[Any]:
+    """Describe the inputs of the nodes that bring their own classifier-free guidance."""
+    return [
+        *original_inputs(),
+        io.Conditioning.Input("target", tooltip="Text of the edited picture: source with an edit direction."),
+        io.Conditioning.Input(
+            "negative",
+            tooltip="What to move away from, where negative_from is text: an empty text, or what is to become less.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=USUAL.cfg,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip="How strongly the target text is followed. Edit too weak: raise it. Colours too strong: lower it.",
+        ),
+        *guidance_inputs(),
+    ]
+
+
+def guidance_inputs() -> list[Any]:
+    """Describe the settings of the guidance, which are the same in all nodes that guide."""
+    return [
+        io.Float.Input(
+            "guidance",
+            default=USUAL.guidance.strength,
+            min=0.0,
+            max=1000.0,
+            step=0.01,
+            tooltip="How strongly the layout is kept. Structure lost: raise it. Edit too weak: lower it. 0 does not "
+            "hold it.",
+        ),
+        io.Combo.Input(
+            "unit",
+            options=["normalized", "paper", "share"],
+            default=USUAL.guidance.unit,
+            tooltip="Of guidance. share, 0 to 1, is how much of what an unguided edit would change of the attention is "
+            "to be taken away: measured on each picture, by a short unguided run beforehand. "
+            "normalized needs no such run, and carries over from one size of picture to another; 1 is little. "
+            "paper is the published step size (0.1 for real, 0.15 for generated pictures on SD 1.4).",
+        ),
+        io.Float.Input(
+            "guidance_start",
+            default=USUAL.guidance.start,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Fraction of the inversion's steps after which guidance begins.",
+        ),
+        io.Float.Input(
+            "guidance_end",
+            default=USUAL.guidance.end,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Fraction of the inversion's steps after which guidance ends. Ending early is faster; at 1 nothing "
+            "corrects the last moves any more.",
+        ),
+        io.Combo.Input(
+            "checkpointing",
+            options=list(CHECKPOINTING),
+            default=CHECKPOINTING[0],
+            optional=True,
+            tooltip="Of the guidance's gradient: computes activations again instead of keeping them, in a fraction of "
+            "the memory and about a third more time. on demand begins when memory runs out.",
+        ),
+        io.Int.Input(
+            "finest_layer",
+            default=1,
+            min=1,
+            max=8,
+            optional=True,
+            tooltip="1 guides every cross-attention layer; 2, 4 and 8 only those at this fraction of the latent's "
+            "resolution and coarser: less memory, and the finest details are free.",
+        ),
+        io.Combo.Input(
+            "negative_from",
+            options=list(NEGATIVES),
+            default=USUAL.negative_from,
+            optional=True,
+            tooltip="What classifier-free guidance moves away from. text: the negative text. inversion: the noise that "
+            "was recorded when the picture was inverted, which saves the negative's part of every step, but leaves the "
+            "edit undone with models that follow texts only with a high cfg, as Stable Diffusion does; it needs "
+            "noise_from at inversion.",
+        ),
+        io.Float.Input(
+            "cfg_start",
+            default=USUAL.cfg_start,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="Fraction of the inversion's steps after which classifier-free guidance begins; before, the target "
+            "text is followed plainly. Early steps decide where things are: later begins leave more in place, and save "
+            "the negative's part of every step. 0 guides from the first step on.",
+        ),
+        io.Float.Input(
+            "region",
+            default=USUAL.region,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Edit only where source and target text disagree about the picture, and leave the rest as it was. "
+            "0 edits everywhere; 0.4 leaves out what the texts hardly disagree about; 1 edits only where they disagree "
+            "most.",
+        ),
+        io.String.Input(
+            "blocks",
+            default="",
+            optional=True,
+            tooltip="Which of the model's blocks are guided, counted from 0: numbers and ranges, 0-11, 20; or all. "
+            "Fewer and earlier ones take less memory. Empty: all of a UNet and of small transformers, the first half "
+            "of large ones.",
+        ),
+        io.Combo.Input(
+            "noise_from",
+            options=list(NOISES),
+            default=USUAL.noise_from,
+            optional=True,
+            tooltip="In which noise the model sees the picture. fresh: in new noise at every step, and little but "
+            "what the two texts differ in is taken over, so that the rest of the picture stays; one row more a "
+            "prediction. inversion: in the noise that the inversion found, as in the paper.",
+        ),
+    ]
+
+
+def settings_warning_output() -> Any:
+    """Describe the last output of the nodes that guide."""
+    return io.String.Output(
+        "warning", display_name="warning", tooltip="What extreme settings will do; empty if there are none."
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The widgets of :func:`guidance_inputs`; those that a graph lacks mean what they meant before they were there.
+
+    So these defaults stay as they are, whatever becomes of `USUAL`.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    guidance: float
+    unit: str
+    guidance_start: float
+    guidance_end: float
+    checkpointing: str = CHECKPOINTING[0]
+    finest_layer: int = 1
+    negative_from: str = "inversion"
+    cfg_start: float = 0.0
+    region: float = 0.0
+    blocks: str = ""
+    noise_from: str = "inversion"
+
+    def __post_init__(self) -> None:
+        """Validate what the core does not see before sampling; a graph from a file may hold anything."""
+        for name in ("cfg_start", "region"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
+        if self.negative_from not in NEGATIVES:
+            raise ValueError(f"negative_from is {self.negative_from!r}; it must be one of {', '.join(NEGATIVES)}.")
+        if self.noise_from not in NOISES:
+            raise ValueError(f"noise_from is {self.noise_from!r}; it must be one of {', '.join(NOISES)}.")
+        if self.noise_from == "fresh" and self.negative_from == "inversion":
+            raise ValueError(FRESH_BESIDE_INVERSION)
+        if self.guidance_start > self.guidance_end:
+            raise ValueError(
+                f"guidance_start is {self.guidance_start} and guidance_end is {self.guidance_end}; they are fractions "
+                "of the steps, with 0 <= start <= end <= 1. Raise guidance_end, or lower guidance_start."
+            )
+
+    def warning(self, cfg: float | None = None, *texts: Conditioning) -> str:
+        """Say what extreme settings will do; nothing where there are none.
+
+        Args:
+            cfg: of the classifier-free guidance, where the node has it.
+            texts: source and target, where the node has both.
+        """
+        remarks: list[str] = []
+        if texts and _are_the_same(*texts):
+            remarks.append(
+                "Source and target are the same text, and nothing is edited. Is the direction's strength 0, or does a "
+                "sum of directions come to nothing?"
+            )
+        if cfg == 0:
+            remarks.append(
+                "cfg is 0: the target text is not followed at all, and nothing is edited. Raise it to 1 or more."
+            )
+        elif cfg is not None and cfg > MUCH_CFG:
+            remarks.append(f"cfg is {cfg:g}: so much breaks pictures up into patches of colour. Try 1 to 10.")
+        if self.unit == "normalized" and self.guidance > MUCH_GUIDANCE:
+            remarks.append(
+                f"guidance is {self.guidance:g}: so much breaks pictures up into patches of colour. Try 1 to 20."
+            )
+        if self.guidance > 0 and self.guidance_start == self.guidance_end:
+            remarks.append("guidance_start equals guidance_end: no step is guided. Raise guidance_end.")
+        if self.cfg_start == 1 and cfg != 1:
+            remarks.append("cfg_start is 1: classifier-free guidance acts at no step. Lower it, or set cfg to 1.")
+        return " ".join(remarks)
+
+    @property
+    def map_guidance(self) -> MapGuidance:
+        """Strength, unit and time. The move follows the step, the faster of the two orders."""
+        start, end = self.guidance_start, self.guidance_end
+        return MapGuidance(self.guidance, self.unit, start, end, "after")  # pyright: ignore[reportArgumentType]
+
+    @property
+    def gradient_step(self) -> GradientStep:
+        """What computes a move."""
+        return GradientStep(self.checkpointing)
+
+    def patch(self, model: Any, inversion: Inversion) -> Any:
+        """Clone a ModelPatcher, and let guiders predict on the clone as the settings say.
+
+        Raises:
+            ValueError: the model does not fit the method or the inversion, or is guided already, or has no such blocks;
+                or the inversion has no trajectory, and a setting needs one.
+        """
+        require_cross_attention_model(model)
+        require_inversion_of(model, inversion)
+        chosen_layers(text_layers(modules_of(model)), self.blocks)
+        if self.region > 0 and inversion.trajectory is None:
+            raise ValueError(
+                f"region is {self.region}, but the inversion has no trajectory to leave the rest of the picture on. "
+                "Invert a picture, which records one, or set region to 0."
+            )
+        if self.noise_from == "fresh":
+            FreshNoise(inversion)  # which refuses what has no trajectory
+        patched = model.clone()
+        if self.negative_from == "inversion":
+            replay_negative(patched, inversion)
+        if self.cfg_start > 0:
+            begin_text_guidance(patched, inversion, self.cfg_start)
+        return patched
+
+
+def _are_the_same(source: Conditioning, target: Conditioning) -> bool:
+    """Whether two texts have the same embeddings."""
+    embeddings = [[part[0] for part in text] for text in (source, target)]
+    return len(source) == len(target) and all(map(torch.equal, *embeddings))
+
+
+def set_cfg(guider: Any, cfg: float) -> None:
+    """Set a guider's scale of classifier-free guidance.
+
+    Raises:
+        ValueError: it is no finite number from 0 on.
+    """
+    if not (math.isfinite(cfg) and cfg >= 0):
+        raise ValueError(f"cfg is {cfg}; it must be a finite number >= 0 (1 follows the target text plainly).")
+    guider.set_cfg(cfg)
