@@ -138,7 +138,9 @@ def _object_patches(clip: Any) -> dict[str, Any]:
             replaced[f"{name}.encode_token_weights".removeprefix(".")] = method
     installed = clip.patcher.object_patches_backup  # those of any clone
     own = {name: method for name, method in replaced.items() if name not in installed}
-    return own | clip.patcher.object_patches
+    put = own | clip.patcher.object_patches
+    # Later ComfyUIs note there in which precision they compute, which does not make another encoder.
+    return {name: patch for name, patch in put.items() if not isinstance(patch, torch.dtype)}
 
 
 def _maker(patch: Any) -> str:

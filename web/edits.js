@@ -36,7 +36,9 @@ function fittingFirst(edits, file) {
 function order(node, edit) {
   let edits = edit.options.values
   const values = { get: () => fittingFirst(edits, checkpoint(node)), set: (given) => (edits = given), enumerable: true, configurable: true }
-  edit.options = Object.defineProperty({ ...edit.options }, "values", values)
+  const fixed = Object.getOwnPropertyDescriptor(edit, "options")
+  if (fixed?.get && !fixed.set) Object.defineProperty(edit.options, "values", values)
+  else edit.options = Object.defineProperty({ ...edit.options }, "values", values) // a copy: others may have the same
 }
 
 function greyOut(node, edit) {
@@ -67,7 +69,7 @@ app.registerExtension({
     greyOut(node, edit)
   },
 
-  // The node of a subgraph has a copy of the widget inside.
+  // The node of a subgraph has a copy of the widget inside, or in later front ends one whose options cannot be exchanged, only changed.
   afterConfigureGraph() {
     for (const node of (app.rootGraph ?? app.graph).nodes) {
       if (!node.subgraph?.nodes.some(({ comfyClass }) => comfyClass === "Pix2PixZeroEditDirection")) continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import comfy.controlnet
@@ -257,9 +258,9 @@ def deep_shrink(case: Case) -> Case:
 
 def context_windows(case: Case) -> Case:
     """Along the picture's width."""
-    return patched(
-        case, nodes_context_windows.ContextWindowsManualNode, 8, 4, "standard_static", 1, False, "pyramid", 3
-    )
+    node = nodes_context_windows.ContextWindowsManualNode
+    later = {"freenoise": False} if "freenoise" in signature(node.execute).parameters else {}
+    return patched(case, node, 8, 4, "standard_static", 1, False, "pyramid", 3, *later.values())
 
 
 def cut(args: dict[str, Any], starts: tuple[int, ...], width: int) -> tuple[Tensor, dict[str, Any]]:

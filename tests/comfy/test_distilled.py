@@ -112,7 +112,7 @@ def test_progress_is_told_and_the_cancel_button_heard(
     import comfy.model_management
 
     apply(pictures(3, 16, 16, 3))
-    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert progress in ([(1, 3), (2, 3), (3, 3)], [(1, 3), (3, 3)])  # later ComfyUIs leave out what comes at once
 
     def cancelled() -> None:
         raise comfy.model_management.InterruptProcessingException

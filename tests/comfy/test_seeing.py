@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -118,20 +120,19 @@ def test_words_of_a_text(in_process: Any, text: str, words: list[str]):
 @pytest.mark.parametrize(
     "text", ["a man's hat, it's red", "a (cat:1.3) on a sofa", "embedding:mycat, a \u043a\u043e\u0442"]
 )
-def test_words_are_found_by_stable_diffusion_s_tokenizer(pack: Any, in_process: Any, text: str):
+def test_words_are_found_by_stable_diffusion_s_tokenizer(pack: Any, in_process: Any, tmp_path: Path, text: str):
     """Apostrophes, weights, an embedding of two tokens, and a script that is tokenized by bytes."""
     from types import SimpleNamespace
 
     from comfy.sd1_clip import SD1Tokenizer
 
-    tokenizer = SD1Tokenizer(embedding_directory="somewhere")
-    embedding = torch.zeros(2, 768)
-    tokenizer.clip_l._try_get_embedding = lambda name: (embedding, name.partition(" ")[2])
+    safetensors.torch.save_file({"emb_params": torch.zeros(2, 768)}, tmp_path / "mycat.safetensors")
+    tokenizer = SD1Tokenizer(embedding_directory=str(tmp_path))
     clip = SimpleNamespace(tokenize=tokenizer.tokenize_with_weights)
     places = in_process.nodes.seeing.word_places(clip, text, [])
     assert list(places) == in_process.nodes.seeing.words_of(text)
     found = sorted(position for positions in places.values() for position in positions)
-    assert len(found) == len(set(found)) and found[0] == (3 if "embedding" in text else 1)
+    assert len(found) == len(set(found)) and found[0] == (4 if "embedding" in text else 1)
 
 
 @pytest.mark.parametrize(
