@@ -31,8 +31,8 @@ from benchmarks.leap import describe
 from benchmarks.methods import Pix2PixZero, adjust
 from benchmarks.tasks import PAPER_TASKS
 from benchmarks.tune import try_all
-from pix2pix_zero_core import EditSettings, FreshNoise, InFreshNoise, RegionalDenoiser, Remembering, TextDifference
-from pix2pix_zero_core import edit, edit_region, invert, within
+from pix2pix_zero_core import EditSettings, FreshNoise, InFreshNoise, MapGuidance, RegionalDenoiser, Remembering
+from pix2pix_zero_core import TextDifference, edit, edit_region, invert, within
 from pix2pix_zero_core.edit import map_guidance_step
 from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.settings import USUAL_STRENGTH
@@ -54,8 +54,9 @@ bench = Bench("validation", int(sys.argv[1]), 25, folder=Path("cells"))
 usual = EditSettings()
 today = {"negative": "empty", "cfg": usual.cfg, "cfg_start": usual.cfg_start, "region": usual.region,
          "direction": USUAL_STRENGTH, "form": "aligned to words", "guidance": usual.guidance}
+before = {"guidance": MapGuidance(5.0, "normalized", end=0.8, applied="after"), "cfg": 3.0}  # today's core has others
 tried = [("world", "today", adjust(Today(), today)), ("world", "today, CFG 3", adjust(Today(), today | {"cfg": 3.0})),
-         ("world", "0.1.0", Pix2PixZero())]
+         ("world", "0.1.0", adjust(Pix2PixZero(), before))]
 print(describe(try_all(bench, tried, PAPER_TASKS)))
 """
 """Runs in a checkout of that commit, on today's core."""

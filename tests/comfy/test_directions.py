@@ -312,13 +312,13 @@ def fingerprint_of_0_1_0(clip: Any) -> str:
 @torch.inference_mode()
 def test_encoders_are_the_same_where_their_embeddings_are(pack: Any, make_clip: Callable[..., Any], family: str):
     clip = make_clip(family)
-    variants = [clip, *(skipped(clip, layer) for layer in range(-5, 0))]
+    variants = [clip, *(skipped(clip, layer) for layer in range(-3, 0))]  # beyond its depth ComfyUIs differ
     names = [pack.nodes.text_encoder.encoder_fingerprint(variant) for variant in variants]
     embeddings = [encode_alone(variant, "a cat")[0] for variant in variants]
     for name, embedding in zip(names, embeddings, strict=True):
         same = [torch.equal(embedding, other) for other in embeddings]
         assert [name == other for other in names] == same
-    assert names[0] == fingerprint_of_0_1_0(clip) and len(set(names)) == {"SD1": 3, "SD2": 3, "SDXL": 4}[family]
+    assert names[0] == fingerprint_of_0_1_0(clip) and len(set(names)) == 3
 
 
 def saved_and_loaded(pack: Any, direction: Any, path: Path) -> Any:
