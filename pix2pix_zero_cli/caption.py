@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,11 @@ def in_words(row: Row) -> str:
     return row.result["caption"] + (f"\n  {row.result['warning']}" if "warning" in row.result else "")
 
 
+def words(text: str) -> list[str]:
+    """What a captioner keeps of a beginning: its tokenizer has no capitals, and spaces of its own."""
+    return re.findall(r"\w+", text.lower())
+
+
 @dataclass(frozen=True)
 class CaptionTask:
     """Caption a picture.
@@ -92,7 +98,8 @@ class CaptionTask:
         """
         if self.output is None or self.overwrite or not (path := self.output / self.name(picture)).exists():
             return False
-        if not path.read_text(encoding="utf-8", errors="replace").startswith(self.prefix):
+        there, asked = (words(text) for text in (path.read_text(encoding="utf-8", errors="replace"), self.prefix))
+        if there[: len(asked)] != asked:
             raise UsageError(
                 f"--output {self.output}: {path.name} does not begin with {self.prefix!r}; add --overwrite, or choose "
                 "another folder"

@@ -147,7 +147,7 @@ def _names(arguments: argparse.Namespace) -> tuple[str, str]:
         raise UsageError(f"--to: belongs to --from, not to {'--edit' if arguments.edit else '--target'}")
     if any(not text.strip() for text in arguments.target or ()):
         raise UsageError("--target: the caption is empty")
-    if arguments.source is not None and arguments.source == arguments.to:
+    if arguments.source and arguments.to and arguments.source.strip().lower() == arguments.to.strip().lower():
         raise UsageError(f"--from {arguments.source} --to {arguments.to}: both are the same, there is nothing to judge")
     if (arguments.source is None) != (arguments.to is None):
         raise UsageError("--from and --to: one needs the other")

@@ -46,7 +46,7 @@ def read_pictures(pictures: Picture | Sequence[Picture], factor: int) -> Tensor:
     if isinstance(pictures, Image.Image):
         pictures = _in_colour(pictures)
     if isinstance(pictures, np.ndarray):
-        pictures = torch.tensor(pictures)  # a copy: arrays of PIL images cannot be written to
+        pictures = torch.as_tensor(np.array(pictures, order="C"))  # a copy: some cannot be written to
     if not isinstance(pictures, Tensor):
         raise TypeError(
             f"pictures are of type {type(pictures).__name__}; they must be PIL images, numpy arrays, tensors, or a "

@@ -712,7 +712,7 @@ def test_captions_that_begin_otherwise_are_neither_taken_nor_replaced(
 ):
     command = ["caption", str(EXAMPLES / "cat.png"), "--output", str(tmp_path)]
     assert main([*command, "--prefix", "a drawing of"]) == 0
-    assert main([*command, "--prefix", "a drawing"]) == 0
+    assert main([*command, "--prefix", "A  Drawing"]) == 0
     capsys.readouterr()
     assert "cat.txt does not begin with 'a sketch of'" in refusal(capsys, *command, "--prefix", "a sketch of")
 

@@ -276,6 +276,8 @@ def test_pictures_of_every_kind_are_read_alike(editor: PipelineEditor, picture: 
         image,
         [image],
         values.numpy(),
+        values.numpy()[..., ::-1].copy()[..., ::-1],  # runs backwards, as what comes from OpenCV
+        np.asarray(image),  # which cannot be written to
         values.numpy().astype(np.float32) / 255,
         [picture[0].numpy()],
         picture,
