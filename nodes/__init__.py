@@ -13,10 +13,10 @@ from .guidance import CrossAttnGuidance, CrossAttnGuider
 from .inversion import RegularizedDDIMInvert
 from .judge import JudgeEdit
 from .sampling import CrossAttnGuidedSampler
-from .seeing import AttentionMaps, Compare
 from .sentences import LoadSentences, SaveSentences, WriteSentences
 from .sheets import ContactSheet, ValuesToTry
 from .until import EditUntilItShows
+from .visualization import AttentionMaps, Compare
 
 
 class Pix2PixZeroExtension(ComfyExtension):

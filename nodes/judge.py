@@ -30,8 +30,8 @@ from ..pix2pix_zero_core.types import check_pictures
 from .caption import BATCH, captioners, load_captioner
 from .memory import loaded
 from .saying import said
-from .seeing import require_one_or_each
 from .types import CATEGORY, DirectionType, search_aliases
+from .visualization import require_one_or_each
 
 Asked = Sequence[Sequence[Question]]
 """For each picture the questions of its edit."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..pix2pix_zero_core.types import check_pictures
-from .seeing import captioned
 from .types import CATEGORY, search_aliases
+from .visualization import captioned
 
 GAP = 8  # pixels between pictures
 

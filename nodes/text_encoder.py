@@ -230,13 +230,22 @@ def tokenize(clip: Any, text: str, laid: Sequence[Reading] | None = None) -> lis
         laid: the encoder's `readings`; without them the positions are those in the tokenizer's own chunks, templates
             and all.
     """
-    found, before = list[Token](), 0
+    return [token for part in tokenize_each(clip, text, laid) for token in part]
+
+
+def tokenize_each(clip: Any, text: str, laid: Sequence[Reading] | None = None) -> list[list[Token]]:
+    """As `tokenize`, a list for each of the encoder's readings."""
+    found, before = list[list[Token]](), 0
     for number, name in enumerate(_names(clip)):
         written = _written(clip, name, text)
         cut = 0 if laid is None or laid[number].length else written.front - laid[number].start
         spelled = _spelled(_tokenizer(clip, name), [token for _, token in written.tokens])
-        for (position, token), word in zip(written.tokens, spelled, strict=True):
-            found.append(Token(before + position - cut, token if isinstance(token, int) else -1, word))
+        found.append(
+            [
+                Token(before + position - cut, token if isinstance(token, int) else -1, word)
+                for (position, token), word in zip(written.tokens, spelled, strict=True)
+            ]
+        )
         before += written.total
     return found
 
@@ -287,7 +296,8 @@ def _names(clip: Any) -> list[str]:
     if len(further) > 1:
         raise ValueError(
             f"{type(clip.cond_stage_model).__name__.rstrip('_')} gives the model several embeddings of one text, by "
-            f"{' and '.join(further)}; an edit direction would shift one of them alone. {WORD_SWAP}"
+            f"{' and '.join(further)}: an edit direction would shift one of them alone, and a word has no one place. "
+            f"{WORD_SWAP}"
         )
     if further and not isinstance(clip.cond_stage_model, BEHIND):
         return further

@@ -1,5 +1,5 @@
 """What decides between methods and settings: how well they edit scenes whose true edit is known.
 
 `python -m benchmarks.quality` makes the tables, with the settings that `tune` chose. `tradeoff` turns every method's
-main knob; `leap` weighs settings of ours, `judging` what the captioner's judgement is worth, `distilled` students.
+main knob; `ablations` weighs settings of ours, `judging` what the captioner's judgement is worth, `distilled` students.
 """

@@ -74,7 +74,7 @@ class Teacher:
         editor, captioner = self.model.editor, self.model.captioner
         assert captioner is not None
         inverted = editor.invert(picture, captioner(picture), self.settings)
-        return editor.edit(inverted, self.direction, 1.0, self.settings)
+        return editor.edit(inverted, self.direction, settings=self.settings, output_type="pt").movedim(1, -1)
 
 
 class Exam:

@@ -29,7 +29,7 @@ from ..harness.report import TITLES, Row, environment, markdown, show, summarise
 from ..harness.settings import adjust
 from ..harness.sharing import Unit, add_processes, edit_all
 from ..harness.tasks import TASKS, aligned_direction, captions_of
-from .leap import SHOWN
+from .ablations import SHOWN
 
 STRENGTHS = (0.75, 1.0, 1.25, 1.5, 2.0)
 BLIP = WEIGHTS / "blip" / "tiny_zoo"

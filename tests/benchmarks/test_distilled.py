@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.quality.distilled import COLUMNS, TEACHER_PSNR, describe, draw
+from benchmarks.quality.distilled import COLUMNS, TEACHER_PSNR, Teacher, describe, draw
+from pix2pix_zero_cli.main import main
+from pix2pix_zero_cli.pictures import read_picture
 from tiny_zoo import draw_scenes
 from tiny_zoo.world import sample_scene
 
@@ -26,6 +29,17 @@ def test_the_table_says_how_each_student_came_about() -> None:
     assert teacher.endswith("|  | 5.0000 |  |") and student.endswith("| 0.90 (0.80 – 1.00) | 0.0125 | 400 |")  # noqa: RUF001
     assert "900 pairs, 100 more left out" in text and "4000 steps in 20 minutes" in text
     assert "100 of each edit; the teacher with the nodes' defaults, 50 steps" in text
+
+
+def test_the_teacher_edits_as_the_command_does(tmp_path: Path) -> None:
+    picture = Path(__file__).parents[2] / "web" / "examples" / "cat.png"
+    assert (
+        main(["edit", str(picture), "--edit", "cat2dog", "--steps", "2", "--device", "cpu", "--output", str(tmp_path)])
+        == 0
+    )
+    (made,) = tmp_path.rglob("*.png")
+    taught = Teacher.load("cat2dog", 2)(read_picture(picture, None))
+    torch.testing.assert_close(taught, read_picture(made, None), atol=0.51 / 255, rtol=0)
 
 
 def test_quality_against_pairs_is_drawn(tmp_path: Path) -> None:

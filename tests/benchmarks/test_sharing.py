@@ -13,7 +13,7 @@ import pytest
 from benchmarks.harness.methods import Pix2PixZero
 from benchmarks.harness.settings import adjust
 from benchmarks.harness.sharing import Unit, edit_all
-from benchmarks.quality.leap import BASE, STUDIES, describe, front, setting
+from benchmarks.quality.ablations import BASE, STUDIES, describe, front, setting
 
 
 @dataclass(frozen=True)

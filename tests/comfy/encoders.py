@@ -66,6 +66,7 @@ CONFIGS: dict[str, dict[str, int]] = {
 }
 
 ENCODERS: dict[str, tuple[Any, Callable[[], Any], dict[str, Any]]] = {
+    "SD1": (comfy.sd1_clip.SD1Tokenizer, lambda: comfy.sd1_clip.SD1ClipModel, {}),
     "SD3, CLIP": (
         comfy.text_encoders.sd3_clip.SD3Tokenizer,
         lambda: comfy.text_encoders.sd3_clip.sd3_clip(t5=False),

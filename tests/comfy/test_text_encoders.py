@@ -105,6 +105,22 @@ def test_tokens_are_whole_words_at_their_places(pack: Any, encoder: Callable[[st
 
 @pytest.mark.parametrize("family", SERVED)
 @torch.inference_mode()
+def test_attention_maps_find_words_where_they_stand(pack: Any, encoder: Callable[[str], Any], family: str):
+    """In the middle or in front, with an apostrophe or a capital, in every reading of the text."""
+    clip, find = encoder(family), pack.nodes.visualization.word_places
+    assert find(clip, CAPTION, ["cat"])["cat"] == places(pack, clip, CAPTION, "cat")
+    text = "Cat, my cat in a man's hat"
+    found = find(clip, text, [])
+    assert list(found) == ["Cat", "my", "cat", "in", "a", "man's", "hat"]
+    assert len(found["my"]) == len(pack.nodes.text_encoder.readings(clip))
+    others = sorted(position for word in ("my", "in", "a", "man's", "hat") for position in found[word])
+    assert len(others) == len(set(others)) and not set(found["cat"]) & set(others)
+    with pytest.raises(ValueError, match="has no word 'hats'"):
+        find(clip, text, ["hats"])
+
+
+@pytest.mark.parametrize("family", SERVED)
+@torch.inference_mode()
 def test_a_word_that_has_another_number_of_tokens(
     pack: Any, encoder: Callable[[str], Any], family: str, tmp_path: Path
 ):

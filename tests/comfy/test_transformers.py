@@ -614,5 +614,5 @@ def test_maps_are_shown_along_the_way(pack: Any, case: Any):
         case.model, inversion, case.source, case.target, case.negative, 2.0, **SETTINGS
     ).result
     assert path.coordinates is inversion.coordinates
-    rows = pack.nodes.seeing.watch(case.model, path, case.target, 2, 0)
+    rows = pack.nodes.visualization.watch(case.model, path, case.target, 2, 0)
     assert [len(maps) for maps in rows] == [1, 1] if case.family == "Qwen-Image" else [2, 2]

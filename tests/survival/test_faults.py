@@ -82,7 +82,7 @@ def forms(in_process: Any) -> dict[str, Form]:
 
     def watched(model: Any) -> Tensor:
         with torch.inference_mode():
-            maps = nodes.seeing.watch(model, inversion, in_process.source, 2, 0)
+            maps = nodes.visualization.watch(model, inversion, in_process.source, 2, 0)
             return torch.cat([probabilities.flatten() for moment in maps for probabilities in moment.values()])
 
     return {

@@ -1,9 +1,9 @@
-"""What ours should do where a model obeys texts only if it is pushed: `python -m benchmarks.quality.leap`.
+"""What ours should do where a model obeys texts only if it is pushed: `python -m benchmarks.quality.ablations`.
 
 On validation scenes. Each study varies a part of `BASE` at several scales of classifier-free guidance. What counts is
-the front: how often the edit happens against what it changes beyond the true one. Writes `results/leap/STUDY.md`, in
-bold the rows that no other of the study beats in both, and `results/leap/STUDY.json`. Interrupted, it goes on where it
-was.
+the front: how often the edit happens against what it changes beyond the true one. Writes
+`results/ablations/STUDY.md`, in bold the rows that no other of the study beats in both, and
+`results/ablations/STUDY.json`. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -167,9 +167,9 @@ def main() -> None:
             f"{options.count} validation scenes of each of {', '.join(options.tasks)}; {options.steps} steps, weights "
             f"{bench.weights[:12]}. Otherwise {base}.\n\n{describe(rows)}"
         )
-        write_text(RESULTS / "leap" / f"{name}.json", json.dumps(results, indent=1) + "\n")
-        write_text(RESULTS / "leap" / f"{name}.md", text)
-    print(f"written to {RESULTS / 'leap'}")
+        write_text(RESULTS / "ablations" / f"{name}.json", json.dumps(results, indent=1) + "\n")
+        write_text(RESULTS / "ablations" / f"{name}.md", text)
+    print(f"written to {RESULTS / 'ablations'}")
 
 
 if __name__ == "__main__":

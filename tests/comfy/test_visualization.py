@@ -52,7 +52,7 @@ def show(in_process: Any, inversion: Any, clip: Any, image: Tensor, **changed: A
 def test_sheets_of_words_and_moments(in_process: Any, clip: Any, image: Tensor, latent: dict[str, Tensor]):
     inversion = in_process.invert(steps=3, latent=latent)[0]
     path = in_process.sample(inversion)[2]
-    strip = in_process.nodes.seeing.CAPTION_HEIGHT
+    strip = in_process.nodes.visualization.CAPTION_HEIGHT
     sheets, mask, again = show(in_process, inversion, clip, image)
     assert sheets.shape == (2, strip + 64, 3 * 96, 3)
     assert torch.equal(mask, again)
@@ -76,7 +76,7 @@ def test_the_path_of_an_edit_starts_at_its_noise_and_ends_at_its_picture(in_proc
 
 def test_a_mask_is_the_mean_probability_of_its_word(in_process: Any, clip: Any):
     """By hand: a layer of 2 x 3 queries and one of which a patch has shown two pieces, of 2 x 1 and 2 x 2."""
-    attention, seeing = in_process.nodes.attention, in_process.nodes.seeing
+    attention, visualization = in_process.nodes.attention, in_process.nodes.visualization
     whole, left, right = (attention.Place(0, *place) for place in ((0, 2, 3), (0, 2, 1), (1, 2, 2)))
     pieces = {("first", whole): (2, 3), ("second", left): (2, 1), ("second", right): (2, 2)}
     generator = torch.Generator().manual_seed(0)
@@ -85,8 +85,8 @@ def test_a_mask_is_the_mean_probability_of_its_word(in_process: Any, clip: Any):
         for (layer, place), grid in pieces.items()
     }
     others = {key._replace(copy=1): torch.zeros_like(m) for key, m in maps.items()}
-    places = seeing.word_places(clip, TEXT, ["cat"])
-    heat = seeing._heat(maps | others, places, (2, 3), (2, 3))
+    places = visualization.word_places(clip, TEXT, ["cat"])
+    heat = visualization._heat(maps | others, places, (2, 3), (2, 3))
     one, *halves = (m.mean(0)[:, places["cat"][0]].reshape(key.grid) for key, m in maps.items())
     torch.testing.assert_close(heat[0], (one + torch.cat(halves, 1)) / 2)
 
@@ -98,7 +98,7 @@ def test_the_grid_is_the_latent_s(in_process: Any, clip: Any, latent: dict[str, 
     right, wide = (torch.rand(1, 64, width, 3, generator=generator) for width in (96, 192))
     masks = [show(in_process, inversion, clip, image)[1] for image in (right, wide)]
     torch.testing.assert_close(masks[1][..., ::2], masks[0], atol=0.1, rtol=0)
-    warning = in_process.nodes.seeing.form_warning
+    warning = in_process.nodes.visualization.form_warning
     assert not warning((64, 96), (8, 12)) and not warning((67, 99), (8, 12))
     assert "192 x 64, the inverted latent 12 x 8" in warning((64, 192), (8, 12))
 
@@ -114,23 +114,21 @@ def test_the_grid_is_the_latent_s(in_process: Any, clip: Any, latent: dict[str, 
     ],
 )
 def test_words_of_a_text(in_process: Any, text: str, words: list[str]):
-    assert in_process.nodes.seeing.words_of(text) == words
+    assert in_process.nodes.visualization.words_of(text) == words
 
 
 @pytest.mark.parametrize(
     "text", ["a man's hat, it's red", "a (cat:1.3) on a sofa", "embedding:mycat, a \u043a\u043e\u0442"]
 )
-def test_words_are_found_by_stable_diffusion_s_tokenizer(pack: Any, in_process: Any, tmp_path: Path, text: str):
+def test_words_are_found_by_stable_diffusion_s_tokenizer(in_process: Any, tmp_path: Path, text: str):
     """Apostrophes, weights, an embedding of two tokens, and a script that is tokenized by bytes."""
-    from types import SimpleNamespace
+    from tests.comfy.encoders import make_encoder
 
-    from comfy.sd1_clip import SD1Tokenizer
-
+    clip = make_encoder("SD1")
+    clip.tokenizer = type(clip.tokenizer)(embedding_directory=str(tmp_path))
     safetensors.torch.save_file({"emb_params": torch.zeros(2, 768)}, tmp_path / "mycat.safetensors")
-    tokenizer = SD1Tokenizer(embedding_directory=str(tmp_path))
-    clip = SimpleNamespace(tokenize=tokenizer.tokenize_with_weights)
-    places = in_process.nodes.seeing.word_places(clip, text, [])
-    assert list(places) == in_process.nodes.seeing.words_of(text)
+    places = in_process.nodes.visualization.word_places(clip, text, [])
+    assert list(places) == in_process.nodes.visualization.words_of(text)
     found = sorted(position for positions in places.values() for position in positions)
     assert len(found) == len(set(found)) and found[0] == (4 if "embedding" in text else 1)
 
@@ -144,7 +142,7 @@ def test_words_are_found_by_stable_diffusion_s_tokenizer(pack: Any, in_process: 
     ],
 )
 def test_places_of_words(in_process: Any, clip: Any, words: list[str], places: dict[str, list[int]]):
-    assert in_process.nodes.seeing.word_places(clip, TEXT, words) == places
+    assert in_process.nodes.visualization.word_places(clip, TEXT, words) == places
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_pictures_side_by_side(in_process: Any, titles: bool):
     source, edited = torch.zeros(1, 16, 24, 3), torch.full((2, 32, 48, 3), 0.5)
     compare = in_process.nodes.Compare.execute
     (row,) = compare(source, edited, titles=titles).result
-    top = in_process.nodes.seeing.CAPTION_HEIGHT if titles else 0
+    top = in_process.nodes.visualization.CAPTION_HEIGHT if titles else 0
     assert row.shape == (2, top + 16, 48, 3)
     assert float(row[:, top:, :24].max()) == 0
     torch.testing.assert_close(row[:, top:, 24:], torch.full((2, 16, 24, 3), 0.5), atol=0.01, rtol=0)

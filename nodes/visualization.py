@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..pix2pix_zero_core import AttentionMaps as Maps
 from ..pix2pix_zero_core import Inversion
+from ..pix2pix_zero_core.tokens import occurrences, written
 from ..pix2pix_zero_core.types import check_pictures
 from .bridge import (
     SOURCE,
@@ -32,6 +33,7 @@ from .bridge import (
     require_inversion_of,
 )
 from .saying import said
+from .text_encoder import readings, tokenize_each
 from .types import CATEGORY, InversionType, search_aliases
 
 CAPTION_HEIGHT = 24  # pixels of the strip that carries a word or a title
@@ -267,16 +269,17 @@ def word_places(clip: Any, text: str, words: Sequence[str]) -> dict[str, list[in
     words = words or words_of(text)
     if not words:
         raise ValueError("The text is empty; enter the caption from which the source was encoded.")
-    numbered = _numbered_tokens(clip, text)
-    sentence = [token for token, number in numbered if number]
-    position = [index for index, (_, number) in enumerate(numbered) if number]
+    sentence = tokenize_each(clip, text, readings(clip))
     places: dict[str, list[int]] = {}
     for word in words:
-        tokens = [token for token, number in _numbered_tokens(clip, word) if number]
-        starts = [i for i in range(len(sentence)) if sentence[i : i + len(tokens)] == tokens]
-        if not tokens or not starts:
+        places[word] = [
+            token.position
+            for tokens, phrase in zip(sentence, tokenize_each(clip, word), strict=True)
+            for start in occurrences(tokens, [token.id for token in phrase], written(phrase))
+            for token in tokens[start : start + len(phrase)]
+        ]
+        if not places[word]:
             raise ValueError(f"The text {text!r} has no word {word!r}; choose words as they are written there.")
-        places[word] = [position[start + offset] for start in starts for offset in range(len(tokens))]
     return places
 
 
@@ -300,15 +303,6 @@ def require_places(places: Mapping[str, list[int]], maps: Maps) -> None:
                 f"The word {word!r} is token {max(positions)} of text, but the source has only {count}. Enter the text "
                 "from which the source was encoded."
             )
-
-
-def _numbered_tokens(clip: Any, text: str) -> list[tuple[Any, int]]:
-    """Tokens of every chunk with the number that the tokenizer gives them, 0 for the start, the end and the padding.
-
-    Embeddings come as tensors, and each equals only itself.
-    """
-    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
-    return [(token if isinstance(token, int) else object(), number) for chunk in chunks for token, _, number in chunk]
 
 
 def _heat(
