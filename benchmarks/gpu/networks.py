@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class Network:
         last: the weight that makes the prediction.
         sigma: level at which single steps are measured; a flow's is below 1.
         narrowed: what is smaller than in the family, for a run without a GPU; ComfyUI is told of the small one.
+        parameters: a class, with its module, whose fields are the arguments that there are, and
+        later: arguments of releases of ComfyUI that have them.
     """
 
     family: str
@@ -54,7 +56,64 @@ class Network:
     last: str
     sigma: float = 5.0
     narrowed: dict[str, Any] = field(default_factory=dict)
+    parameters: str = ""
+    later: dict[str, Any] = field(default_factory=dict)
 
+
+FLOW_TIME = 0.7
+"""Level at which single steps of flow models are measured."""
+
+
+def sd35(depth: int, text: int, pooled: int, latent: tuple[int, ...]) -> Network:
+    """Stable Diffusion 3.5, whose loader reads all sizes off the weights."""
+    embedder = {"in_features": text, "out_features": 64 * depth}
+    sizes = {
+        "depth": depth,
+        "input_size": None,
+        "adm_in_channels": pooled,
+        "context_embedder_config": {"target": "torch.nn.Linear", "params": embedder},
+        "num_patches": 384**2,
+        "pos_embed_max_size": 384,
+        "patch_size": 2,
+        "out_channels": 16,
+        "qk_norm": "rms",
+        "x_block_self_attn_layers": list(range((depth + 2) // 2)),
+    }
+    build = "comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper"
+    return Network("SD3", build, sizes, 154, text, pooled, latent, "final_layer.linear.weight", FLOW_TIME)
+
+
+FLUX = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "hidden_size": 3072,
+    "num_heads": 24,
+    "depth": 19,
+    "depth_single_blocks": 38,
+    "context_in_dim": 4096,
+    "vec_in_dim": 768,
+    "mlp_ratio": 4.0,
+    "axes_dim": [16, 56, 56],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+}
+Z_IMAGE = {
+    "patch_size": 2,
+    "in_channels": 16,
+    "cap_feat_dim": 2560,
+    "n_layers": 30,
+    "qk_norm": True,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "axes_dims": [32, 48, 48],
+    "axes_lens": [1536, 512, 512],
+    "rope_theta": 256.0,
+    "ffn_dim_multiplier": 8 / 3,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
+    "pad_tokens_multiple": 32,
+}
 
 UNET_CLASS = "comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel"
 NETWORKS = {
@@ -81,6 +140,32 @@ NETWORKS = {
         (4, 16, 16),
         "out.2.weight",
         narrowed={"model_channels": 32, "context_dim": 96, "adm_in_channels": 64 + 6 * 256, "num_head_channels": 16},
+    ),
+    "SD 3.5 medium": sd35(24, 4096, 2048, (16, 64, 64)),
+    "SD 3.5, narrow": sd35(2, 48, 64, (16, 12, 16)),
+    "Flux.1 dev": Network(
+        "Flux",
+        "comfy.ldm.flux.model.Flux",
+        FLUX,
+        256,
+        4096,
+        768,
+        (16, 64, 64),
+        "final_layer.linear.weight",
+        FLOW_TIME,
+        parameters="comfy.ldm.flux.model.FluxParams",
+        later={"txt_ids_dims": []},
+    ),
+    "Z-Image": Network(
+        "ZImage",
+        "comfy.ldm.lumina.model.NextDiT",
+        Z_IMAGE,
+        64,
+        2560,
+        0,
+        (16, 64, 64),
+        "final_layer.linear.weight",
+        FLOW_TIME,
     ),
 }
 """Name -> network. A new family is a row here and, to be measured, its name in `plan`."""
@@ -140,8 +225,10 @@ def random_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
     """
     import comfy.ops
 
-    module, _, name = network.build.rpartition(".")
-    build, arguments = getattr(importlib.import_module(module), name), family_arguments(network) | network.arguments
+    build, arguments = named(network.build), family_arguments(network) | network.arguments
+    if network.parameters:
+        known = {of_network.name for of_network in fields(named(network.parameters))}
+        arguments |= {key: value for key, value in network.later.items() if key in known}
     shapes = build(**arguments, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator, state = torch.Generator(device).manual_seed(0), dict[str, Tensor]()
@@ -154,6 +241,12 @@ def random_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
             values = torch.full(parameter.shape, float(key.endswith(("weight", "scale"))), device=device)
         state[key] = values.to(dtype).cpu()
     return state
+
+
+def named(name: str) -> Any:
+    """Something of a module, by both their names."""
+    module, _, of_module = name.rpartition(".")
+    return getattr(importlib.import_module(module), of_module)
 
 
 def family_arguments(network: Network) -> dict[str, Any]:

@@ -58,9 +58,13 @@ def full(card_gib: float, dynamic: bool) -> list[Job]:
         *precision("SD 1.5", ("float32", "float16", "bfloat16", "float8_e4m3fn")),
         *precision("SDXL", ("float32", "float16", "bfloat16", "float8_e4m3fn")),
         *edits({"SD 1.5": 50, "SDXL": 10}),
+        *precision("SD 3.5 medium", ("float32", "bfloat16", "float8_e4m3fn")),
+        *edits({"SD 3.5 medium": 20}, "bfloat16"),
         *memory({"SD 1.5": 0.8, "SDXL": 2.5}),
         *fp8_products("SDXL"),
         Job("compile", "compiled", "SD 1.5", "float16", steps=4),
+        *precision("Z-Image", ("bfloat16",)),
+        *precision("Flux.1 dev", ("bfloat16",)),
     ]
     return [finished(job, card_gib, dynamic) for job in jobs]
 
@@ -72,6 +76,7 @@ def short(card_gib: float, dynamic: bool) -> list[Job]:
         *precision("SD 1.5", ("float32", "float16", "bfloat16", "float8_e4m3fn")),
         *precision("SDXL", ("float16",)),
         *edits({"SD 1.5": 10}),
+        *precision("SD 3.5 medium", ("bfloat16",)),
         *memory({"SD 1.5": 0.8}),
     ]
     return [finished(job, card_gib, dynamic) for job in jobs]
@@ -83,9 +88,19 @@ def without_card(card_gib: float, dynamic: bool) -> list[Job]:
         *embedded(2),
         *precision("SD 1.5, narrow", ("float32", "float16", "float8_e4m3fn")),
         *precision("SDXL, narrow", ("float32",)),
-        *edits({"SD 1.5, narrow": 3}, "float32"),
+        *precision("SD 3.5, narrow", ("float32", "bfloat16")),
+        *edits({"SD 1.5, narrow": 3, "SD 3.5, narrow": 3}, "float32"),
     ]
-    absent = [*memory({"SD 1.5": 0.8}), *fp8_products("SDXL"), Job("compile", "compiled", "SD 1.5", "float16")]
+    absent = [
+        *memory({"SD 1.5": 0.8}),
+        *fp8_products("SDXL"),
+        *(
+            job
+            for name in ("SD 1.5", "SDXL", "SD 3.5 medium", "Z-Image", "Flux.1 dev")
+            for job in precision(name, ("bfloat16",))
+        ),
+        Job("compile", "compiled", "SD 1.5", "float16"),
+    ]
     return [replace(job, flags=("--cpu",), repeats=1) for job in smallest] + [
         replace(job, unavailable="there is no CUDA card here") for job in absent
     ]

@@ -46,8 +46,10 @@ def steps(pack: Any, job: Job, folder: Path, report: Report) -> None:
 
     def measure(guider: Any, extra: dict[str, Any], x: Tensor, sigma: Tensor) -> None:
         denoise = pack.nodes.bridge.GuiderDenoiser(guider, extra)
-        coarse = pack.nodes.bridge.GuiderDenoiser(guider, extra, finest_layer=2)
-        maps = {which: which(x, sigma.expand(1), "source", maps=True).maps for which in (denoise, coarse)}
+        of_unet = denoise.attention.family is pack.nodes.families.UNET
+        others, choice = ("finest_layer 2", {"finest_layer": 2}) if of_unet else ("all blocks", {"blocks": "all"})
+        chosen = pack.nodes.bridge.GuiderDenoiser(guider, extra, **choice)
+        maps = {which: which(x, sigma.expand(1), "source", maps=True).maps for which in (denoise, chosen)}
         guidance = pack.pix2pix_zero_core.MapGuidance(0.1)
 
         def move(checkpointing: str, which: Any) -> Callable[[], Tensor]:
@@ -59,7 +61,7 @@ def steps(pack: Any, job: Job, folder: Path, report: Report) -> None:
             "prediction with maps": lambda: denoise(x, sigma.expand(1), "positive", maps=True).denoised - x,
             "guidance step": move("never", denoise),
             "guidance step, checkpointed": move("always", denoise),
-            "guidance step, finest_layer 2": move("never", coarse),
+            f"guidance step, {others}": move("never", chosen),
         }
         for what, run in runs.items():
             try:

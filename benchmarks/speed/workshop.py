@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from ..harness.cells import CHECKPOINT, write_text
-from ..harness.settings import settings_file
 from .edits import Edit
 from .meter import Meter, Usage
 from .subjects import Subject
@@ -31,7 +30,7 @@ class Workshop:
         code = [*(benchmarks.parent / "pix2pix_zero_core").rglob("*.py"), *(benchmarks / "rivals").glob("*.py")]
         code += [benchmarks / "harness" / name for name in ("methods.py", "rows.py", "sampling.py")]
         code += [benchmarks / "speed" / name for name in ("edits.py", "meter.py", "plan.py", "subjects.py")]
-        files = [*sorted(code), settings_file(), CHECKPOINT]
+        files = [*sorted(code), CHECKPOINT]
         contents = sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
         self._about = contents, torch.__version__, torch.get_num_threads()
 
