@@ -3,15 +3,17 @@
 They share the weights and the process, and take turns. Writes `speed.json`, `speed.md` and `speed.png` to
 `benchmarks/results/` (`results/quick/` with `--quick`). Interrupted, it goes on where it was.
 
-On Tiny Zoo whole edits are measured. A full-size UNet would take hours on a CPU: there, edits of a few steps show what
-every kind of call costs, and an edit of all steps is put together from as many calls as the same method makes on Tiny
-Zoo. At 512 px the published code needs 17 GB of free memory. The whole takes about twenty minutes on quiet cores.
+On Tiny Zoo whole edits are measured. A full-size network would take hours on a CPU: there, edits of a few steps show
+what every kind of call costs, and an edit of all steps is put together from as many calls as the same method makes on
+Tiny Zoo. A flow transformer is edited with by ours alone. At 512 px the published code needs 17 GB of free memory. The
+whole takes about twenty minutes on quiet cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,8 +30,16 @@ from .edits import RIVALS, Edit, our_edit, our_methods
 from .meter import Meter
 from .plan import FULL, QUICK, TASK, Plan
 from .report import describe, draw
-from .rows import call_costs, costs_to_json, measured, projected, seconds_of_official
-from .subjects import Subject, map_bytes_of_a_row, moved, random_problem, random_subject, tiny_zoo_unet
+from .rows import call_costs, compared_with_official, costs_to_json, measured, projected
+from .subjects import (
+    Subject,
+    map_bytes_of_a_row,
+    moved,
+    random_problem,
+    random_subject,
+    random_transformer,
+    tiny_zoo_unet,
+)
 from .timings import resident_after_edits, time_caption, time_direction, time_regularizer
 from .workshop import Workshop
 
@@ -85,21 +95,31 @@ def measure_all(plan: Plan, folder: Path) -> dict[str, Any]:
     costs = {tiny.name: {name: call_costs(usages) for name, usages in whole.items()}}
 
     map_bytes = map_bytes_of_a_row(first)
-    for unet, (side, runs) in plan.large.items():
-        subject = random_subject(unet, side, few_steps, plan.channels, device)
+    blocks, flow_side = plan.transformer
+    large: dict[str, tuple[Callable[[], Subject], int]] = {
+        unet: (partial(random_subject, unet, side, few_steps, plan.channels, device), runs)
+        for unet, (side, runs) in plan.large.items()
+    }
+    flow = f"sd35-of-{blocks}-blocks-{flow_side}"
+    large[flow] = partial(random_transformer, flow, blocks, flow_side, few_steps, device), 1
+    for network, (make, runs) in large.items():
+        subject = make()
         larger = map_bytes_of_a_row(subject) / map_bytes
-        few = workshop.in_turns([subject] * runs, in_any_steps)
-        costs[unet] = {name: call_costs(usages) for name, usages in few.items()}
+        of_network = {name: edit for name, edit in in_any_steps.items() if not subject.is_flow or name not in RIVALS}
+        few = workshop.in_turns([subject] * runs, of_network)
+        costs[network] = {name: call_costs(usages) for name, usages in few.items()}
         for name in edits:
             like = "ours" if name in ours else name  # ours_fast makes the same calls, only fewer
+            if like not in few:  # the published code knows no flow
+                continue
             row = projected(few[like], whole[name]) | {"map_bytes": int(larger * held[name])}
             row["peak_bytes"] += int(larger * (held[name] - held_in_few[like]))
-            about = {"unet": unet, "method": name, "steps": steps[name], "measured_steps": few_steps}
+            about = {"unet": network, "method": name, "steps": steps[name], "measured_steps": few_steps}
             rows.append(about | row)
         del subject
 
     return {
-        "rows": [row | {"official_takes": seconds_of_official(rows, row) / row["seconds"]} for row in rows],
+        "rows": [row | compared_with_official(rows, row) for row in rows],
         "calls": costs_to_json(costs),
         "regularizer": time_regularizer(),
         "resident_after_edits": resident_after_edits(first.in_steps(plan.few), in_any_steps["ours"], plan.edits),

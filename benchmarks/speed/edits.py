@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from pix2pix_zero_core import Coordinates
-from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, TextConditioning
-from pix2pix_zero_core.schedule import ddim_sigmas
 
 from ..harness import methods
 from ..harness.rows import FAST
@@ -62,19 +60,15 @@ def our_edit(method: methods.Pix2PixZero) -> Edit:
 
 
 class _Model:
-    """A diffusers UNet in the place of Tiny Zoo."""
+    """A network of diffusers in the place of Tiny Zoo."""
 
     def __init__(self, subject: Subject, meter: Meter) -> None:
-        self._denoise, self._meter = DiffusersDenoiser(subject.unet, subject.alphas), meter
-        self.sigmas, self.coordinates = self._denoise.sigmas, Coordinates.VE
-
-    def grid(self, steps: int) -> Tensor:
-        """DDIM's levels, as `tiny_zoo.denoiser.Zoo.grid`."""
-        return ddim_sigmas(self.sigmas, steps)
+        self._denoise, self._meter, self.grid = subject.denoiser(), meter, subject.grid
+        self.coordinates = Coordinates.FLOW if subject.is_flow else Coordinates.VE
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, **options: Any) -> Any:
         self._meter.with_maps = options.get("maps", False)
-        return self._denoise(x, sigma, TextConditioning(cond), **options)
+        return self._denoise(x, sigma, cond, **options)
 
 
 def pictures_of(problem: Problem) -> list[tuple[Tensor, Tensor, Tensor]]:

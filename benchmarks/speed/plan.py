@@ -18,6 +18,7 @@ class Plan:
         few: steps of an edit on a large UNet; the published inversion needs 3.
         large: large UNet -> side of its picture in pixels, and edits a method.
         channels: of the large UNet's levels.
+        transformer: blocks of Stable Diffusion 3.5's transformer, and side of its picture in pixels; medium has 24.
         vary: what -> values of it, for the plot: steps, pictures at once, sides in pixels.
         edits: how many in a row must not let memory grow.
     """
@@ -27,6 +28,7 @@ class Plan:
     few: int
     large: dict[str, tuple[int, int]]
     channels: tuple[int, ...]
+    transformer: tuple[int, int]
     vary: dict[str, tuple[int, ...]]
     edits: int
 
@@ -37,6 +39,7 @@ FULL = Plan(
     few=3,
     large={"sd15-256": (256, 2), "sd15-512": (512, 1)},
     channels=(320, 640, 1280, 1280),
+    transformer=(24, 512),
     vary={"steps": (10, 20, 30, 40, 50), "batch": (1, 2, 4, 8), "side": (128, 192, 256, 320)},
     edits=20,
 )
@@ -46,6 +49,7 @@ QUICK = Plan(
     few=3,
     large={"sd15-small-64": (64, 1)},
     channels=(32, 32, 64, 64),
+    transformer=(2, 64),
     vary={"steps": (3, 4), "batch": (1, 2), "side": (128, 192)},
     edits=4,
 )

@@ -86,9 +86,10 @@ def count_rows(counts: dict[Call, float]) -> Row:
     return {"unet_rows": forward + 2 * backward, "forward_rows": forward, "backward_rows": backward}
 
 
-def seconds_of_official(rows: Sequence[Row], row: Row) -> float:
-    """Seconds of the official code on the same UNet."""
-    return next(other["seconds"] for other in rows if (other["unet"], other["method"]) == (row["unet"], "official"))
+def compared_with_official(rows: Sequence[Row], row: Row) -> Row:
+    """How many times as long the official code takes on the same network, if it runs there."""
+    official = [other["seconds"] for other in rows if (other["unet"], other["method"]) == (row["unet"], "official")]
+    return {"official_takes": official[0] / row["seconds"]} if official else {}
 
 
 def costs_to_json(costs: dict[str, dict[str, dict[tuple[str, int], float]]]) -> list[Row]:

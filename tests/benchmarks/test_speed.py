@@ -150,7 +150,7 @@ def test_a_quick_run_writes_what_readers_expect_and_is_kept(tmp_path: Path, caps
         (unet, method)
         for unet in ("tiny-zoo", *SMALL.large)
         for method in ("official", "diffusers", "ours", "ours_fast")
-    ]
+    ] + [("sd35-of-2-blocks-64", method) for method in ("ours", "ours_fast")]
     for row in results["rows"]:
         expected = "unet method steps seconds seconds_outside_unet unet_rows peak_bytes map_bytes"
         assert all(name in row for name in expected.split())
@@ -159,7 +159,8 @@ def test_a_quick_run_writes_what_readers_expect_and_is_kept(tmp_path: Path, caps
     assert {"threads", "torch", "device"} <= results["environment"].keys()
     assert len(results["resident_after_edits"]) == SMALL.edits
     text = describe(results)
-    assert all(f"## {unet}\n" in text for unet in ("tiny-zoo", *SMALL.large)) and "ours_fast" in text
+    networks = ("tiny-zoo", *SMALL.large, "sd35-of-2-blocks-64")
+    assert all(f"## {network}\n" in text for network in networks) and "ours_fast" in text
     pytest.importorskip("matplotlib", reason="`python run.py test` installs matplotlib")
     draw(results["curves"], tmp_path / "speed.png")
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
