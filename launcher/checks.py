@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from .environment import set_up
 from .messages import Failure, say
-from .processes import child_environment, quiet_cpu, run_to_end
+from .processes import child_environment, quiet_cpu, run_to_end, start, stop
 from .runtime import ROOT, Runtime
+
+LONGEST = "comfy"
+"""The suite that takes about as long as all the others."""
 
 
 def test(runtime: Runtime, arguments: Sequence[str]) -> None:
-    """Lint, check types and run every test; paths among the arguments choose the tests, and then nothing is linted."""
+    """Lint, check types and run every test; paths among the arguments choose the tests, and then nothing is linted.
+
+    Where there are several CPUs the longest suite runs beside the others; its output comes in one piece after theirs.
+    """
     set_up(runtime, test=True, bench=True)
-    results: dict[str, tuple[int, float]] = {}
-    for name, (command, path) in test_commands(runtime, arguments).items():
-        say(f"\n=== {name}")
-        started = time.monotonic()
-        environment = quiet_cpu() | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
-        if path:
-            environment["PYTHONPATH"] = os.pathsep.join(map(str, path))
-        status = run_to_end(command, child_environment(environment))
-        results[name] = status, time.monotonic() - started
+    commands, results = test_commands(runtime, arguments), dict[str, tuple[int, float]]()
+    with ExitStack() as running:
+        beside: Beside | None = None
+        if len(commands) > 1 and LONGEST in commands and (os.cpu_count() or 1) > 1:
+            beside = Beside(*with_environment(*commands.pop(LONGEST)))
+            running.callback(beside.end)
+            say(f"\n=== {LONGEST}, beside the others")
+        for name, command in commands.items():
+            say(f"\n=== {name}")
+            started = time.monotonic()
+            status = run_to_end(*with_environment(*command))
+            results[name] = status, time.monotonic() - started
+        if beside is not None:
+            say(f"\n=== {LONGEST}")
+            results[LONGEST] = beside.read_to_end()
     say("")
     for name, (status, seconds) in results.items():
         # pytest's 5 is "no test was collected", which must not pass for success.
@@ -32,6 +47,48 @@ def test(runtime: Runtime, arguments: Sequence[str]) -> None:
     failed = [name for name, (status, _) in results.items() if status != 0]
     if failed:
         raise Failure(f"{', '.join(failed)} failed, see above")
+
+
+def with_environment(command: list[str | Path], path: list[Path]) -> tuple[list[str | Path], dict[str, str]]:
+    """A command and the environment that it runs in, with folders for PYTHONPATH."""
+    environment = quiet_cpu() | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, path))
+    return command, child_environment(environment)
+
+
+class Beside:
+    """A process that runs beside others, which use the terminal; its output is kept until then."""
+
+    def __init__(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        """Start it."""
+        self._folder = tempfile.TemporaryDirectory()
+        output = Path(self._folder.name) / "output"
+        self._written, self._read = output.open("wb"), output.open("rb")
+        self._started, self._ended = time.monotonic(), 0.0
+        self._process = start(command, environment, output=self._written)
+        self._watch = threading.Thread(target=self._wait, daemon=True)
+        self._watch.start()
+
+    def _wait(self) -> None:
+        self._process.wait()
+        self._ended = time.monotonic()
+
+    def read_to_end(self) -> tuple[int, float]:
+        """Print what it printed, and prints until it ends; its exit status, and the seconds that it ran."""
+        running = True
+        while running:
+            self._watch.join(0.2)
+            running = self._watch.is_alive()
+            print(self._read.read().decode(errors="replace"), end="", flush=True)
+        return self._process.returncode, self._ended - self._started
+
+    def end(self) -> None:
+        """End it, if it still runs, and leave nothing behind."""
+        stop(self._process)
+        for file in (self._written, self._read):
+            file.close()
+        self._folder.cleanup()
 
 
 def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple[list[str | Path], list[Path]]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ def statuses(monkeypatch: pytest.MonkeyPatch, *results: int) -> list[list[str]]:
 
     monkeypatch.setattr(checks, "set_up", lambda runtime, *, test, bench: None)
     monkeypatch.setattr(checks, "run_to_end", run_to_end)
+    monkeypatch.setattr(checks.os, "cpu_count", lambda: 1)
     return commands
 
 
@@ -43,6 +46,55 @@ def test_one_failure_fails_but_everything_runs(
     with pytest.raises(Failure):
         checks.test(runtime, [])
     assert len(commands) == 5
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_longest_suite_runs_beside_the_others_where_there_are_cpus(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, status: int
+) -> None:
+    """It ends only once the others have begun, and is read in one piece."""
+    commands = statuses(monkeypatch, 0, 0, 0, 0)
+    monkeypatch.setattr(checks.os, "cpu_count", lambda: 2)
+    begun, run_to_end = tmp_path / "begun", checks.run_to_end
+    monkeypatch.setattr(checks, "run_to_end", lambda *given: begun.touch() or run_to_end(*given))
+    program = f"import pathlib, sys, time\nprint('comfy says so')\nwhile not pathlib.Path({str(begun)!r}).exists(): "
+    program += f"time.sleep(0.01)\nsys.exit({status})"
+    listed = checks.test_commands
+    monkeypatch.setattr(
+        checks,
+        "test_commands",
+        lambda *given: listed(*given) | {"comfy": ([sys.executable, "-c", program], [])},
+    )
+    try:
+        checks.test(runtime, [])
+    except Failure as failure:
+        assert status and str(failure).startswith("comfy failed")
+    else:
+        assert not status
+    assert len(commands) == 4
+    said = capsys.readouterr().out
+    assert said.index("=== survival") < said.index("comfy says so") < said.index("core      passed")
+    assert f"comfy     {'FAILED (exit status 3)' if status else 'passed'} in " in said
+
+
+def test_a_suite_beside_others_ends_with_them(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[checks.Beside] = []
+
+    class Watched(checks.Beside):
+        def __init__(self, *given: Any) -> None:
+            super().__init__([sys.executable, "-c", "import time; time.sleep(600)"], {})
+            started.append(self)
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    statuses(monkeypatch)
+    monkeypatch.setattr(checks.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(checks, "run_to_end", interrupted)
+    monkeypatch.setattr(checks, "Beside", Watched)
+    with pytest.raises(KeyboardInterrupt):
+        checks.test(runtime, [])
+    assert started[0]._process.poll() is not None
 
 
 def test_paths_choose_the_suite_and_skip_the_linters(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
