@@ -9,8 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from tiny_zoo.captions import VOCABULARY, caption, read_attributes, sentences, token_ids, unreliable_caption
+from tiny_zoo.captions import END, VOCABULARY, caption, read_attributes, sentences, token_ids, unreliable_caption
 from tiny_zoo.compose_directions import FOLDER, compose
+from tiny_zoo.train_flow import SHORT
 from tiny_zoo.world import ATTRIBUTES, POSE_RANGES, counterfactual, render, sample_scene
 
 
@@ -105,6 +106,13 @@ def test_token_ids_are_clip_like():
     words = {i: w for w, i in VOCABULARY.items()}
     assert [words[i] for i in ids[:8]] == ["<start>", "a", "cat", "and", "a", "<unknown>", "<end>", "<end>"]
     assert len(token_ids("cat " * 200)) == 77 and token_ids("cat " * 200)[-1] == VOCABULARY["<end>"]
+
+
+@pytest.mark.parametrize("say", [caption, unreliable_caption])
+def test_short_texts_hold_every_caption(say):
+    rng = random.Random(0)
+    ends = [token_ids(say(sample_scene(seed, "train"), rng)).index(VOCABULARY[END]) for seed in range(2000)]
+    assert 15 < max(ends) < SHORT
 
 
 def test_sentences_about_two_concepts_describe_the_same_scenes():
