@@ -22,7 +22,6 @@ from .networks import TextEncoder
 from .train_text import Reader
 from .training import Run, averaged_weights, start_from
 
-
 SHORT = 32
 """Tokens that hold every caption; the others are padding, on which half of a step's time is spent."""
 
@@ -73,8 +72,8 @@ def main() -> None:
         "--short",
         type=float,
         default=0.0,
-        help=f"share of the steps, from the first on, whose texts are cut to {SHORT} tokens: they take two thirds of the "
-        "time; not on a GPU",
+        help=f"share of the steps, from the first on, whose texts are cut to {SHORT} tokens: they take two thirds "
+        "of the time; not on a GPU",
     )
     parser.add_argument("--start", type=Path, help="a checkpoint whose weights to start from")
     parser.add_argument("--seconds", type=float, default=math.inf, help="end after so long, whatever the steps")
