@@ -491,6 +491,23 @@ def folder_edit(model: Model, folder: str, examples: tuple[str, ...], note: Note
     return g
 
 
+def distilled_edit(file: str, folder: str, examples: tuple[str, ...], note: Note) -> Graph:
+    """Every picture of a folder, edited by a network that knows one edit."""
+    g = Edit(note)
+    paths = tuple(f"{folder}/{name}" for name in examples)
+    frames = g.add("LoadImageDataSetFromFolder", "frames", example=paths, folder=folder)
+    loaded = g.add("Pix2PixZeroLoadDistilledEdit", file=file)
+    applied = g.add("Pix2PixZeroApplyDistilledEdit", distilled=loaded["distilled"], image=frames["images"])
+    compared = g.add("Pix2PixZeroCompare", source=frames["images"], edited=applied["edited"])
+    saved = g.save(applied["edited"], "edited"), g.save(compared["comparison"], "side by side")
+    g.stacks = (
+        {"Frames": ((frames, notes.FRAMES),)},
+        {"Edit": ((loaded, applied, notes.DISTILLED),)},
+        {"Result": ((*saved, compared),)},
+    )
+    return g
+
+
 def generated_edit(model: Model, prompt: str, note: Note) -> Graph:
     """A picture drawn from a prompt, and then edited."""
     g = Edit(note)
@@ -615,6 +632,12 @@ GRAPHS: Mapping[str, Graph] = {
     "tiny_zoo_attention": attention_maps(TINY_ZOO, notes.introduction(notes.LOOKING)),
     "tiny_zoo_folder": folder_edit(
         TINY_ZOO, "tiny_zoo_cats", ("cat.png", "glasses.png", "oil.png"), notes.introduction(notes.WHOLE_FOLDER)
+    ),
+    "tiny_zoo_distilled": distilled_edit(
+        "tiny_zoo/cat2dog.safetensors",
+        "tiny_zoo_frames",
+        ("cat.png", "glasses.png", "oil.png"),
+        notes.introduction(notes.ONE_PASS),
     ),
     "sd15_edit": one_edit(SD15, notes.introduction(notes.SD15)),
     "sd15_generated": generated_edit(

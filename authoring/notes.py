@@ -123,6 +123,26 @@ Every picture goes through the graph by itself, with its own caption. All are sc
 """,
     (320, 120),
 )
+FRAMES = Note(
+    "frames: what to know",
+    """\
+**folder** lists the folders inside ComfyUI's `input` folder. Put the frames of a video into one and reload the page;
+`.png`, `.jpg` and `.webp` are read, in no certain order. To keep the order, load the video by a node that gives a
+batch, and connect that.
+""",
+    (320, 120),
+)
+DISTILLED = Note(
+    "distilled edit: what to turn",
+    """\
+- **file**: the edit, of `models/distilled_edits`; one network knows one edit. Those of `tiny_zoo/` come with the pack.
+- **strength**: share of the edit; 0 is the picture.
+
+Pictures may have any size, but things in them should be about as large as in those that the edit learned from: scale
+before it.
+""",
+    (320, 150),
+)
 GENERATE = Note(
     "generate: what to turn",
     """\
@@ -228,6 +248,23 @@ The workflow brings the folder `tiny_zoo_cats` along, inside ComfyUI's `input` f
 ## Next
 Use your own folder: put it into `input`, reload the page and choose it at *pictures*. For photographs choose your
 checkpoint, its **width** and **height**, a BLIP of `models/blip` and an **edit** that does not begin with `tiny_zoo/`.
+"""
+
+ONE_PASS = """\
+# An edit in one pass
+Press **Run**. Three cats become dogs, each in one pass of a small network: no checkpoint, no caption, no noise.
+
+The network learned the edit from pairs of pictures that the whole method made, by `pix2pix-zero distill`. It is fast
+enough for previews and the frames of a video.
+
+The workflow brings the folder `tiny_zoo_frames` along, inside ComfyUI's `input` folder.
+
+## Next
+Distill an edit of your own model on your own pictures:
+
+`pix2pix-zero distill --edit cat2dog --model MODEL --blip BLIP --pictures FOLDER --output cat2dog.safetensors`
+
+Put the file into `models/distilled_edits` and reload the page.
 """
 
 BLIP_NEEDED = """\

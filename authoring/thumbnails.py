@@ -64,7 +64,17 @@ def maps(pictures: Pictures, line: str) -> Image.Image:
 
 def folder(pictures: Pictures, line: str) -> Image.Image:
     """Every picture of a folder above its edit."""
-    cut = [squares(row, 3) for row in pictures["side by side"]]
+    return _above(pictures, 3, line)
+
+
+def frames(pictures: Pictures, line: str) -> Image.Image:
+    """Every frame above its edit."""
+    return _above(pictures, 2, line)
+
+
+def _above(pictures: Pictures, count: int, line: str) -> Image.Image:
+    """The first of each row's squares above the last."""
+    cut = [squares(row, count) for row in pictures["side by side"]]
     rows = zip(*((row[0], row[-1]) for row in cut), strict=True)
     return label(grid([picture for row in rows for picture in row], columns=3), line)
 
@@ -90,6 +100,7 @@ DRAWN: dict[str, tuple[Callable[[Pictures, str], Image.Image], str]] = {
     "tiny_zoo_guider": (edited, "with SamplerCustomAdvanced"),
     "tiny_zoo_attention": (maps, "where it looks for a cat"),
     "tiny_zoo_folder": (folder, "a folder of pictures"),
+    "tiny_zoo_distilled": (frames, "an edit in one pass"),
 }
 """Workflows that run here: name -> how it is drawn, and the line below."""
 

@@ -11,6 +11,7 @@ const ORDER = [
   "tiny_zoo_guider",
   "tiny_zoo_attention",
   "tiny_zoo_folder",
+  "tiny_zoo_distilled",
   "sd15_edit",
   "sd15_generated",
   "sdxl_edit",

@@ -118,7 +118,7 @@ class TrainingSettings:
     width: int = 32
     blocks: int = 3
     square: float = 4.0
-    adversarial: float = 0.01
+    adversarial: float = 0.05
     adversarial_from: float = 0.5
     decay: float = 0.999
     precision: Literal["float32", "bfloat16"] = "float32"
