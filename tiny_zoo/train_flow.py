@@ -23,7 +23,7 @@ from .train_text import Reader
 from .training import Run, averaged_weights, start_from
 
 SHORT = 32
-"""Tokens that hold every caption; the others are padding, on which half of a step's time is spent."""
+"""Tokens that hold every caption; the others are padding, on which a third of a step's time is spent."""
 
 
 def loss(network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, context: Tensor, y: Tensor) -> Tensor:

@@ -223,16 +223,9 @@ def random_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
 
     A random network is no denoiser; its last layer is weakened, so that it does not throw the latent about.
     """
-    import comfy.ops
-
-    build, arguments = named(network.build), family_arguments(network) | network.arguments
-    if network.parameters:
-        known = {of_network.name for of_network in fields(named(network.parameters))}
-        arguments |= {key: value for key, value in network.later.items() if key in known}
-    shapes = build(**arguments, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator, state = torch.Generator(device).manual_seed(0), dict[str, Tensor]()
-    for key, parameter in shapes.state_dict().items():
+    for key, parameter in without_memory(network).items():
         if parameter.ndim > 1:
             fan_in = parameter[0].numel()
             values = torch.randn(parameter.shape, generator=generator, device=device) / fan_in**0.5
@@ -241,6 +234,17 @@ def random_weights(network: Network, dtype: torch.dtype) -> dict[str, Tensor]:
             values = torch.full(parameter.shape, float(key.endswith(("weight", "scale"))), device=device)
         state[key] = values.to(dtype).cpu()
     return state
+
+
+def without_memory(network: Network) -> dict[str, Tensor]:
+    """Name -> weight of a network, on the meta device."""
+    import comfy.ops
+
+    build, arguments = named(network.build), family_arguments(network) | network.arguments
+    if network.parameters:
+        known = {of_network.name for of_network in fields(named(network.parameters))}
+        arguments |= {key: value for key, value in network.later.items() if key in known}
+    return build(**arguments, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init).state_dict()
 
 
 def named(name: str) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..gpu.networks import FLUX, NETWORKS, Z_IMAGE
 from .pack import find_comfyui, load_pack
 
 META = torch.device("meta")
@@ -85,58 +86,9 @@ class Meter:
 
 def models() -> dict[str, tuple[str, dict[str, Any], int, int, int, dict[str, Any]]]:
     """Full sizes: class of `comfy.supported_models`, its sizes, channels, width and number of tokens, other inputs."""
-    sd35 = {
-        "in_channels": 16,
-        "pos_embed_scaling_factor": None,
-        "depth": 24,
-        "input_size": None,
-        "adm_in_channels": 2048,
-        "context_embedder_config": {
-            "target": "torch.nn.Linear",
-            "params": {"in_features": 4096, "out_features": 1536},
-        },
-        "num_patches": 384**2,
-        "pos_embed_max_size": 384,
-        "patch_size": 2,
-        "out_channels": 16,
-        "qk_norm": "rms",
-        "x_block_self_attn_layers": list(range(13)),
-    }
-    flux = {
-        "image_model": "flux",
-        "in_channels": 16,
-        "out_channels": 16,
-        "hidden_size": 3072,
-        "num_heads": 24,
-        "depth": 19,
-        "depth_single_blocks": 38,
-        "context_in_dim": 4096,
-        "vec_in_dim": 768,
-        "mlp_ratio": 4.0,
-        "axes_dim": [16, 56, 56],
-        "theta": 10000,
-        "patch_size": 2,
-        "qkv_bias": True,
-        "guidance_embed": True,
-    }
-    zimage = {
-        "image_model": "lumina2",
-        "patch_size": 2,
-        "in_channels": 16,
-        "dim": 3840,
-        "cap_feat_dim": 2560,
-        "n_layers": 30,
-        "qk_norm": True,
-        "n_heads": 30,
-        "n_kv_heads": 30,
-        "axes_dims": [32, 48, 48],
-        "axes_lens": [1536, 512, 512],
-        "rope_theta": 256.0,
-        "ffn_dim_multiplier": 8 / 3,
-        "z_image_modulation": True,
-        "time_scale": 1000.0,
-        "pad_tokens_multiple": 32,
-    }
+    sd35 = {"in_channels": 16, "pos_embed_scaling_factor": None} | NETWORKS["SD 3.5 medium"].arguments
+    flux = {"image_model": "flux", "guidance_embed": True} | FLUX
+    zimage = {"image_model": "lumina2", "dim": 3840} | Z_IMAGE
     cosmos = {
         "image_model": "cosmos_predict2",
         "max_img_h": 240,
