@@ -13,9 +13,8 @@ from .mmdit import MMDiT
 from .networks import UNet
 from .train_decoder import autoencoder
 from .train_text import Reader
-from .training import WEIGHTS, averaged_weights
+from .training import CHECKPOINT, WEIGHTS, averaged_weights
 
-CHECKPOINT = WEIGHTS / "checkpoints" / "tiny_zoo.safetensors"
 FLOW_CHECKPOINT = WEIGHTS / "checkpoints" / "tiny_zoo_flow.safetensors"
 
 

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .denoiser import TinyZoo
-from .export import CHECKPOINT
-from .training import pictures
+from .training import CHECKPOINT, pictures
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from .world import render, sample_scene
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "weights"
 RUNS = HERE / "runs"
+CHECKPOINT = WEIGHTS / "checkpoints" / "tiny_zoo.safetensors"
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -282,10 +283,29 @@ class Run:
                 slow.copy_(fast)
 
 
+SHIPPED = {
+    "vae": ("", "first_stage_model."),
+    "decoder": ("", "first_stage_model.taesd_decoder."),
+    "text": ("encoder.", "cond_stage_model.transformer."),
+    "unet": ("", "model.diffusion_model."),
+}
+"""Run -> the prefix, in the run's model, of what is shipped of it, and its prefix in the shipped checkpoint."""
+
+
 def averaged_weights(name: str, model: M) -> M:
-    """Load the averaged weights of a run into a model of its kind."""
+    """Load the averaged weights of a run into a model of its kind; without such a run, what the pack ships of it."""
     path = RUNS / f"{name}.pt"
-    if not path.exists():
+    if path.exists():
+        model.load_state_dict(torch.load(path, weights_only=True)["averaged"])
+    elif name in SHIPPED and CHECKPOINT.exists():
+        from safetensors.torch import load_file  # a machine that trains everything does without
+
+        own, shipped = SHIPPED[name]
+        taken = {own + n.removeprefix(shipped): t for n, t in load_file(CHECKPOINT).items() if n.startswith(shipped)}
+        if missing := [n for n in model.state_dict() if n.startswith(own) and n not in taken]:
+            raise ValueError(f"{CHECKPOINT} lacks {missing[0]}: train it first with python -m tiny_zoo.train_{name}.")
+        model.load_state_dict(taken, strict=False)
+        print(f"no run of {name} in {RUNS}: took what {CHECKPOINT.name} has", flush=True)
+    else:
         raise FileNotFoundError(f"No run at {path}: train it first with python -m tiny_zoo.train_{name}.")
-    model.load_state_dict(torch.load(path, weights_only=True)["averaged"])
     return model.eval().requires_grad_(False)
