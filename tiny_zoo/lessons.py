@@ -31,8 +31,12 @@ def latents(count: int, vae: AutoEncoder, split: Literal["train", "validation"] 
         return torch.load(path, weights_only=True)
     images = training_pictures(count) if split == "train" else pictures(count, split)
     device = vae.vae_scale.device
+    vae = vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     with torch.autocast(device.type, torch.bfloat16):
-        parts = [vae.encode(chunk.to(device).float() / 255).float().cpu() for chunk in images.split(50)]
+        parts = [
+            vae.encode(chunk.to(device, torch.float, memory_format=torch.channels_last) / 255).float().cpu()
+            for chunk in images.split(50)
+        ]
     encoded = torch.cat(parts)
     write(path, encoded)
     return encoded

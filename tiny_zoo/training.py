@@ -122,10 +122,10 @@ def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
     x = matrices.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     wide = x.shape[1] <= x.shape[2]
-    x = x if wide else x.mT
+    x = x if wide else x.mT.contiguous()
     for _ in range(iterations):
         square = x @ x.mT
-        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=-4.775, alpha=2.0315), x, beta=3.4445)
     return (x if wide else x.mT).to(matrices.dtype)
 
 
