@@ -9,9 +9,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .mmdit import MMDiT
 from .networks import UNet
 from .train_decoder import autoencoder
+from .train_flow import Aligned
 from .train_text import Reader
 from .training import CHECKPOINT, WEIGHTS, averaged_weights
 
@@ -25,7 +25,7 @@ def checkpoint() -> dict[str, Tensor]:
 
 def flow_checkpoint() -> dict[str, Tensor]:
     """Averaged weights of the flow transformer and what it works with, under Stable Diffusion 3's names."""
-    return _joined(averaged_weights("flow", MMDiT()), text="text_encoders.clip_l.transformer.")
+    return _joined(averaged_weights("flow", Aligned()).network, text="text_encoders.clip_l.transformer.")
 
 
 def _joined(diffusion: nn.Module, text: str) -> dict[str, Tensor]:

@@ -72,10 +72,10 @@ class Lessons:
             device
         )
 
-    def draw(self, size: int, truthful: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Some latents (size, 4, 16, 16) and the token ids of a caption of each, uint8 (size, 77)."""
+    def draw(self, size: int, truthful: bool, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Some latents (size, 4, 16, 16), the token ids of a caption of each, uint8 (size, 77), and which they are."""
         rows, versions = (
             torch.randint(high, (size,), generator=generator, device=generator.device)
             for high in (len(self.latents), VERSIONS)
         )
-        return self.latents[rows], (self.true if truthful else self.unreliable)[rows, versions]
+        return self.latents[rows], (self.true if truthful else self.unreliable)[rows, versions], rows

@@ -55,7 +55,7 @@ def main() -> None:
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         generator = torch.Generator(device).manual_seed(step)
-        x0, ids = lessons.draw(arguments.batch, run.done < arguments.truthful, generator)
+        x0, ids, _ = lessons.draw(arguments.batch, run.done < arguments.truthful, generator)
         return x0, ids, *noise(x0, generator)
 
     def loss_of(x0: Tensor, ids: Tensor, eps: Tensor, t: Tensor, network: nn.Module = model) -> Tensor:

@@ -1,17 +1,24 @@
-"""Trainings can be stopped, resumed and timed, and matrices of one shape are updated as each would be alone."""
+"""Trainings can be stopped, resumed and timed; they find the parts that they need; matrices are updated as if alone."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tiny_zoo import training
-from tiny_zoo.training import Muon, Run, one_cycle, orthogonal
+from tiny_zoo import train_flow, training
+from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.networks import AutoEncoder, UNet
+from tiny_zoo.train_decoder import autoencoder
+from tiny_zoo.train_flow import Aligned, loss
+from tiny_zoo.train_text import Reader
+from tiny_zoo.training import CHECKPOINT, Muon, Run, averaged_weights, one_cycle, orthogonal
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +99,54 @@ def test_the_schedule_rises_and_falls() -> None:
     rates = [one_cycle(step, step / 1000, 1.0) for step in range(1001)]
     assert rates.index(max(rates)) in range(150, 250)
     assert math.isclose(rates[-1], 0.01)
+
+
+def test_without_a_run_the_shipped_weights_are_taken() -> None:
+    shipped = TinyZoo.load(CHECKPOINT)
+    own = averaged_weights("unet", UNet()), averaged_weights("text", Reader()).encoder, autoencoder()
+    for mine, theirs in zip(own, (shipped.unet, shipped.encoder, shipped.vae), strict=True):
+        assert mine.state_dict().keys() == theirs.state_dict().keys()
+        for name, weight in theirs.state_dict().items():
+            assert torch.equal(mine.state_dict()[name], weight), name
+
+
+def test_a_run_comes_before_the_shipped_weights(runs: Path) -> None:
+    run = Run("unet", UNet(), 0.01, 10)
+    run.save()
+    found = averaged_weights("unet", UNet()).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in run.averaged.state_dict().items())
+
+
+def test_a_checkpoint_that_lacks_a_part_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial = tmp_path / "partial.safetensors"
+    save_file({"first_stage_model.vae_scale": torch.ones(())}, partial)
+    monkeypatch.setattr(training, "CHECKPOINT", partial)
+    with pytest.raises(ValueError, match=r"partial.safetensors lacks .*train_vae"):
+        averaged_weights("vae", AutoEncoder())
+    with pytest.raises(FileNotFoundError, match="train_flow"):
+        averaged_weights("flow", Aligned())
+
+
+def test_the_transformer_learns_what_the_unet_sees(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alignment adds to the loss what the head cannot tell, and nothing once it tells it."""
+    monkeypatch.setattr(train_flow, "RUNS", runs)
+    torch.manual_seed(0)
+    lessons = Pupil(torch.randn(50, 4, 16, 16), torch.randint(0, 9, (50, 1, 77), dtype=torch.uint8))
+    encoder = averaged_weights("text", Reader()).encoder
+    seen = train_flow.seen_by_unet(lessons, encoder, torch.device("cpu"))  # pyright: ignore[reportArgumentType]
+    assert seen.shape == (50, 64, 128)
+    assert torch.equal(seen, train_flow.seen_by_unet(lessons, encoder, torch.device("cpu")))  # pyright: ignore[reportArgumentType]
+
+    model, x0, t = Aligned(), lessons.latents[:2], torch.tensor([0.3, 0.8])
+    texts = train_flow.read(encoder, lessons.true[:2, 0])
+    eps = torch.randn_like(x0)
+    plain, aligned = loss(model, x0, t, eps, *texts), loss(model, x0, t, eps, *texts, seen[:2])
+    assert plain < aligned < plain + 2 * train_flow.ALIGNMENT
+    _, told = model(x0 + t[:, None, None, None] * (eps - x0), 1000 * t, *texts)
+    assert loss(model, x0, t, eps, *texts, told.detach()).item() == pytest.approx(plain.item(), abs=1e-5)
+
+
+@dataclass
+class Pupil:
+    latents: Tensor
+    true: Tensor
