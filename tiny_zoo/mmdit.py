@@ -18,9 +18,17 @@ from torch import Tensor, nn
 from .networks import LATENT_CHANNELS, TEXT_WIDTH
 
 FLOW_DEPTH = 3
+NEIGHBOURS = {0: ((0, -1), (-1, -1), (1, 1)), 1: ((0, 1), (-1, 1), (1, -1))}
+"""Blocks whose picture tokens attend to each other once more, as in Stable Diffusion 3.5 medium, and the neighbour, so
+many rows and columns away, at which each head looks before it is trained. The heads of a block learn to look at one
+neighbour each, which takes long, and three are too few to see an outline."""
 HEAD_WIDTH = 64  # Stable Diffusion 3 has as many heads as blocks, and ComfyUI reads the depth off the width.
 PATCH = 2
-POSITIONS = 32
+POSITIONS = 24
+SHARPNESS = 1.5
+"""Of those heads at first: with it they spend half of their attention where they look."""
+
+MIDDLE = 16
 TIME_FREQUENCIES = 128
 TIMESTEPS = 1000.0
 
@@ -41,7 +49,9 @@ class MMDiT(nn.Module):
         self.t_embedder = nn.ModuleDict({"mlp": _embedder(2 * TIME_FREQUENCIES, width)})
         self.y_embedder = nn.ModuleDict({"mlp": _embedder(context, width)})
         self.context_embedder = nn.Linear(context, width)
-        self.joint_blocks = nn.ModuleList([_JointBlock(width, last=i == depth - 1) for i in range(depth)])
+        self.joint_blocks = nn.ModuleList(
+            [_JointBlock(width, last=i == depth - 1, looks=NEIGHBOURS.get(i, ())) for i in range(depth)]
+        )
         self.final_layer = nn.ModuleDict(
             {"adaLN_modulation": _modulation(width, 2), "linear": nn.Linear(width, PATCH**2 * LATENT_CHANNELS)}
         )
@@ -54,7 +64,7 @@ class MMDiT(nn.Module):
         """Predict the velocity.
 
         Args:
-            x: (B, 4, H, W) latents between picture (t = 0) and noise (t = 1); H and W at most 64.
+            x: (B, 4, H, W) latents between picture (t = 0) and noise (t = 1); H and W at most 48.
             timesteps: (B,) in 0..1000.
             context: (B, L, D) text embeddings.
             y: (B, D) the text in one vector, `pooled`.
@@ -101,17 +111,14 @@ def pooled(context: Tensor, ended: Tensor) -> Tensor:
 class _JointBlock(nn.Module):
     """One block of both streams; after the last one nobody reads the text."""
 
-    def __init__(self, width: int, last: bool) -> None:
+    def __init__(self, width: int, last: bool, looks: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
         self.context_block = _Stream(width, attends=not last)
-        self.x_block = _Stream(width, attends=True)
+        self.x_block = _Stream(width, attends=True, looks=looks)
 
     def forward(self, context: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         (of_text, text), (of_picture, picture) = self.context_block.project(context, c), self.x_block.project(x, c)
-        q, k, v = (torch.cat(both, dim=1).transpose(1, 2) for both in zip(of_text, of_picture, strict=True))
-        # Written out: on a CPU the fused kernel's backward pass took a quarter of a training step.
-        probabilities = (q * HEAD_WIDTH**-0.5 @ k.mT).softmax(dim=-1).to(v.dtype)
-        attended = (probabilities @ v).transpose(1, 2).flatten(2)
+        attended = _attend(*(torch.cat(both, dim=1) for both in zip(of_text, of_picture, strict=True)))
         to_text, to_picture = attended.split([context.shape[1], x.shape[1]], dim=1)
         if self.context_block.attends:
             context = self.context_block.update(context, to_text, *text)
@@ -119,33 +126,40 @@ class _JointBlock(nn.Module):
 
 
 class _Stream(nn.Module):
-    """What text or picture have of their own in a block; one that does not attend only gives keys and values."""
+    """What text or picture have of their own in a block.
 
-    def __init__(self, width: int, attends: bool) -> None:
+    Args:
+        width: of the transformer.
+        attends: one that does not only gives keys and values.
+        looks: if its tokens also attend to each other alone, where each head looks at first.
+    """
+
+    def __init__(self, width: int, attends: bool, looks: tuple[tuple[int, int], ...] = ()) -> None:
         super().__init__()
         self.attends = attends
-        self.adaLN_modulation = _modulation(width, 6 if attends else 2)
-        self.attn = nn.ModuleDict(
-            {
-                "qkv": nn.Linear(width, 3 * width),
-                "ln_q": _HeadNorm(HEAD_WIDTH, eps=1e-6),
-                "ln_k": _HeadNorm(HEAD_WIDTH, eps=1e-6),
-            }
-        )
+        self.parts = 2 if not attends else 9 if looks else 6
+        self.adaLN_modulation = _modulation(width, self.parts)
+        self.attn = _attention(width, attends)
+        if looks:
+            self.attn2 = _attention(width, attends)
+            _look(self.attn2, looks)
         if attends:
-            self.attn["proj"] = nn.Linear(width, width)
             self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
 
     def project(self, x: Tensor, c: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor]]:
         """Queries, keys and values (B, tokens, heads, 64), and what of the modulation is left for `update`."""
-        shift, scale, *rest = _chunks(self.adaLN_modulation(c), 6 if self.attends else 2)
-        q, k, v = self.attn["qkv"](_modulate(x, shift, scale)).unflatten(-1, (3, -1, HEAD_WIDTH)).unbind(2)
-        return (self.attn["ln_q"](q), self.attn["ln_k"](k), v), rest
+        shift, scale, *rest = _chunks(self.adaLN_modulation(c), self.parts)
+        return _project(self.attn, _modulate(x, shift, scale)), rest
 
     def update(
-        self, x: Tensor, attended: Tensor, gate: Tensor, shift: Tensor, scale: Tensor, mlp_gate: Tensor
+        self, x: Tensor, attended: Tensor, gate: Tensor, shift: Tensor, scale: Tensor, mlp_gate: Tensor, *alone: Tensor
     ) -> Tensor:
-        x = x + gate * self.attn["proj"](attended)
+        change = gate * self.attn["proj"](attended)
+        if alone:
+            shift_alone, scale_alone, gate_alone = alone
+            among = _attend(*_project(self.attn2, _modulate(x, shift_alone, scale_alone)))
+            change = change + gate_alone * self.attn2["proj"](among)
+        x = x + change
         h = F.gelu(self.mlp["fc1"](_modulate(x, shift, scale)), approximate="tanh")
         return x + mlp_gate * self.mlp["fc2"](h)
 
@@ -156,6 +170,56 @@ class _HeadNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         assert self.weight is not None
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+def _attention(width: int, attends: bool) -> nn.ModuleDict:
+    parts: dict[str, nn.Module] = {
+        "qkv": nn.Linear(width, 3 * width),
+        "ln_q": _HeadNorm(HEAD_WIDTH, eps=1e-6),
+        "ln_k": _HeadNorm(HEAD_WIDTH, eps=1e-6),
+    }
+    return nn.ModuleDict(parts | ({"proj": nn.Linear(width, width)} if attends else {}))
+
+
+def _look(attention: nn.ModuleDict, offsets: tuple[tuple[int, int], ...]) -> None:
+    """Let each head look at the token so many rows and columns away.
+
+    Keys are the positions' sines and cosines in the frequencies that tell neighbours apart, and queries those of the
+    place looked at: the same, turned by its angle.
+    """
+    qkv, told = attention["qkv"], HEAD_WIDTH // 4  # of each, in sines and cosines, of columns and rows
+    assert isinstance(qkv, nn.Linear)
+    width = qkv.in_features
+    frequencies = _phases(width, torch.ones(1))[0, :told]
+    of_column, of_row = torch.eye(width).unflatten(0, (2, 2, -1))[:, :, :told]  # each (sine or cosine, told, width)
+    key = torch.cat([of_column, of_row]).flatten(0, 1)
+    queries: list[Tensor] = []
+    for row, column in offsets:
+        turned: list[Tensor] = []
+        for (sine, cosine), steps in ((of_column, column), (of_row, row)):
+            angles = (steps * frequencies)[:, None]
+            turned += [angles.cos() * sine + angles.sin() * cosine, angles.cos() * cosine - angles.sin() * sine]
+        queries.append(torch.cat(turned))
+    with torch.no_grad():
+        qkv.weight[:width] = torch.cat(queries)
+        qkv.weight[width : 2 * width] = key.repeat(len(offsets), 1)
+        qkv.bias[: 2 * width].zero_()
+        for norm in (attention["ln_q"], attention["ln_k"]):
+            assert isinstance(norm, _HeadNorm) and norm.weight is not None
+            norm.weight.fill_(SHARPNESS)
+
+
+def _project(attention: nn.ModuleDict, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens (B, N, F) -> queries, keys and values (B, N, heads, 64)."""
+    q, k, v = attention["qkv"](x).unflatten(-1, (3, -1, HEAD_WIDTH)).unbind(2)
+    return attention["ln_q"](q), attention["ln_k"](k), v
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Written out, since on a CPU the fused kernel's backward pass took a quarter of a training step: -> (B, N, F)."""
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    probabilities = (q * HEAD_WIDTH**-0.5 @ k.mT).softmax(dim=-1).to(v.dtype)
+    return (probabilities @ v).transpose(1, 2).flatten(2)
 
 
 def _embedder(inputs: int, width: int) -> nn.Sequential:
@@ -186,9 +250,17 @@ def _frequencies(timesteps: Tensor) -> Tensor:
     return torch.cat([phases.cos(), phases.sin()], dim=-1)
 
 
+def _phases(width: int, patches: Tensor) -> Tensor:
+    """Angles of numbers of patches (N,) in every frequency: (N, width / 4)."""
+    return torch.outer(PATCH * patches, 10000 ** -torch.linspace(0, 1, width // 4 + 1)[:-1])
+
+
 def _position_embedding(width: int, size: int) -> Tensor:
-    """Sines and cosines of a patch's column, then of its row, counted in latent pixels: (1, size * size, width)."""
-    phases = torch.outer(PATCH * torch.arange(size), 10000 ** -torch.linspace(0, 1, width // 4 + 1)[:-1])
+    """Sines and cosines of a patch's column, then of its row, counted in latent pixels: (1, size * size, width).
+
+    The middle of the table has the same positions whatever its size.
+    """
+    phases = _phases(width, MIDDLE + torch.arange(size) - size // 2)
     line = torch.cat([phases.sin(), phases.cos()], dim=1)
     columns, rows = line.expand(size, size, -1), line[:, None].expand(size, size, -1)
     return torch.cat([columns, rows], dim=-1).flatten(0, 1)[None]

@@ -38,7 +38,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from .captions import END, START, UNKNOWN, VOCABULARY
-from .mmdit import FLOW_DEPTH, HEAD_WIDTH, PATCH, POSITIONS, pooled
+from .mmdit import FLOW_DEPTH, HEAD_WIDTH, NEIGHBOURS, PATCH, POSITIONS, pooled
 from .networks import (
     LATENT_CHANNELS,
     TEXT_HEADS,
@@ -132,6 +132,7 @@ def transformer(state: dict[str, Tensor]) -> SD3Transformer2DModel:
         caption_projection_dim=FLOW_DEPTH * HEAD_WIDTH,
         pooled_projection_dim=TEXT_WIDTH,
         pos_embed_max_size=POSITIONS,
+        dual_attention_layers=tuple(NEIGHBOURS),
         qk_norm="rms_norm",
     )
     model.load_state_dict(convert_sd3_transformer_checkpoint_to_diffusers(own))

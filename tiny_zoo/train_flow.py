@@ -80,7 +80,7 @@ def seen_by_unet(lessons: Lessons, encoder: nn.Module, device: torch.device) -> 
 
 
 def loss(
-    network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, context: Tensor, y: Tensor, seen: Tensor | None = None
+    network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, context: Tensor, y: Tensor, seen: Tensor, weight: Tensor
 ) -> Tensor:
     """Squared error of the velocity of x = (1 - t) x0 + t eps, and what it lacks in telling what the UNet sees.
 
@@ -91,7 +91,8 @@ def loss(
         eps: (B, 4, H, W) noise.
         context: (B, L, D) text embeddings.
         y: (B, D) pooled.
-        seen: (B, N, channels) what the UNet sees in each patch; None leaves it out.
+        seen: (B, N, channels) what the UNet sees in each patch.
+        weight: () of telling it.
 
     Returns:
         A scalar.
@@ -99,9 +100,7 @@ def loss(
     level = t[:, None, None, None]
     velocity, told = network((1 - level) * x0 + level * eps, TIMESTEPS * t, context, y)
     error = F.mse_loss(velocity.float(), eps - x0)
-    if seen is None:
-        return error
-    return error + ALIGNMENT * (1 - F.cosine_similarity(told.float(), seen.float(), dim=-1)).mean()
+    return error + weight * (1 - F.cosine_similarity(told.float(), seen.float(), dim=-1)).mean()
 
 
 def read(encoder: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,11 +127,17 @@ def main() -> None:
         "--truthful", type=float, default=0.6, help="share of the steps, from the first on, whose captions are true"
     )
     parser.add_argument(
+        "--aligned",
+        type=float,
+        default=0.4,
+        help="share of the steps, from the first on, that learn from what the UNet sees; later the velocity is all",
+    )
+    parser.add_argument(
         "--short",
         type=float,
         default=0.0,
         help=f"share of the steps, from the first on, whose texts are cut to {SHORT} tokens: they take two thirds "
-        "of the time; not on a GPU",
+        "of the time, but what follows has to learn the padding; not on a GPU",
     )
     parser.add_argument(
         "--compile", action="store_true", help="by torch.compile: on a CPU with a C++ compiler, a seventh faster"
@@ -162,20 +167,23 @@ def main() -> None:
     def batch_of(step: int) -> tuple[Tensor, ...]:
         generator = torch.Generator(device).manual_seed(step)
         x0, ids, rows = lessons.draw(arguments.batch, run.done < arguments.truthful, generator)
-        return x0, ids[:, : SHORT if run.done < arguments.short else None], *drawn(x0, generator), seen[rows]
+        weight = torch.tensor(ALIGNMENT if run.done < arguments.aligned else 0.0, device=device)
+        ids = ids[:, : SHORT if run.done < arguments.short else None]
+        return x0, ids, *drawn(x0, generator), seen[rows], weight
 
     def loss_of(
-        x0: Tensor, ids: Tensor, t: Tensor, eps: Tensor, seen: Tensor | None = None, network: nn.Module = trained
+        x0: Tensor, ids: Tensor, t: Tensor, eps: Tensor, seen: Tensor, weight: Tensor, network: nn.Module = trained
     ) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return loss(network, x0, t, eps, *read(encoder, ids), seen)
+            return loss(network, x0, t, eps, *read(encoder, ids), seen, weight)
 
     held_out = lessons.held_out, lessons.held_out_ids
     noised = drawn(lessons.held_out, torch.Generator(device).manual_seed(0))
 
     @torch.no_grad()
     def evaluate(averaged: nn.Module) -> str:
-        return f"held-out {loss_of(*held_out, *noised, network=averaged):.4f}"
+        unaligned = seen[: len(lessons.held_out)], torch.zeros((), device=device)
+        return f"held-out {loss_of(*held_out, *noised, *unaligned, network=averaged):.4f}"
 
     run.train(batch_of, loss_of, evaluate, every=250)
 

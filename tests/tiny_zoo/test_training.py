@@ -140,10 +140,12 @@ def test_the_transformer_learns_what_the_unet_sees(runs: Path, monkeypatch: pyte
     model, x0, t = Aligned(), lessons.latents[:2], torch.tensor([0.3, 0.8])
     texts = train_flow.read(encoder, lessons.true[:2, 0])
     eps = torch.randn_like(x0)
-    plain, aligned = loss(model, x0, t, eps, *texts), loss(model, x0, t, eps, *texts, seen[:2])
-    assert plain < aligned < plain + 2 * train_flow.ALIGNMENT
+    plain, aligned = (loss(model, x0, t, eps, *texts, seen[:2], torch.tensor(weight)) for weight in (0.0, 0.5))
+    assert plain < aligned < plain + 2 * 0.5
     _, told = model(x0 + t[:, None, None, None] * (eps - x0), 1000 * t, *texts)
-    assert loss(model, x0, t, eps, *texts, told.detach()).item() == pytest.approx(plain.item(), abs=1e-5)
+    assert loss(model, x0, t, eps, *texts, told.detach(), torch.tensor(0.5)).item() == pytest.approx(
+        plain.item(), abs=1e-5
+    )
 
 
 @dataclass
