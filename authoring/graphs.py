@@ -64,6 +64,7 @@ def _file(directory: str, url: str) -> ModelFile:
 
 
 TINY_ZOO = Model("Load Tiny Zoo", "tiny_zoo.safetensors", 128, "tiny_zoo", "tiny_zoo/cat2dog")
+TINY_ZOO_FLOW = TINY_ZOO._replace(title="Load Tiny Zoo's flow model", file="tiny_zoo_flow.safetensors")
 ROOM_TO_SAY = 400  # height below a node's widgets, for what it says after a run and the picture while it runs
 
 SD15 = Model(
@@ -639,6 +640,7 @@ GRAPHS: Mapping[str, Graph] = {
         ("cat.png", "glasses.png", "oil.png"),
         notes.introduction(notes.ONE_PASS),
     ),
+    "flow_tiny_zoo_edit": flow_edit(TINY_ZOO_FLOW, notes.beside(notes.FLOW)),
     "sd15_edit": one_edit(SD15, notes.introduction(notes.SD15)),
     "sd15_generated": generated_edit(
         SD15, "a photo of a cat sitting on a bench in a park", notes.introduction(notes.GENERATED)

@@ -294,6 +294,22 @@ Two models are needed:
 Little memory? Set **checkpointing** to `always`. It takes too long? Lower **guidance_end**, or **steps** at *Invert*.
 {HOW_IT_WORKS}"""
 
+FLOW = f"""\
+# Edit with a flow model
+Press **Run**. A cat becomes a dog, in the same place: the edit of `tiny_zoo_edit`, by a transformer of Stable
+Diffusion 3's kind in place of a UNet.
+{TINY_ZOO}{HOW_IT_WORKS}
+## What is different
+- The picture is traced back to pure noise, at time 1, in the flow's own coordinates.
+- Text and image meet in one attention call; its image-to-text part is what is held.
+- The nodes and their settings are the same. The workflows of Stable Diffusion 3.5, Flux.1, Anima, Z-Image and
+  Qwen-Image differ from this one in the loaders and in a few numbers.
+
+## Next
+Turn **guidance** and **strength** up and down, or drag another picture of the pack's folder `web/examples` onto
+*picture* and choose an **edit** that fits it.
+"""
+
 UNSEEN = """
 ## Not tried with real weights
 Nobody could, where this was built: the nodes were run with small networks of this kind and random weights. Look at

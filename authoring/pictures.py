@@ -4,6 +4,7 @@
     python -m authoring.pictures results   docs/cat2dog.png and web/docs/edit.jpg, from what run.py demo left in output/
     python -m authoring.pictures graph     docs/graph.png, the first workflow in the real front end (its own ComfyUI)
     python -m authoring.pictures settings  docs/settings_*.jpg, one edit under several values of each setting (likewise)
+    python -m authoring.pictures flow      docs/flow.jpg, edits by the UNet and by the flow transformer (likewise)
 
 Needs the interpreter that `python run.py test` made. After a training of Tiny Zoo, draw all but the logo again. The
 thumbnails of the workflows are drawn by `python -m authoring.thumbnails`.
@@ -147,6 +148,38 @@ def label(tiles: dict[str, Path]) -> Image.Image:
     return row
 
 
+# ----------------------------------------------------------------------------------------------- the flow transformer
+
+EDITS = {"cat2dog": "cat.png", "horse2zebra": "horse.png", "cat2glasses": "cat.png", "sketch2oil": "sketch.png"}
+"""Edit -> the example that it is shown on."""
+
+NETWORKS = {"by the UNet": "tiny_zoo_edit", "by the flow transformer": "flow_tiny_zoo_edit"}
+
+
+def draw_flow() -> list[Path]:
+    """Edit examples by the workflows of the UNet and of the flow transformer: a column an edit."""
+    width, height = TILE + 8, TILE + 28
+    page = Image.new("RGB", (width * len(EDITS) - 8, height * (1 + len(NETWORKS))), PAPER)
+    draw = ImageDraw.Draw(page)
+
+    def show(picture: Image.Image, column: int, row: int, title: str) -> None:
+        page.paste(picture.resize((TILE, TILE), Image.Resampling.LANCZOS), (width * column, height * row))
+        write(draw, (width * column + TILE // 2, height * row + TILE + 14), title, 15, INK)
+
+    with comfyui() as (server, base):
+        for column, (edit, example) in enumerate(EDITS.items()):
+            show(read(EXAMPLES / example), column, 0, edit)
+            picture = server.upload(EXAMPLES / example)
+            for row, (title, name) in enumerate(NETWORKS.items(), start=1):
+                template = json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+                workflow = adapt(template, picture, f"tiny_zoo/{edit}")
+                (edited,) = (key for key, node in workflow.items() if node["_meta"]["title"] == "edited")
+                path = base / f"{edit}_{name}.png"
+                path.write_bytes(server.view(server.run(workflow)[edited]["images"][0]))
+                show(read(path), column, row, title)
+    return [save(page, DOCS / "flow.jpg")]
+
+
 # ------------------------------------------------------------------------------------------------------ small pieces
 
 
@@ -201,7 +234,13 @@ def save(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-DRAWINGS = {"logo": draw_logo, "results": draw_results, "graph": draw_graph, "settings": draw_settings}
+DRAWINGS = {
+    "logo": draw_logo,
+    "results": draw_results,
+    "graph": draw_graph,
+    "settings": draw_settings,
+    "flow": draw_flow,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(DRAWINGS):

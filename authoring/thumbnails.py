@@ -101,6 +101,7 @@ DRAWN: dict[str, tuple[Callable[[Pictures, str], Image.Image], str]] = {
     "tiny_zoo_attention": (maps, "where it looks for a cat"),
     "tiny_zoo_folder": (folder, "a folder of pictures"),
     "tiny_zoo_distilled": (frames, "an edit in one pass"),
+    "flow_tiny_zoo_edit": (edited, "with a flow model"),
 }
 """Workflows that run here: name -> how it is drawn, and the line below."""
 

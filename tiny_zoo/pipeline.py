@@ -98,7 +98,7 @@ def load_flow_pipeline(checkpoint: Path = FLOW_CHECKPOINT) -> TinyZooFlowPipelin
         checkpoint: as `tiny_zoo.export` writes it, under Stable Diffusion 3's names.
 
     Raises:
-        FileNotFoundError: there is none; the pack comes without it.
+        FileNotFoundError: there is none.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"There is no {checkpoint}: write it with python -m tiny_zoo.export, after train_flow.")

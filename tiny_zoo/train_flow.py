@@ -4,7 +4,7 @@ Needs the finished autoencoder, text encoder and UNet (`train_vae`, `train_text`
 same lessons as the UNet. Rectified flow (Liu et al. 2023, arXiv:2209.03003) with logit-normal times (Esser et al. 2024,
 arXiv:2403.03206). A transformer of patches has to find out by itself what a convolution is born with; the UNet helps
 it: a block's picture tokens are to tell what the UNet sees in the same places of the clean picture (Yu et al. 2024,
-arXiv:2410.06940).
+arXiv:2410.06940), in the first part of the training, since later it holds back (Wang et al. 2025, arXiv:2505.16792).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ const ORDER = [
   "tiny_zoo_attention",
   "tiny_zoo_folder",
   "tiny_zoo_distilled",
+  "flow_tiny_zoo_edit",
   "sd15_edit",
   "sd15_generated",
   "sdxl_edit",

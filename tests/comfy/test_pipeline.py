@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,17 +48,25 @@ def test_the_defaults_are_those_of_the_nodes(object_info: dict[str, Any]) -> Non
     )
 
 
-@pytest.mark.parametrize("source, target", [("cat", "dog")])
-def test_the_picture_is_that_of_the_nodes(server: Server, tmp_path: Path, source: str, target: str) -> None:
-    template = json.loads((workflows.API_FOLDER / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
-    workflow = adapt(template, server.upload(EXAMPLES / f"{source}.png"), f"tiny_zoo/{source}2{target}")
+@pytest.mark.parametrize(
+    "name, load, picture, edit",
+    [
+        ("tiny_zoo_edit", load_pipeline, "cat.png", "cat2dog"),
+        ("flow_tiny_zoo_edit", load_flow_pipeline, "horse.png", "horse2zebra"),
+    ],
+)
+def test_the_picture_is_that_of_the_nodes(
+    server: Server, tmp_path: Path, name: str, load: Callable[[], Any], picture: str, edit: str
+) -> None:
+    template = json.loads((workflows.API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    workflow = adapt(template, server.upload(EXAMPLES / picture), f"tiny_zoo/{edit}")
     outputs = server.run(workflow)
     paths = save_images(server, workflow, outputs, tmp_path)
     (caption,) = outputs[find_node(workflow, "PreviewAny")]["text"]
-    original, expected = (np.array(Image.open(paths[name]).convert("RGB")) for name in ("source", "edited"))
+    original, expected = (np.array(Image.open(path).convert("RGB")) for path in (EXAMPLES / picture, paths["edited"]))
 
-    editor = PipelineEditor(load_pipeline())
-    direction = editor.build_direction(load_edit(f"{source}2{target}", FOLDER))
+    editor = PipelineEditor(load())
+    direction = editor.build_direction(load_edit(edit, FOLDER))
     inverted = editor.invert(original, caption)
     found = (editor.edit(inverted, direction, output_type="np")[0] * 255).astype(np.uint8)  # as SaveImage rounds
     difference = np.abs(found.astype(int) - expected.astype(int))
