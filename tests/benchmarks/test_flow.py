@@ -22,6 +22,7 @@ from benchmarks.rivals.rf_inversion import RfInversion
 from benchmarks.rivals.rf_solver import RfSolver, Step, midpoint_step
 from pix2pix_zero_core import Coordinates, EditDirection, MapGuidance, Prediction
 from pix2pix_zero_core.integrations.sentences import load_edit
+from tiny_zoo import mmdit
 from tiny_zoo.captions import END, VOCABULARY, token_ids
 from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.denoiser import TinyZoo, TinyZooFlow
@@ -93,16 +94,18 @@ def test_its_maps_are_the_texts_share_of_the_joint_attention(
     flow: TinyZooFlow, flow_problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    attend = torch.nn.functional.scaled_dot_product_attention
+    attend = mmdit._attend
 
     def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        whole = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)[:, :, 77:, :77]
-        seen.append(whole / whole.sum(-1, keepdim=True))
+        if q.shape[1] > 77:  # the picture's tokens attend to each other alone as well
+            logits = q.transpose(1, 2) @ k.transpose(1, 2).mT * q.shape[-1] ** -0.5
+            whole = torch.softmax(logits, dim=-1)[:, :, 77:, :77]
+            seen.append(whole / whole.sum(-1, keepdim=True))
         return attend(q, k, v)
 
     x, t = flow_problem.noise, torch.tensor([0.5, 0.5])
     plain = flow(x, t, flow_problem.source).denoised
-    monkeypatch.setattr("tiny_zoo.mmdit.F.scaled_dot_product_attention", watched)
+    monkeypatch.setattr(mmdit, "_attend", watched)
     prediction = flow(x, t, flow_problem.source, maps=True)
     assert torch.equal(prediction.denoised, plain)
     assert len(prediction.maps) == len(seen) == len(flow.transformer.joint_blocks)
