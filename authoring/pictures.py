@@ -26,7 +26,7 @@ from launcher.comfyui import make_base
 from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, ROOT, Runtime
 from launcher.server import Server, comfyui_server
-from launcher.workflow import adapt, node_inputs
+from launcher.workflow import Workflow, adapt, node_inputs
 from tiny_zoo import draw_examples
 from tiny_zoo.canvas import INK, PAPER
 from tiny_zoo.world import counterfactual, render, sample_scene
@@ -120,19 +120,15 @@ TILE = 160  # pixels
 
 def draw_settings() -> list[Path]:
     """Edit one picture with every value of `SETTINGS`, else as the first workflow does."""
-    template = json.loads((ROOT / "demo" / "api" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
     drawn: list[Path] = []
     with comfyui() as (server, base):
         picture = server.upload(EXAMPLES / "cat.png")
         for name, (class_type, values) in SETTINGS.items():
             tiles: dict[str, Path] = {"picture": EXAMPLES / "cat.png"}
             for value in values:
-                workflow = adapt(template, picture, "tiny_zoo/cat2dog")
+                workflow = adapt(template("tiny_zoo_edit"), picture, "tiny_zoo/cat2dog")
                 node_inputs(workflow, class_type)[name] = value
-                (edited,) = (key for key, node in workflow.items() if node["_meta"]["title"] == "edited")
-                tiles[f"{name} {value}"] = base / f"{name}_{value}.png"
-                workflow[edited]["inputs"]["filename_prefix"] = f"{name}_{value}"  # saved though it was drawn before
-                tiles[f"{name} {value}"].write_bytes(server.view(server.run(workflow)[edited]["images"][0]))
+                tiles[f"{name} {value}"] = edited(server, workflow, base / f"{name}_{value}.png")
             drawn.append(save(label(tiles), DOCS / f"settings_{name}.jpg"))
     return drawn
 
@@ -171,12 +167,8 @@ def draw_flow() -> list[Path]:
             show(read(EXAMPLES / example), column, 0, edit)
             picture = server.upload(EXAMPLES / example)
             for row, (title, name) in enumerate(NETWORKS.items(), start=1):
-                template = json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-                workflow = adapt(template, picture, f"tiny_zoo/{edit}")
-                (edited,) = (key for key, node in workflow.items() if node["_meta"]["title"] == "edited")
-                path = base / f"{edit}_{name}.png"
-                path.write_bytes(server.view(server.run(workflow)[edited]["images"][0]))
-                show(read(path), column, row, title)
+                workflow = adapt(template(name), picture, f"tiny_zoo/{edit}")
+                show(read(edited(server, workflow, base / f"{edit}_{name}.png")), column, row, title)
     return [save(page, DOCS / "flow.jpg")]
 
 
@@ -193,6 +185,19 @@ def comfyui() -> Iterator[tuple[Server, Path]]:
         flags = ("--cpu", "--preview-method", "auto")
         with comfyui_server(runtime, base, base / "server.log", flags=flags, environment=quiet_cpu()) as server:
             yield server, base
+
+
+def template(name: str) -> Workflow:
+    """A shipped workflow in API format."""
+    return json.loads((ROOT / "demo" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def edited(server: Server, workflow: Workflow, path: Path) -> Path:
+    """Run a workflow, and keep its edited picture."""
+    (node,) = (key for key, node in workflow.items() if node["_meta"]["title"] == "edited")
+    workflow[node]["inputs"]["filename_prefix"] = path.stem  # saved though it was drawn before
+    path.write_bytes(server.view(server.run(workflow)[node]["images"][0]))
+    return path
 
 
 def split(left: Image.Image, right: Image.Image) -> Image.Image:

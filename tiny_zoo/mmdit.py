@@ -26,7 +26,7 @@ HEAD_WIDTH = 64  # Stable Diffusion 3 has as many heads as blocks, and ComfyUI r
 PATCH = 2
 POSITIONS = 24
 SHARPNESS = 1.5
-"""Of those heads at first: with it they spend half of their attention where they look."""
+"""Of those heads at first: the most of their attention is where they look, and some of it around."""
 
 MIDDLE = 16
 TIME_FREQUENCIES = 128

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -283,29 +283,45 @@ class Run:
                 slow.copy_(fast)
 
 
+class Part(NamedTuple):
+    """A part of the shipped checkpoint: its prefix there and in the run's model; the runs that it was trained on."""
+
+    shipped: str
+    own: str = ""
+    after: tuple[str, ...] = ()
+
+
 SHIPPED = {
-    "vae": ("", "first_stage_model."),
-    "decoder": ("", "first_stage_model.taesd_decoder."),
-    "text": ("encoder.", "cond_stage_model.transformer."),
-    "unet": ("", "model.diffusion_model."),
+    "vae": Part("first_stage_model."),
+    "decoder": Part("first_stage_model.taesd_decoder.", after=("vae",)),
+    "text": Part("cond_stage_model.transformer.", own="encoder."),
+    "unet": Part("model.diffusion_model.", after=("vae", "text")),
 }
-"""Run -> the prefix, in the run's model, of what is shipped of it, and its prefix in the shipped checkpoint."""
+"""Run -> what the pack ships of it."""
 
 
 def averaged_weights(name: str, model: M) -> M:
-    """Load the averaged weights of a run into a model of its kind; without such a run, what the pack ships of it."""
-    path = RUNS / f"{name}.pt"
+    """Load the averaged weights of a run into a model of its kind; without such a run, what the pack ships of it.
+
+    Raises:
+        FileNotFoundError: there is neither, or a part that it was trained on has been trained anew.
+        ValueError: the shipped checkpoint lacks it.
+    """
+    path, part = RUNS / f"{name}.pt", SHIPPED.get(name)
+    advice = f"train it first with python -m tiny_zoo.train_{name}."
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True)["averaged"])
-    elif name in SHIPPED and CHECKPOINT.exists():
+    elif part is None or not CHECKPOINT.exists():
+        raise FileNotFoundError(f"No run at {path}: {advice}")
+    elif anew := [other for other in part.after if (RUNS / f"{other}.pt").exists()]:
+        raise FileNotFoundError(f"No run at {path}, and the shipped one does not fit the new {anew[0]}: {advice}")
+    else:
         from safetensors.torch import load_file  # a machine that trains everything does without
 
-        own, shipped = SHIPPED[name]
-        taken = {own + n.removeprefix(shipped): t for n, t in load_file(CHECKPOINT).items() if n.startswith(shipped)}
-        if missing := [n for n in model.state_dict() if n.startswith(own) and n not in taken]:
-            raise ValueError(f"{CHECKPOINT} lacks {missing[0]}: train it first with python -m tiny_zoo.train_{name}.")
+        weights, prefix = load_file(CHECKPOINT), part.shipped
+        taken = {part.own + n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+        if missing := [n for n in model.state_dict() if n.startswith(part.own) and n not in taken]:
+            raise ValueError(f"{CHECKPOINT} lacks {missing[0]}: {advice}")
         model.load_state_dict(taken, strict=False)
         print(f"no run of {name} in {RUNS}: took what {CHECKPOINT.name} has", flush=True)
-    else:
-        raise FileNotFoundError(f"No run at {path}: train it first with python -m tiny_zoo.train_{name}.")
     return model.eval().requires_grad_(False)

@@ -31,6 +31,9 @@ NOT_ON_SHEETS = {"ours_fast", *ABLATION, *(f"{name}_50" for name in IN_50_STEPS)
 SCENES = {task: 100 if task in PAPER_TASKS else 40 for task in TASKS}
 """Task -> its scenes."""
 
+OURS = {"ours": "Ours as tuned", "ours_by_default": "Ours by default"}
+"""Rows that are compared with all others, and what they are called there."""
+
 Cells = dict[str, dict[str, Cell]]
 """Task -> method -> cell."""
 
@@ -75,7 +78,7 @@ def main() -> None:
 
 
 def collect(cells: Cells, ceilings: dict[str, Cell]) -> dict[str, list[Row]]:
-    """Turn cells into rows a task, rows of means over tasks, and comparisons of ours with all others."""
+    """Turn cells into rows a task, rows of means over tasks, and comparisons of `OURS` with all others."""
     groups = {task: [task] for task in cells}
     for name, members in {"mean of the paper's tasks": PAPER_TASKS, "mean of all tasks": tuple(TASKS)}.items():
         if cells.keys() >= set(members):
@@ -87,8 +90,10 @@ def collect(cells: Cells, ceilings: dict[str, Cell]) -> dict[str, list[Row]]:
         for method in shared:
             chosen = [cells[task][method] for task in tasks]
             rows.append(summarise(group, method, chosen))
-            if method != "ours":
-                comparisons.append(contrast(group, method, [cells[task]["ours"] for task in tasks], chosen))
+            for mine in OURS:
+                if mine in shared and mine != method:
+                    contrasted = contrast(group, method, [cells[task][mine] for task in tasks], chosen)
+                    comparisons.append({"ours": mine, **contrasted})
     return {
         "rows": [row for row in rows if row["task"] in TASKS],
         "means": [row for row in rows if row["task"] not in TASKS],
@@ -116,10 +121,9 @@ def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
 
         rows = of_group((*results["means"], *results["rows"]))
         parts += [f"## {group}\n", f"{rows[0]['n']} scenes.\n", table(rows + of_group(results["ceiling"]))]
-        parts += [
-            "Ours less the other's figure, or divided by it (x):\n",
-            contrast_table(of_group(results["comparisons"])),
-        ]
+        for mine, title in OURS.items():
+            if compared := [row for row in of_group(results["comparisons"]) if row["ours"] == mine]:
+                parts += [f"{title} less the other's figure, or divided by it (x):\n", contrast_table(compared)]
     return "\n".join(parts)
 
 

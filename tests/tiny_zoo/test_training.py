@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,17 @@ def test_a_run_comes_before_the_shipped_weights(runs: Path) -> None:
     run.save()
     found = averaged_weights("unet", UNet()).state_dict()
     assert all(torch.equal(found[name], weight) for name, weight in run.averaged.state_dict().items())
+
+
+@pytest.mark.parametrize(("anew", "name", "model"), [("vae", "decoder", AutoEncoder), ("text", "unet", UNet)])
+def test_shipped_weights_do_not_follow_parts_that_were_trained_anew(
+    runs: Path, anew: str, name: str, model: Callable[[], nn.Module]
+) -> None:
+    (runs / f"{anew}.pt").touch()
+    with pytest.raises(
+        FileNotFoundError, match=f"does not fit the new {anew}: train it first .* tiny_zoo.train_{name}"
+    ):
+        averaged_weights(name, model())
 
 
 def test_a_checkpoint_that_lacks_a_part_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
