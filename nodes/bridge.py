@@ -30,6 +30,7 @@ from ..pix2pix_zero_core.fresh import FreshNoise, along
 from ..pix2pix_zero_core.schedule import step_at
 from .attention import PACK, Obstacle, Place, Text, TextAttention, Watch, modules_of, picture_of, text_layers
 from .families import FAMILIES, UNET, Family, length_of, text_positions
+from .fitting import GRID
 from .types import ModelInversion
 
 SOURCE, TARGET, NEGATIVE = "source", "positive", "negative"
@@ -125,6 +126,28 @@ def coordinates_of(model: Any) -> Coordinates:
 def family_of_model(model: Any) -> Family:
     """Find the family of a ModelPatcher that `require_cross_attention_model` has passed."""
     return text_layers(modules_of(model))[0].family
+
+
+def require_size(model: Any, latent: Tensor) -> None:
+    """Refuse pictures that are larger than a model's table of positions.
+
+    Args:
+        model: a ModelPatcher that `require_cross_attention_model` has passed.
+        latent: of pictures, (B, C, H, W).
+
+    Raises:
+        ValueError: naming the largest side.
+    """
+    layer, sides = text_layers(modules_of(model))[0], latent.shape[-2:]
+    tokens: int | None = getattr(layer.network, layer.family.table) if layer.family.table else None
+    if tokens is None or max(layer.family.grid(layer.network, None, *sides)) <= tokens:
+        return
+    height, width = (side * GRID for side in sides)
+    raise ValueError(
+        f"The picture has {width} x {height} pixels, and this model ({layer.family.name}) has places for "
+        f"{tokens} of its tokens a side, {tokens * layer.network.patch_size * GRID} pixels. Scale the picture before "
+        "VAE Encode: Fit Picture brings it to what the model was trained on."
+    )
 
 
 def distilled_warning(model: Any) -> str:

@@ -45,6 +45,8 @@ class Family:
         order: of text and image in that call, from the network.
         patch: name of the network's attribute that has the side of an image token in the latent's pixels; None where
             the options of a block have the image's height and width.
+        table: name of the network's attribute that says how many image tokens a side its table of positions has; None
+            where it goes on for larger pictures.
         parts: what makes up the text's keys, in their order.
         registers: how many tokens stand before a text that comes first.
         multiple: name of the network's attribute whose multiples text and image are padded to; None for none.
@@ -62,6 +64,7 @@ class Family:
     attention: str = ""
     order: Callable[[Any], Order] = lambda network: "text first"
     patch: str | None = "patch_size"
+    table: str | None = None
     parts: tuple[Part, ...] = (Part(),)
     registers: int = 0
     multiple: str | None = None
@@ -209,6 +212,7 @@ TRANSFORMERS = (
         name="Stable Diffusion 3 and 3.5",
         networks=("comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",),
         blocks=("comfy.ldm.modules.diffusionmodules.mmdit.JointBlock",),
+        table="pos_embed_max_size",
     ),
     Family(name="Flux", networks=("comfy.ldm.flux.model.Flux",), blocks=FLUX_BLOCKS, guided=(0.0, 0.5)),
     Family(name="Chroma", networks=("comfy.ldm.chroma.model.Chroma",), blocks=FLUX_BLOCKS, guided=(0.0, 0.5)),

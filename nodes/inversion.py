@@ -34,6 +34,7 @@ from .bridge import (
     progress,
     require_cross_attention_model,
     require_one_frame,
+    require_size,
 )
 from .saying import said
 from .types import CATEGORY, InversionType, ModelInversion, search_aliases
@@ -214,6 +215,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
                 f"The latent has {x0.shape[1]} channels, the model takes {channels}. Encode the picture with the VAE "
                 "of the checkpoint that the model comes from."
             )
+        require_size(model, x0)
         if sigmas is None:
             sigmas = part_of(schedule(model, scheduler, steps), start_at_step, end_at_step)
         coordinates = coordinates_of(model)

@@ -470,6 +470,16 @@ def test_several_frames_are_refused(pack: Any, case: Any):
         invert(pack, dataclasses.replace(case, latent={"samples": several}))
 
 
+@pytest.mark.parametrize("case", ["SD 3"], indirect=True)
+def test_pictures_larger_than_the_table_of_positions_are_refused(pack: Any, case: Any):
+    """The network itself says no more than two numbers. It has a table for 16 tokens of 2 latent pixels a side."""
+    samples = case.latent["samples"]
+    for size, words in {(33, 20): "160 x 264", (8, 34): "272 x 64"}.items():
+        large = {"samples": samples.new_ones(*samples.shape[:2], *size)}
+        with pytest.raises(ValueError, match=rf"has {words} pixels, and this .* 16 of its tokens a side, 256 pixels"):
+            invert(pack, dataclasses.replace(case, latent=large))
+
+
 def test_unknown_networks_are_refused(pack: Any):
     """Also those that are made of one of a family, and are shown more than a text."""
     import comfy.ldm.wan.model
