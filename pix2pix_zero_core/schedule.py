@@ -91,13 +91,6 @@ def sigma_to_timestep(sigma: Tensor, training_sigmas: Tensor) -> Tensor:
     return low + fraction.clamp(0, 1)
 
 
-def timestep_to_sigma(timestep: Tensor, training_sigmas: Tensor) -> Tensor:
-    """Find the noise level of a (fractional) training timestep; inverse of :func:`sigma_to_timestep`."""
-    table = training_sigmas.log()
-    low = timestep.floor().long().clamp(0, len(table) - 2)
-    return torch.lerp(table[low], table[low + 1], (timestep - low).to(table)).exp()
-
-
 def step_at(sigmas: Tensor, sigma: float) -> int:
     """Find the step of a sampling grid to which a noise level belongs: it begins there, or passes it on its way.
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -16,6 +16,7 @@ from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, PACK, ROOT, Runtime
 from launcher.server import comfyui_server
 from launcher.workflow import adapt
+from tests.core.test_imports import imported_modules
 
 
 def tracked(*options: str) -> set[str]:
@@ -38,6 +39,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("input", "output", "user", "models"):
         (base / name).mkdir()
     return base
+
+
+def test_what_is_imported_from_the_archive_is_in_it(archive: Path) -> None:
+    pack = archive / "custom_nodes" / PACK
+    missing = [
+        f"{path.relative_to(pack)} imports {name}"
+        for path in pack.rglob("*.py")
+        for name, relative in imported_modules(
+            PurePosixPath(path.relative_to(pack)).with_suffix(""), path.read_text(encoding="utf-8")
+        )
+        if relative and not ((pack / name).is_dir() or (pack / f"{name}.py").is_file())
+    ]
+    assert not missing
 
 
 def test_the_archive_edits_a_picture(archive: Path, tmp_path: Path) -> None:

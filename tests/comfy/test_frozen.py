@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from authoring.freeze import FROZEN
 from launcher.runtime import EXAMPLES
 from launcher.server import Server
 
-FROZEN = Path(__file__).parent / "frozen"
 PROMPTS = sorted(FROZEN.glob("*/*.api.json"))
 STAND_INS = {
     ("CheckpointLoaderSimple", "ckpt_name"): "random_zoo.safetensors",

@@ -1,31 +1,22 @@
 """Nodes keep what workflows saved with an earlier release count on: ids, names, types, order of widgets and outputs.
 
-`frozen/nodes-VERSION.json` has the interfaces of a release, as its /object_info told them; nobody rewrites these files.
+`frozen/nodes-VERSION.json` has the interfaces of a release, by `python -m authoring.freeze`; nobody rewrites them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-RELEASES = sorted((Path(__file__).parent / "frozen").glob("nodes-*.json"))
+from authoring.freeze import FROZEN, Interface, interface
+from launcher.runtime import ROOT
+
+RELEASES = sorted(FROZEN.glob("nodes-*.json"))
 WIDGETS = ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")
-Interface = dict[str, Any]
-"""required and optional: name -> type, in order; outputs: name and type, in order."""
-
-
-def interface(node: dict[str, Any]) -> Interface:
-    """What a workflow sees of a node, from /object_info."""
-
-    def inputs(part: str) -> dict[str, str]:
-        types = {name: node["input"][part][name][0] for name in node["input_order"].get(part, [])}
-        return {name: "COMBO" if isinstance(type_, list) else type_ for name, type_ in types.items()}
-
-    outputs = [list(output) for output in zip(node["output_name"], node["output"], strict=True)]
-    return {"required": inputs("required"), "optional": inputs("optional"), "outputs": outputs}
 
 
 def breaks(name: str, before: Interface, now: Interface) -> list[str]:
@@ -53,6 +44,15 @@ def test_workflows_of_a_release_find_what_they_count_on(object_info: dict[str, A
     there = {name: before for name, before in frozen.items() if name in object_info}
     changed = [line for name, before in there.items() for line in breaks(name, before, interface(object_info[name]))]
     assert not missing + changed, "\n".join(missing + changed)
+
+
+def test_every_release_is_frozen():
+    """A release that is not frozen is one that nothing is compared with."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## (\d+\.\d+\.\d+)\b", changelog, re.MULTILINE)
+    assert released
+    assert [f"nodes-{version}" for version in sorted(released)] == [path.stem for path in RELEASES]
+    assert all((FROZEN / version).is_dir() for version in released)
 
 
 BEFORE: Interface = {

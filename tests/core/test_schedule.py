@@ -11,7 +11,6 @@ from pix2pix_zero_core.schedule import (
     ddim_timesteps,
     sigma_to_timestep,
     sigmas_from_alphas,
-    timestep_to_sigma,
     ve_to_vp,
     vp_to_ve,
 )
@@ -57,9 +56,10 @@ def test_coordinates_are_inverse_and_match_the_definition(generator):
     assert torch.allclose(ve_to_vp(x0 + sigma * eps, sigma), vp)
 
 
-def test_timesteps_and_sigmas_are_inverse():
-    t = torch.tensor([0.0, 0.25, 1.0, 500.5, 980.0, 999.0], dtype=torch.float64)
-    assert torch.allclose(sigma_to_timestep(timestep_to_sigma(t, TRAINING), TRAINING), t, atol=1e-9)
+def test_timesteps_between_are_interpolated_in_the_logarithm():
+    low, high = TRAINING[[500, 501]].log()
+    halfway = torch.stack([low, (low + high) / 2, high]).exp()
+    assert torch.allclose(sigma_to_timestep(halfway, TRAINING), torch.tensor([500, 500.5, 501]).to(TRAINING), atol=1e-9)
 
 
 def test_training_sigmas_map_to_whole_timesteps_exactly():
