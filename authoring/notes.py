@@ -65,7 +65,7 @@ INVERT = Note(
 - **fixed_point**: refinements of a step. 0 is plain DDIM.
 - **reconstruct**: off saves a model call a step.
 
-Look at *reconstruction* first: what is wrong there is lost before the edit begins.
+With **noise_from** *inversion* look at *reconstruction* first: what is wrong there is lost to the edit.
 """,
     (320, 140),
 )
@@ -73,7 +73,7 @@ EDIT = Note(
     "edit: what to turn",
     """\
 - **guidance**: how strongly the layout is held, 0 to 1. Structure lost: raise it. Edit too weak: lower it.
-- **cfg**: how strongly the new text is followed. **cfg_start**: from where on; later leaves more in place.
+- **cfg**: how strongly the new text is followed. **cfg_start**: when the edit begins; later leaves more in place.
 - **region**: 0 edits everywhere, 0.4 where the texts disagree about the picture, 1 where they disagree most.
 - **guidance_end**: when guidance stops; earlier is faster, and freer at the end.
 - **noise_from**: *fresh* takes over only what the texts differ in; *inversion* is the paper's way, and moves more.
@@ -312,8 +312,8 @@ Turn **guidance** and **strength** up and down, or drag another picture of the p
 
 UNSEEN = """
 ## Not tried with real weights
-Nobody could, where this was built: the nodes were run with small networks of this kind and random weights. Look at
-*reconstruction* first. Tell us how it went.
+Nobody could, where this was built: the nodes were run with small networks of this kind and random weights. Tell us how
+it went.
 """
 
 WITH_MUCH_MEMORY = """
@@ -433,8 +433,8 @@ BLUEPRINT = """\
 # A whole edit in one node
 Connect a picture of any size and a checkpoint; choose an **edit** that begins with what the picture shows.
 
-The edited picture comes out at **edited**. Look at **reconstruction** first: what is wrong there is lost before the
-edit begins. **caption** is what BLIP saw, **warning** what is wrong.
+The edited picture comes out at **edited**, and sampled back without an edit at **reconstruction**. **caption** is what
+BLIP saw, **warning** what is wrong.
 
 Open the node to turn the other knobs.
 """
@@ -453,8 +453,7 @@ A whole edit in one node: connect a picture of any size and a checkpoint, choose
 - **caption_model**: the BLIP that says what the picture shows and judges the edit.
 
 **Outputs**
-- **edited**, **reconstruction**: the edited picture, and the picture sampled back without an edit. What is wrong in the
-  latter is lost before the edit begins.
+- **edited**, **reconstruction**: the edited picture, and the picture sampled back without an edit.
 - **before_and_after**: both side by side. **caption**: what BLIP saw.
 - **warning**: what is wrong; empty if nothing is. The node shows it in amber below its widgets.
 

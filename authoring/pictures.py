@@ -107,7 +107,7 @@ SAMPLER = "Pix2PixZeroCrossAttnGuidedSampler"
 SETTINGS = {
     "strength": ("Pix2PixZeroApplyEditDirection", (-1.0, 0.5, 1.0, 1.25, 2.0)),
     "cfg": (SAMPLER, (1.0, 3.0, 5.0, 10.0)),
-    "cfg_start": (SAMPLER, (0.0, 0.3, 0.6, 0.9)),
+    "cfg_start": (SAMPLER, (0.0, 0.2, 0.5, 0.8)),
     "region": (SAMPLER, (0.0, 0.2, 0.4, 1.0)),
     "guidance": (SAMPLER, (0.0, 0.2, 0.5, 1.0)),
     "noise_from": (SAMPLER, ("fresh", "inversion")),

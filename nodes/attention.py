@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import comfy.model_patcher
 import comfy.patcher_extension
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
@@ -423,6 +424,18 @@ def _differentiable(before: Any, _: Any, q: Tensor, k: Tensor, v: Tensor, *args:
         if out.requires_grad or not any(t.requires_grad for t in (q, k, v)):
             return out
     return attention_pytorch(q, k, v, *args, **kwargs)
+
+
+def is_watched(options: Options) -> bool:
+    """Whether a :class:`Watch` looks at the call of a model with these options."""
+    return bool(options["transformer_options"].get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}).get(PACK))
+
+
+def unwatched(options: Options) -> Options:
+    """Copy a model's options without the :class:`Watch` that may look at its call."""
+    copied: Options = comfy.model_patcher.create_model_options_clone(options)
+    copied["transformer_options"].get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}).pop(PACK, None)
+    return copied
 
 
 class Watch:

@@ -9,9 +9,10 @@ and "negative".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_base
 import comfy.model_management
@@ -26,14 +27,28 @@ from torch import Tensor
 
 from ..pix2pix_zero_core import Inversion, Prediction, StepInfo
 from ..pix2pix_zero_core.coordinates import Coordinates
-from ..pix2pix_zero_core.fresh import FreshNoise, along
-from ..pix2pix_zero_core.schedule import step_at
-from .attention import PACK, Obstacle, Place, Text, TextAttention, Watch, modules_of, picture_of, text_layers
+from ..pix2pix_zero_core.fresh import FreshNoise, along, has_begun, source_scale
+from .attention import (
+    PACK,
+    Obstacle,
+    Place,
+    Text,
+    TextAttention,
+    Watch,
+    is_watched,
+    modules_of,
+    picture_of,
+    text_layers,
+    unwatched,
+)
 from .families import FAMILIES, UNET, Family, length_of, text_positions
 from .fitting import GRID
 from .types import ModelInversion
 
 SOURCE, TARGET, NEGATIVE = "source", "positive", "negative"
+
+EVALUATE = "sampler_calc_cond_batch_function"
+"""Option of a model: what evaluates a guider's texts."""
 
 CACHES = (
     (WrappersMP.DIFFUSION_MODEL, "easycache", "EasyCache"),
@@ -139,13 +154,14 @@ def require_size(model: Any, latent: Tensor) -> None:
         ValueError: naming the largest side.
     """
     layer, sides = text_layers(modules_of(model))[0], latent.shape[-2:]
-    tokens: int | None = getattr(layer.network, layer.family.table) if layer.family.table else None
-    if tokens is None or max(layer.family.grid(layer.network, None, *sides)) <= tokens:
+    family, network = layer.family, cast(Any, layer.network)
+    tokens: int | None = getattr(network, family.table) if family.table else None
+    if tokens is None or max(family.grid(network, None, *sides)) <= tokens:
         return
     height, width = (side * GRID for side in sides)
     raise ValueError(
-        f"The picture has {width} x {height} pixels, and this model ({layer.family.name}) has places for "
-        f"{tokens} of its tokens a side, {tokens * layer.network.patch_size * GRID} pixels. Scale the picture before "
+        f"The picture has {width} x {height} pixels, and this model ({family.name}) has places for "
+        f"{tokens} of its tokens a side, {tokens * network.patch_size * GRID} pixels. Scale the picture before "
         "VAE Encode: Fit Picture brings it to what the model was trained on."
     )
 
@@ -280,13 +296,12 @@ class GuiderDenoiser:
             self._of_the_source = level, x, denoised
         return Prediction(denoised, found)
 
-    def unchanged(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Ask for x0 of the picture as it is, (B, C, H, W), unless guidance has just asked at the same latent."""
-        if self._of_the_source is not None:
-            level, at, denoised = self._of_the_source
-            if level == float(sigma[0]) and torch.equal(x, at):
-                return denoised
-        return self.predict(x, sigma, SOURCE, comfy.model_patcher.create_model_options_clone(self.model_options))
+    def known(self, x: Tensor, sigma: float) -> Tensor | None:
+        """The x0 that the source text alone predicts, (B, C, H, W), where guidance has just asked for it."""
+        if self._of_the_source is None:
+            return None
+        level, at, denoised = self._of_the_source
+        return denoised if level == sigma and torch.equal(x, at) else None
 
     def _texts(self, cond: str, x: Tensor, sigma: float) -> dict[Any, Text]:
         """Describe the parts of a conditioning that are active at a level: uuid -> part.
@@ -445,7 +460,7 @@ def require_text_alone(conds: dict[str, list[dict[str, Any]]]) -> None:
 
 def _evaluate_apart(options: dict[str, Any]) -> None:
     """Evaluate positive and negative in passes of their own: only the former's is to carry gradients."""
-    evaluate_before = options.get("sampler_calc_cond_batch_function", _evaluate)
+    evaluate_before = options.get(EVALUATE, _evaluate)
 
     def evaluate(args: dict[str, Any]) -> list[Tensor]:
         positive, negative = args["conds"]
@@ -454,7 +469,7 @@ def _evaluate_apart(options: dict[str, Any]) -> None:
             predictions[1] = evaluate_before({**args, "conds": [None, negative]})[1]
         return predictions
 
-    options["sampler_calc_cond_batch_function"] = evaluate
+    options[EVALUATE] = evaluate
 
 
 def replay_negative(model: Any, inversion: Inversion) -> None:
@@ -502,7 +517,7 @@ def _predict_with_negative(
         model_options: as a guider is given them.
         seed: as a guider is given it.
     """
-    evaluate_before = model_options.get("sampler_calc_cond_batch_function", _evaluate)
+    evaluate_before = model_options.get(EVALUATE, _evaluate)
     asked: list[bool] = []
 
     def evaluate(args: dict[str, Any]) -> list[Tensor]:
@@ -514,7 +529,7 @@ def _predict_with_negative(
         predicted = evaluate_before(args if watched else {**args, "conds": [positive, None]})[0]
         return [predicted, negative_of(args["input"], float(args["sigma"][0]), predicted)]
 
-    prediction = executor(x, sigma, {**model_options, "sampler_calc_cond_batch_function": evaluate}, seed)
+    prediction = executor(x, sigma, {**model_options, EVALUATE: evaluate}, seed)
     if not asked:
         guider = type(executor.class_obj).__name__
         raise ValueError(f"{setting}, but the guider ({guider}) evaluates its texts itself and {refusal}")
@@ -534,16 +549,31 @@ def begin_text_guidance(model: Any, inversion: Inversion, start: float) -> None:
     Raises:
         ValueError: while sampling, the guider does not ask for a negative.
     """
-    steps = len(inversion.sigmas) - 1
     refusal = "cannot be told to begin later. Set cfg_start to 0."
 
     def predict(executor: Any, x: Tensor, sigma: Tensor, model_options: dict[str, Any], seed: int | None) -> Tensor:
-        if step_at(inversion.sigmas, float(sigma[0])) >= start * steps:
+        if has_begun(inversion, float(sigma[0]), start):
             return executor(x, sigma, model_options, seed)
         arguments = (executor, x, sigma, model_options, seed)
         return _predict_with_negative(lambda x, _, positive: positive, f"cfg_start is {start}", refusal, *arguments)
 
     model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, predict)
+
+
+def heard_predictions(guider: Any) -> list[float]:
+    """Note at which levels a guider predicts where wrappers can change what it predicts; filled while it samples.
+
+    Args:
+        guider: a CFGGuider that is sampling: its options are this run's own.
+    """
+    levels: list[float] = []
+
+    def predict(executor: Any, x: Tensor, sigma: Tensor, *arguments: Any) -> Tensor:
+        levels.append(float(sigma[0]))
+        return executor(x, sigma, *arguments)
+
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, predict, guider.model_options, is_model_options=True)
+    return levels
 
 
 def edit_in_region(guider: Any, inversion: Inversion, region: Tensor) -> None:
@@ -572,7 +602,7 @@ def _predict_in_region(
     return torch.lerp(recorded, picture_of(prediction), region.to(x)).view_as(x)
 
 
-def edit_in_fresh_noise(guider: Any, denoise: GuiderDenoiser, noise: FreshNoise) -> None:
+def edit_in_fresh_noise(guider: Any, denoise: GuiderDenoiser, noise: FreshNoise, start: float) -> None:
     """Let a guider predict what leads along the inversion and what its text changes, as the core's `TextDifference`.
 
     Where there is a region as well, call `edit_in_region` before.
@@ -581,25 +611,61 @@ def edit_in_fresh_noise(guider: Any, denoise: GuiderDenoiser, noise: FreshNoise)
         guider: a CFGGuider that is sampling, with the source's text.
         denoise: its model in that noise, which guidance may ask as well.
         noise: in which it asks the model.
+        start: fraction of the inversion's steps before which nothing changes.
     """
-    predict = partial(_predict_in_fresh_noise, denoise, noise)
+    predict = partial(_predict_in_fresh_noise, guider, denoise, noise, start)
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, PACK, predict, guider.model_options, is_model_options=True)
 
 
 def _predict_in_fresh_noise(
+    guider: Any,
     denoise: GuiderDenoiser,
     noise: FreshNoise,
+    start: float,
     executor: Any,
     x: Tensor,
     sigma: Tensor,
     model_options: dict[str, Any],
     seed: int | None,
 ) -> Tensor:
-    prediction = executor(noise.seen(picture_of(x), sigma).view_as(x), sigma, model_options, seed)
-    level = float(sigma[0])
-    require_comparable(denoise.guider.conds, level)
-    unchanged = denoise.unchanged(noise.inversion.latent_at(level).to(x), sigma)
-    return along(noise.inversion, picture_of(prediction) - unchanged, level).view_as(x)
+    inversion, level = noise.inversion, float(sigma[0])
+
+    def ask(latent: Tensor, options: dict[str, Any]) -> Tensor:
+        seen = noise.seen(latent, sigma).view_as(x)
+        return picture_of(executor(seen, sigma, options, seed))
+
+    begun = has_begun(inversion, level, start)
+    if begun:
+        require_comparable(guider.conds, level)
+    edited = ask(picture_of(x), model_options) if begun or is_watched(model_options) else None
+    if edited is None or not begun:
+        return along(inversion, torch.zeros_like(picture_of(x)), level).view_as(x)
+    original, options = inversion.latent_at(level).to(x), unwatched(model_options)
+    known = denoise.known(original, level)
+    if known is not None and EVALUATE not in denoise.model_options:
+        options[EVALUATE] = partial(_evaluate_negative, known.view_as(x))
+    with _source_in_place(guider):
+        unchanged = ask(original, options)
+    return along(inversion, edited - unchanged, level).view_as(x)
+
+
+def _evaluate_negative(positive: Tensor, args: dict[str, Any]) -> list[Tensor]:
+    """Evaluate what a guider asks for beside a positive that is known."""
+    return [positive, *_evaluate({**args, "conds": [None, *args["conds"][1:]]})[1:]]
+
+
+@contextmanager
+def _source_in_place(guider: Any) -> Generator[None]:
+    """Let a guider predict the picture as it is, with less of the guidance that it has.
+
+    Guiders with scales of their own (DualCFGGuider) keep those.
+    """
+    target, scale = guider.conds[TARGET], guider.cfg
+    guider.conds[TARGET], guider.cfg = guider.conds[SOURCE], source_scale(scale)
+    try:
+        yield
+    finally:
+        guider.conds[TARGET], guider.cfg = target, scale
 
 
 def require_comparable(conds: dict[str, list[dict[str, Any]]], sigma: float) -> None:

@@ -43,6 +43,7 @@ from .bridge import (
     edit_in_fresh_noise,
     edit_in_region,
     fresh_noise,
+    heard_predictions,
     require_one_frame,
 )
 from .guidance_settings import Settings, edit_inputs, guidance_inputs, original_inputs, set_cfg, settings_warning_output
@@ -193,7 +194,19 @@ class GuidedSampling:
                     )
         return executor(*args, **kwargs)
 
-    def sampler_sample(
+    def sampler_sample(self, executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the sampler from the inversion's trajectory, (B, C, H, W), and refuse guiders that cannot be led."""
+        heard, settings = heard_predictions(guider), self.settings.changed_predictions
+        edited = self._sample(executor, guider, sigmas, *args, **kwargs)
+        if settings and len(sigmas) > 1 and not heard:
+            raise ValueError(
+                f"The guider ({type(guider).__name__}) predicts past ComfyUI's predict_noise, and did nothing of "
+                f"{', '.join(settings)}. Use Cross-Attention Guider, CFGGuider, BasicGuider or a KSampler; or set "
+                "region and cfg_start to 0, negative_from to text and noise_from to inversion."
+            )
+        return edited
+
+    def _sample(
         self,
         executor: Any,
         guider: Any,
@@ -205,7 +218,7 @@ class GuidedSampling:
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """Run the sampler from the inversion's trajectory, one guided step at a time, (B, C, H, W)."""
+        """Run the sampler, one guided step at a time."""
         sampler, total = executor.class_obj, len(sigmas) - 1
         require_deterministic(sampler)
         if self.settings.region > 0 or self.settings.noise_from == "fresh":
@@ -236,7 +249,7 @@ class GuidedSampling:
             fresh = fresh_noise(guider, extra_args, self.inversion.to(noise), denoise_mask)
         denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, fresh)
         if fresh is not None:
-            edit_in_fresh_noise(guider, denoise, fresh)
+            edit_in_fresh_noise(guider, denoise, fresh, self.settings.cfg_start)
         active = guided_steps(sigmas, self.inversion, guidance)
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)

@@ -131,9 +131,9 @@ def guidance_inputs() -> list[Any]:
             max=1.0,
             step=0.01,
             optional=True,
-            tooltip="Fraction of the inversion's steps after which classifier-free guidance begins; before, the target "
-            "text is followed plainly. Early steps decide where things are: later begins leave more in place, and save "
-            "the negative's part of every step. 0 guides from the first step on.",
+            tooltip="Fraction of the inversion's steps after which classifier-free guidance begins, and in fresh noise "
+            "the edit; before, the target text is followed plainly, in fresh noise not at all. Early steps decide "
+            "where things are: later begins leave more in place, and are faster. 0 begins with the first step.",
         ),
         io.Float.Input(
             "region",
@@ -160,8 +160,8 @@ def guidance_inputs() -> list[Any]:
             default=USUAL.noise_from,
             optional=True,
             tooltip="In which noise the model sees the picture. fresh: in new noise at every step, and little but "
-            "what the two texts differ in is taken over, so that the rest of the picture stays; one row more a "
-            "prediction. inversion: in the noise that the inversion found, as in the paper.",
+            "what the two texts differ in is taken over, so that the rest of the picture stays; the original is "
+            "predicted beside the edit. inversion: in the noise that the inversion found, as in the paper.",
         ),
     ]
 
@@ -237,9 +237,22 @@ class Settings:
             )
         if self.guidance > 0 and self.guidance_start == self.guidance_end:
             remarks.append("guidance_start equals guidance_end: no step is guided. Raise guidance_end.")
-        if self.cfg_start == 1 and cfg != 1:
+        if self.cfg_start == 1 and self.noise_from == "fresh":
+            remarks.append("cfg_start is 1: in fresh noise nothing is edited before. Lower it.")
+        elif self.cfg_start == 1 and cfg != 1:
             remarks.append("cfg_start is 1: classifier-free guidance acts at no step. Lower it, or set cfg to 1.")
         return " ".join(remarks)
+
+    @property
+    def changed_predictions(self) -> list[str]:
+        """Which of the settings change what a guider predicts, and how they are set."""
+        changes = {
+            "region": self.region > 0,
+            "cfg_start": self.cfg_start > 0,
+            "negative_from": self.negative_from == "inversion",
+            "noise_from": self.noise_from == "fresh",
+        }
+        return [f"{name} {getattr(self, name)}" for name, changed in changes.items() if changed]
 
     @property
     def map_guidance(self) -> MapGuidance:
@@ -272,7 +285,7 @@ class Settings:
         patched = model.clone()
         if self.negative_from == "inversion":
             replay_negative(patched, inversion)
-        if self.cfg_start > 0:
+        if self.cfg_start > 0 and self.noise_from != "fresh":  # where nothing is edited before
             begin_text_guidance(patched, inversion, self.cfg_start)
         return patched
 

@@ -132,7 +132,7 @@ class _Editor(comfy.samplers.Sampler):
             guide = within(guide, region)
             edit_in_region(guider, start, region)
         if noise_of_steps is not None:
-            edit_in_fresh_noise(guider, denoise, noise_of_steps)
+            edit_in_fresh_noise(guider, denoise, noise_of_steps, self.settings.cfg_start)
 
         result = edit(
             denoise,

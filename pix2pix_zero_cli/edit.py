@@ -83,6 +83,12 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
         f"each picture (default: {usual.guidance.unit})",
     )
     parser.add_argument(
+        "--guidance-start",
+        type=number(float, 0, 1),
+        default=usual.guidance.start,
+        help=f"fraction of the steps after which guidance begins (default: {usual.guidance.start:g})",
+    )
+    parser.add_argument(
         "--guidance-end",
         type=number(float, 0, 1),
         default=usual.guidance.end,
@@ -105,7 +111,7 @@ def add_edit(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "--cfg-start",
         type=number(float, 0, 1),
         default=usual.cfg_start,
-        help="fraction of the steps after which --cfg begins; later leaves more in place "
+        help="fraction of the steps after which --cfg begins, in fresh noise the edit; later leaves more in place "
         f"(default: {usual.cfg_start:g})",
     )
     parser.add_argument(
@@ -196,13 +202,18 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         raise UsageError(
             f"--guidance {max(arguments.guidance):g}: in the unit share it must be 0 to 1; --guidance-unit has others"
         )
-    if arguments.guidance_end == 0 and max(arguments.guidance) > 0:
-        raise UsageError("--guidance-end 0: guidance would end before the first step; --guidance 0 has none")
+    start, end = arguments.guidance_start, arguments.guidance_end
+    if start > end or (start == end and max(arguments.guidance) > 0):
+        raise UsageError(
+            f"--guidance-start {start:g} --guidance-end {end:g}: guidance would end before its first step; where "
+            "none is wanted, --guidance 0 alone"
+        )
     guidance = replace(
         EditSettings().guidance,
         strength=arguments.guidance[0],
         unit=arguments.guidance_unit,
-        end=arguments.guidance_end,
+        start=start,
+        end=end,
     )
     return replace(
         inversion_settings(arguments),

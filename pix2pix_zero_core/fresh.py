@@ -7,11 +7,11 @@ noise n of its own, and take over only what the prediction for the target differ
     z_ref = alpha x0 + sigma n,        z = z_ref + (x - x_ref),
     D     = D_ref + D(z, target) - D(z_ref, source),
 
-where x_ref is the inversion's trajectory and D_ref leads along it. With the source as target every step leads back to
-the picture, exactly; where D(z, target) is guided by classifier-free guidance, but for what that strengthens. This is
-FlowEdit (Kulikov et al., ICCV 2025, arXiv:2412.08629) as a denoiser, which any sampler can call and cross-attention
-guidance can lead: the maps are those of z and z_ref. There the source branch is guided as well; here it follows its
-text plainly, for a row less.
+where x_ref is the inversion's trajectory and D_ref leads along it. This is FlowEdit (Kulikov et al., ICCV 2025,
+arXiv:2412.08629) as a denoiser, which any sampler can call and cross-attention guidance can lead: the maps are those of
+z and z_ref. As there both branches have classifier-free guidance, the source's less: what guidance does to any picture
+is the same on both sides and cancels, and the difference of the texts remains. And as there the first steps, which
+settle what stands where, take nothing over.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ from torch import Tensor
 
 from .schedule import step_at
 from .types import Denoiser, Inversion, Prediction
+
+SOURCE_GUIDED = 0.625
+"""How much of what classifier-free guidance adds to the target's prediction the source's gets as well."""
+
+
+def source_scale(scale: float) -> float:
+    """Find the scale of classifier-free guidance of the source from that of the target; where that is 1, so is this."""
+    return 1 + SOURCE_GUIDED * (scale - 1)
 
 
 @dataclass(frozen=True)
@@ -130,25 +138,45 @@ class TextDifference:
 
     Attributes:
         guided: the model with classifier-free guidance, which predicts the edited picture.
-        denoise: the model, which predicts the picture as it is; where guidance asks it as well, let one
-            :class:`Remembering` answer both.
+        unchanged: predicts the picture as it is: the model with classifier-free guidance of :func:`source_scale`. Where
+            guidance of the maps asks the model as well, let one :class:`Remembering` answer both.
         source: conditioning of the picture.
         noise: in which both are asked.
+        start: fraction of the inversion's steps before which nothing is taken over.
+
+    Raises:
+        ValueError: start is no fraction.
     """
 
     guided: Denoiser
-    denoise: Denoiser
+    unchanged: Denoiser
     source: Any
     noise: FreshNoise
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate the start."""
+        if not 0 <= self.start <= 1:
+            raise ValueError(f"TextDifference: start is {self.start}; it must be between 0 and 1.")
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Any, *, maps: bool = False) -> Prediction:
         """Predict as a :class:`Denoiser`; every sample of the batch is at the same level."""
         inversion, level = self.noise.inversion, float(sigma[0])
+        begun = has_begun(inversion, level, self.start)
+        if not (begun or maps):
+            return Prediction(along(inversion, torch.zeros_like(x), level))
         edited = self.guided(self.noise.seen(x, sigma), sigma, cond, maps=maps)
+        if not begun:
+            return Prediction(along(inversion, torch.zeros_like(x), level), edited.maps)
         with torch.no_grad():
             z_ref = self.noise.seen(inversion.latent_at(level).to(x), sigma)
-            unchanged = self.denoise(z_ref, sigma, self.source)
+            unchanged = self.unchanged(z_ref, sigma, self.source)
         return Prediction(along(inversion, edited.denoised - unchanged.denoised, level), edited.maps)
+
+
+def has_begun(inversion: Inversion, sigma: float, start: float) -> bool:
+    """Whether a fraction of the inversion's steps is done at a level."""
+    return step_at(inversion.sigmas, sigma) >= start * (len(inversion.sigmas) - 1)
 
 
 def along(inversion: Inversion, difference: Tensor, sigma: float) -> Tensor:

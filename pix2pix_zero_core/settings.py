@@ -40,7 +40,8 @@ class EditSettings:
         negative_from: what classifier-free guidance moves away from.
         negative: the text that it moves away from, where that is a text. None is the caption of each picture, as
             published for real pictures.
-        cfg_start: fraction of the steps after which classifier-free guidance begins, 0 to 1.
+        cfg_start: fraction of the steps after which classifier-free guidance begins, 0 to 1; in fresh noise the edit
+            itself.
         region: threshold of :func:`~pix2pix_zero_core.edit_region`, to edit only where the texts disagree; 0 edits
             everywhere.
         noise_from: in which noise the model sees the picture; see :mod:`~pix2pix_zero_core.fresh`.
@@ -58,7 +59,7 @@ class EditSettings:
     guidance: MapGuidance = RECOMMENDED
     negative_from: NegativeFrom = "text"
     negative: str | None = ""
-    cfg_start: float = 0.3
+    cfg_start: float = 0.2
     region: float = 0.4
     noise_from: NoiseFrom = "fresh"
 

@@ -199,7 +199,7 @@ class MapGuidance:
         return replace(self, strength=self.strength / total) if self.unit == "normalized" else self
 
 
-RECOMMENDED = MapGuidance(0.2, "share", end=0.5, applied="after")
+RECOMMENDED = MapGuidance(0.2, "share", start=0.2, end=0.6, applied="after")
 """The guidance of the ComfyUI nodes and of the command line; `EditSettings` has all that goes with it."""
 
 

@@ -35,6 +35,7 @@ from pix2pix_zero_core import (
     within,
 )
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
+from pix2pix_zero_core.fresh import SOURCE_GUIDED
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, USUAL_STRENGTH, NoiseFrom
 
@@ -154,9 +155,11 @@ class Pix2PixZero:
             source caption, with what the inversion recorded in the place of what the model says of it (PIC, Lee et al.,
             ECCV 2024): guided by `cfg` times the difference of the two texts, from the picture itself.
         source_share: how much of the source caption's embedding is mixed into an empty negative, 0 to 1.
-        cfg_start: share of the steps before which the target's text is followed plainly, the nodes' `cfg_start`.
+        cfg_start: share of the steps before which the target's text is followed plainly, and in fresh noise not at
+            all, the nodes' `cfg_start`.
         cfg_below: highest noise level, sigma, at which classifier-free guidance takes part; the same by another scale.
         noise_from: in which noise the model sees the picture, the nodes' `noise_from`.
+        source_guided: in fresh noise, how much of the target's classifier-free guidance the source has, 0 to 1.
         region: threshold of `edit_region`, outside which the picture follows the inversion back; 0 edits everywhere.
         regularizer: of the predicted noise during inversion.
         fixed_point: refinements of an inversion step.
@@ -174,6 +177,7 @@ class Pix2PixZero:
     cfg_start: float = USUAL.cfg_start
     cfg_below: float = math.inf
     noise_from: NoiseFrom = USUAL.noise_from
+    source_guided: float = SOURCE_GUIDED
     region: float = USUAL.region
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1
@@ -195,7 +199,8 @@ class Pix2PixZero:
             noise = self.fresh_noise(inversion)
             asked = Remembering(denoise)
             model = InFreshNoise(asked, noise)
-            guided = TextDifference(guided, self.of_the_source(asked, problem), source, noise)
+            unchanged = self.of_the_source(asked, problem, inversion)
+            guided = TextDifference(guided, unchanged, source, noise, self.cfg_start)
         if self.region:
             region = edit_region(denoise, inversion, source, target, self.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
@@ -218,9 +223,10 @@ class Pix2PixZero:
         """The noise that the picture is seen in."""
         return FreshNoise(inversion)
 
-    def of_the_source(self, denoise: Denoiser, problem: Problem) -> Denoiser:
+    def of_the_source(self, denoise: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What predicts the picture as it is, in that noise."""
-        return denoise
+        less = replace(self, cfg=1 + self.source_guided * (self.cfg - 1))
+        return less.guided(denoise, problem, inversion)
 
     def guided(self, denoise: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What takes the steps where no region is left out.

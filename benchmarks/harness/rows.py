@@ -77,6 +77,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "ours_in_inverted_noise": {"noise_from": "inversion"},
     "ours_with_replayed_negative": {"negative": "replayed", "noise_from": "inversion"},
     "ours_without_regularization": {"regularizer.strength": 0.0, "regularizer.kl_strength": 0.0},
+    "ours_without_guided_source": {"source_guided": 0.0},
     "ours_without_sentences": {"sentences": 0},
     "ours_without_stronger_direction": {"direction": 1.0},
     "ours_without_replayed_reference": {"replay": False},
@@ -99,7 +100,9 @@ def tuned_methods(settings: Mapping[str, Mapping[str, Any]], model: ModelName = 
     changes = {"ours_fast": FAST} | (ABLATION if model == "unet" else {})
     changed = {name: adjust(methods["ours"], change) for name, change in changes.items()}
     longer: dict[str, Method] = {f"{name}_50": InSteps(methods[name], 50) for name in IN_50_STEPS if name in methods}
-    return methods | longer | {"ours_by_default": METHODS[model]["ours"]} | changed
+    usual = METHODS[model]["ours"]
+    by_default = {"ours_by_default": usual, "ours_by_default_fast": adjust(usual, FAST)}
+    return methods | longer | by_default | changed
 
 
 def before_finals() -> Pix2PixZero:

@@ -3,7 +3,7 @@
 On validation scenes. Each study varies a part of `BASE` at several scales of classifier-free guidance. What counts is
 the front: how often the edit happens against what it changes beyond the true one. Writes
 `results/ablations/STUDY.md`, in bold the rows that no other of the study beats in both, and
-`results/ablations/STUDY.json`. Interrupted, it goes on where it was.
+`results/ablations/STUDY.json`, with `--model flow` `flow_STUDY`. Interrupted, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from itertools import accumulate
 from operator import or_
 from typing import Any
 
+from pix2pix_zero_core import EditSettings
+from pix2pix_zero_core.fresh import SOURCE_GUIDED
+from pix2pix_zero_core.types import RECOMMENDED
+
 from ..harness.cells import RESULTS, Bench, add_options, write_text
 from ..harness.methods import Pix2PixZero
+from ..harness.models import MODELS, add_model
 from ..harness.report import TITLES, Row, environment, markdown, show
 from ..harness.settings import adjust, combine, each, label_of
 from ..harness.sharing import add_processes, try_all
@@ -29,6 +34,7 @@ BASE: dict[str, Any] = {
     "negative": "empty",
     "cfg_start": 0.0,
     "noise_from": "inversion",
+    "source_guided": 0.0,
     "region": 0.0,
     "direction": 1.0,
 } | UNGUIDED
@@ -46,16 +52,19 @@ GUIDANCE = combine({"guidance.strength": (0.0, 1.25, 2.5, 5.0, 7.5)}) + combine(
     {"guidance.strength": (0.2, 0.4, 0.6, 0.8), "guidance.unit": ("share",)}
 )
 
-HELD: dict[str, Any] = {"guidance.strength": 0.2, "guidance.unit": "share", "guidance.end": 0.5}
-LATE_IN_REGION: dict[str, Any] = {"cfg_start": 0.3, "region": 0.4}
+HELD: dict[str, Any] = {f"guidance.{name}": getattr(RECOMMENDED, name) for name in ("strength", "unit", "start", "end")}
+LATE_IN_REGION: dict[str, Any] = {"cfg_start": EditSettings.cfg_start, "region": EditSettings.region}
+
+FRESH: dict[str, Any] = HELD | LATE_IN_REGION | {"noise_from": "fresh", "cfg": 5.0, "direction": 1.25}
 
 ROUTE: list[dict[str, Any]] = [
     {"cfg": 5.0},
     {"region": 0.4},
     {"direction": 1.25},
     HELD,
-    {"cfg_start": 0.3},
+    {"cfg_start": EditSettings.cfg_start},
     {"noise_from": "fresh"},
+    {"source_guided": SOURCE_GUIDED},
 ]
 """From a plain edit to the defaults, a setting at a time."""
 
@@ -78,10 +87,13 @@ STUDIES: dict[str, list[dict[str, Any]]] = {
         [HELD | LATE_IN_REGION | {"noise_from": "fresh"}, LATE_IN_REGION | {"noise_from": "fresh"}],
         {"cfg": (3.0, 5.0, 7.5), "direction": (1.25,)},
     ),
-    "steps": each(
-        [HELD | LATE_IN_REGION | {"noise_from": "fresh", "cfg": 5.0, "direction": 1.25}],
-        {"steps": (0, 20, 50)},  # 0 is those of all
-    ),
+    "source": [
+        *each([FRESH], {"source_guided": (0.0, SOURCE_GUIDED, 1.0), "cfg_start": (0.0, EditSettings.cfg_start)}),
+        FRESH | {"source_guided": SOURCE_GUIDED, "cfg_start": 0.3},
+        FRESH | {"source_guided": SOURCE_GUIDED, "guidance.end": 0.4},
+        FRESH | {"source_guided": SOURCE_GUIDED, "guidance.strength": 0.0},
+    ],
+    "steps": each([FRESH], {"source_guided": (SOURCE_GUIDED,), "steps": (0, 20, 50)}),  # 0 is those of all
     "guidance": each(GUIDANCE, SCALES),
     "together": each(
         each([UNGUIDED, {"guidance.strength": 2.5}, {"guidance.strength": 0.4, "guidance.unit": "share"}], BELOW),
@@ -149,12 +161,13 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=PAPER_TASKS, help="default: the paper's")
     parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE", help="what all share")
     add_options(parser, count=16)
+    add_model(parser)
     add_processes(parser)
     options = parser.parse_args()
     for name in options.studies:
         if name not in STUDIES:
             parser.error(f"there is no study {name}; there are {', '.join(STUDIES)}")
-    bench = Bench.from_options(options, "validation")
+    bench = Bench.from_options(options, "validation", options.model)
     base = adjust(Pix2PixZero(), BASE | dict(options.set))
     names = options.studies or list(STUDIES)
     tried = [(name, label_of(how), adjust(base, how)) for name in names for how in STUDIES[name]]
@@ -167,8 +180,9 @@ def main() -> None:
             f"{options.count} validation scenes of each of {', '.join(options.tasks)}; {options.steps} steps, weights "
             f"{bench.weights[:12]}. Otherwise {base}.\n\n{describe(rows)}"
         )
-        write_text(RESULTS / "ablations" / f"{name}.json", json.dumps(results, indent=1) + "\n")
-        write_text(RESULTS / "ablations" / f"{name}.md", text)
+        file = RESULTS / "ablations" / f"{MODELS[options.model].prefix}{name}"
+        write_text(file.with_suffix(".json"), json.dumps(results, indent=1) + "\n")
+        write_text(file.with_suffix(".md"), text)
     print(f"written to {RESULTS / 'ablations'}")
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -134,7 +135,7 @@ def main() -> None:
         "--methods",
         nargs="+",
         choices=sorted({*GRIDS, *FLOW_GRIDS}),
-        help="try only these and choose nothing, to share the work",
+        help="tune only these, and leave the others as they were chosen",
     )
     options = parser.parse_args()
     model: ModelName = options.model
@@ -146,13 +147,15 @@ def main() -> None:
     chosen = options.methods or tried
     flat = [(name, label_of(how), adjust(METHODS[model][name], how)) for name in chosen for how in tried[name]]
     found = try_all(bench, flat, PAPER_TASKS, options.processes)
-    if options.methods:
-        return
     rows = {name: [row for row in found if row["task"] == name] for name in chosen}
     best = {name: choose(of_method) for name, of_method in rows.items()}
     table = f"{MODELS[model].prefix}{'finals' if options.finals else 'tuning'}.md"
-    write_text(RESULTS / table, describe(rows, best))
     settings = {name: tried[name][index] for name, index in best.items()}
+    lines = describe(rows, best)
+    if options.methods:
+        settings = read_settings(model)["settings"] | settings
+        lines = renewed((RESULTS / table).read_text(encoding="utf-8"), lines)
+    write_text(RESULTS / table, lines)
     about = {
         "tasks": PAPER_TASKS,
         "scenes": bench.count,
@@ -161,6 +164,7 @@ def main() -> None:
         "weights": bench.weights,
         "devices": sorted({device for row in found for device in row["devices"]}),
     }
+    settings = {name: settings[name] for name in grids}  # in their order, whoever was tuned last
     written = {"first_round": first or settings, "settings": settings, "tuned_on": about}
     write_text(settings_file(model), json.dumps(written, indent=1) + "\n")
     print(f"written to {settings_file(model)}")
@@ -174,6 +178,17 @@ def describe(rows: Mapping[str, Sequence[Row]], best: Mapping[str, int]) -> str:
             mark = "**" if index == best[name] else ""
             lines.append([name, f"{mark}{row['method']}{mark}", *(show(row[column], column) for column in SHOWN)])
     return markdown(["method", "settings", *SHOWN], lines)
+
+
+def renewed(before: str, now: str) -> str:
+    """Put a table's rows of some methods into another table, in the place of those that they had there."""
+    table: dict[str, list[str]] = {}
+    for text in (before, now):
+        rows: dict[str, list[str]] = {}
+        for line in text.splitlines(keepends=True):
+            rows.setdefault(line.split("|")[1], []).append(line)
+        table |= rows
+    return "".join(chain.from_iterable(table.values()))
 
 
 def choose(rows: Sequence[Row]) -> int:

@@ -23,7 +23,7 @@ COMMIT = "e2929e0"
 
 EDIT = """
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.cells import Bench
@@ -34,6 +34,7 @@ from benchmarks.tune import try_all
 from pix2pix_zero_core import EditSettings, FreshNoise, InFreshNoise, MapGuidance, RegionalDenoiser, Remembering
 from pix2pix_zero_core import TextDifference, edit, edit_region, invert, within
 from pix2pix_zero_core.edit import map_guidance_step
+from pix2pix_zero_core.fresh import source_scale
 from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.settings import USUAL_STRENGTH
 
@@ -44,7 +45,8 @@ class Today(Pix2PixZero):
         inversion = invert(denoise, problem.x0, source, sigmas, self.regularizer, fixed_point=self.fixed_point)
         target = problem.target(self.sentences, self.direction, self.form)
         noise, asked = FreshNoise(inversion), Remembering(denoise)
-        guided = TextDifference(self.guided(denoise, problem, inversion), asked, source, noise)
+        unchanged = replace(self, cfg=source_scale(self.cfg)).guided(asked, problem, inversion)
+        guided = TextDifference(self.guided(denoise, problem, inversion), unchanged, source, noise, self.cfg_start)
         region = edit_region(denoise, inversion, source, target, self.region)
         guided, guide = RegionalDenoiser(guided, inversion, region), within(map_guidance_step, region)
         seen = InFreshNoise(asked, noise)

@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pix2pix_zero_core import Denoiser, FreshNoise, Inversion, MapGuidance
+from pix2pix_zero_core import FreshNoise, Inversion, MapGuidance
 from pix2pix_zero_core.schedule import step_at
 
 from ..harness.cells import RESULTS, Bench, add_options, write_text
 from ..harness.methods import Pix2PixZero
 from ..harness.report import table
-from ..harness.sampling import guided_by
 from ..harness.sharing import add_processes, try_all
-from ..harness.tasks import PAPER_TASKS, Problem
+from ..harness.tasks import PAPER_TASKS
 
 
 @dataclass(frozen=True)
@@ -59,29 +58,23 @@ class OtherNoise(FreshNoise):
 
 @dataclass(frozen=True)
 class InOtherNoise(Pix2PixZero):
-    """Ours in it, or with a source that is guided as well.
+    """Ours in it.
 
     Attributes:
         own: see `OtherNoise`.
         until: see `OtherNoise`.
         once: see `OtherNoise`.
         paired: see `OtherNoise`.
-        source_cfg: scale of classifier-free guidance of the source; FlowEdit has 3.5.
     """
 
     own: float = 0.0
     until: float = 1.0
     once: bool = False
     paired: bool = True
-    source_cfg: float = 1.0
 
     def fresh_noise(self, inversion: Inversion) -> FreshNoise:
         """The noise that the picture is seen in."""
         return OtherNoise(inversion, None, self.own, self.until, self.once, self.paired)
-
-    def of_the_source(self, denoise: Denoiser, problem: Problem) -> Denoiser:
-        """What predicts the picture as it is, in that noise."""
-        return guided_by(denoise, problem, self.source_cfg, "empty")
 
 
 OURS = InOtherNoise(guidance=MapGuidance(0.0))
@@ -93,8 +86,9 @@ TRIED = {
     "half of the variance the inversion's": replace(OURS, own=0.5),
     "fresh until 0.7 of the steps": replace(OURS, until=0.7),
     "one draw for all steps": replace(OURS, once=True),
-    "fresh, the source guided at 3.5": replace(OURS, source_cfg=3.5),
-    "fresh, the source guided at 5": replace(OURS, source_cfg=5.0),
+    "fresh, the source not guided": replace(OURS, source_guided=0.0),
+    "fresh, the source guided as much as the target": replace(OURS, source_guided=1.0),
+    "fresh from the first step on": replace(OURS, cfg_start=0.0),
 }
 """Name -> method."""
 

@@ -18,7 +18,7 @@ import json
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,7 +31,7 @@ from ..coordinates import Coordinates
 from ..directions import Direction, OnProgress
 from ..edit import ClassifierFreeGuidance, ReplayedGuidance, edit, map_guidance_step, reconstruct
 from ..forms import ShiftedText, apply_direction
-from ..fresh import FreshNoise, InFreshNoise, Remembering, TextDifference
+from ..fresh import FreshNoise, InFreshNoise, Remembering, TextDifference, source_scale
 from ..inversion import invert
 from ..region import RegionalDenoiser, edit_region, within
 from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
@@ -490,11 +490,13 @@ class PipelineEditor:
             warnings.warn(remark, stacklevel=2)
         target = self.condition(shifted.embedding, shifted.pooled, inversion.noise)
         denoise: Denoiser = self.denoise
-        guided, guide = self._text_guidance(inverted, source, settings), map_guidance_step
+        guided, guide = self._text_guidance(self.denoise, inverted, source, settings), map_guidance_step
         if settings.noise_from == "fresh":
             noise, asked = FreshNoise(inversion), Remembering(self.denoise)
             denoise = InFreshNoise(asked, noise)
-            guided = TextDifference(guided, asked, source, noise)
+            of_the_source = replace(settings, cfg=source_scale(settings.cfg))
+            unchanged = self._text_guidance(asked, inverted, source, of_the_source)
+            guided = TextDifference(guided, unchanged, source, noise, settings.cfg_start)
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
@@ -526,16 +528,18 @@ class PipelineEditor:
         """
         return self._model.condition(embedding, pooled, latents)
 
-    def _text_guidance(self, inverted: InvertedPictures, source: Any, settings: EditSettings) -> Denoiser:
-        """Classifier-free guidance as the settings say."""
+    def _text_guidance(
+        self, denoise: Denoiser, inverted: InvertedPictures, source: Any, settings: EditSettings
+    ) -> Denoiser:
+        """Classifier-free guidance of a denoiser as the settings say."""
         inversion = inverted.inversion
         below = float(inversion.coordinates.noise_to_signal(level_after(inversion.sigmas, settings.cfg_start)))
         if settings.negative_from == "inversion":
-            return ReplayedGuidance(self.denoise, inversion, settings.cfg, below)
+            return ReplayedGuidance(denoise, inversion, settings.cfg, below)
         negative = source
         if settings.negative is not None:
             negative = self.condition(*self.encode_text([settings.negative] * len(inversion.noise)), inversion.noise)
-        return ClassifierFreeGuidance(self.denoise, negative, settings.cfg, below, inversion.coordinates)
+        return ClassifierFreeGuidance(denoise, negative, settings.cfg, below, inversion.coordinates)
 
     @contextmanager
     def _progress(self, total: int, on_step: OnStep) -> Generator[OnStep, None, None]:

@@ -80,7 +80,15 @@ ROWS = {  # what a method costs a sample in STEPS steps
     ),
     "ours, in fresh noise": (
         replace(BEFORE, negative="empty", noise_from="fresh"),
+        (1 + STEPS) + (1 + 3 + 1 + 1) * STEPS,
+    ),
+    "ours, in fresh noise, the source not guided": (
+        replace(BEFORE, negative="empty", noise_from="fresh", source_guided=0.0),
         (1 + STEPS) + (1 + 3 + 1) * STEPS,
+    ),
+    "ours, in fresh noise from the second step on": (
+        replace(BEFORE, negative="empty", noise_from="fresh", cfg_start=1 / 3, guidance=MapGuidance(0)),
+        (1 + STEPS) + (2 + 2) * (STEPS - 1),
     ),
     "ours, in a region": (replace(BEFORE, region=0.4), 2 + (1 + STEPS) + (1 + 3) * STEPS),
     "ours, explicit and unguided": (replace(BEFORE, guidance=MapGuidance(0), fixed_point=0), STEPS + STEPS),

@@ -10,13 +10,13 @@ import torch
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.metrics import COLUMNS
 from benchmarks.harness.models import MODELS, ModelName
-from benchmarks.harness.report import contact_sheet, contrast, summarise
-from benchmarks.harness.rows import METHODS, TUNED
+from benchmarks.harness.report import contact_sheet, contrast, markdown, summarise
+from benchmarks.harness.rows import METHODS, TUNED, tuned_methods
 from benchmarks.harness.settings import adjust, combine, read_settings, settings_file
 from benchmarks.harness.tasks import PAPER_TASKS, TASKS
-from benchmarks.quality.__main__ import SCENES, collect, describe
+from benchmarks.quality.__main__ import BOTH_WAYS, SCENES, collect, describe
 from benchmarks.quality.tradeoff import STYLES, curves, draw
-from benchmarks.quality.tune import ROUNDS, choose, finals
+from benchmarks.quality.tune import ROUNDS, choose, finals, renewed
 from benchmarks.studies.sweep import SWEEPS
 
 CURVES = curves()
@@ -91,6 +91,13 @@ def test_the_choice_is_the_truest_picture_among_edits_that_succeed() -> None:
     assert choose(rows) == 2
 
 
+def test_methods_that_are_tuned_again_keep_their_place_in_the_table() -> None:
+    before = markdown(["method", "settings"], [["a", "1"], ["a", "2"], ["b", "3"], ["c", "4"]])
+    now = markdown(["method", "settings"], [["b", "5"], ["b", "6"], ["d", "7"]])
+    both = markdown(["method", "settings"], [["a", "1"], ["a", "2"], ["b", "5"], ["b", "6"], ["c", "4"], ["d", "7"]])
+    assert renewed(before, now) == both
+
+
 def test_a_row_has_the_columns_that_readers_expect() -> None:
     row = summarise("cat2dog", "ours", [cell(1.0)])
     measured = "edit_success attributes_kept pose_error bg_lpips structure_distance truth_psnr"
@@ -128,6 +135,10 @@ def test_results_hold_every_row_and_the_means_over_tasks() -> None:
     assert all(f"## {task}\n" in text for task in TASKS)
     assert "tune again" not in text and "tune again" in describe(results, about | {"weights": "b"})
     assert json.loads(json.dumps(results)) == results
+
+
+def test_the_reverse_tasks_have_rows_of_the_papers() -> None:
+    assert {"ours", "ours_by_default", "flowedit"} <= set(BOTH_WAYS) < tuned_methods(read_settings()["settings"]).keys()
 
 
 def test_the_papers_tasks_have_the_most_scenes() -> None:

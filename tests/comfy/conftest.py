@@ -14,9 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from benchmarks.speed.pack import load_pack
 from launcher.comfyui import make_base
 from launcher.processes import quiet_cpu
-from launcher.runtime import EXAMPLES, ROOT, Runtime
+from launcher.runtime import EXAMPLES, Runtime
 from launcher.server import Server, comfyui_server
 from launcher.workflow import Workflow
 from pix2pix_zero_core.distillation import DistilledEdit, Generator
@@ -135,22 +136,10 @@ def object_info(server: Server) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def pack() -> Any:
     """The pack's modules in this process, beside ComfyUI's: `pack.nodes`, `pack.tiny_zoo` and so on."""
-    import asyncio
-    import importlib.util
-    import sys
-
     from comfy.cli_args import args
 
     args.cpu = args.fp32_text_enc = True  # before anything of ComfyUI asks for a device
-    spec = importlib.util.spec_from_file_location(
-        "pix2pix_zero", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    asyncio.run(module.comfy_entrypoint())
-    return module
+    return load_pack()
 
 
 @pytest.fixture(scope="session")

@@ -237,11 +237,13 @@ def test_only_the_positive_row_is_differentiated(in_process: Any, inversion: Any
 
 
 def test_the_source_is_asked_once_a_step(in_process: Any, inversion: Any):
-    """In fresh noise guidance and the step after it need the same prediction: a guided step takes no pass more."""
+    """In fresh noise guidance and the step after it need the same prediction of the source's text."""
+    rows: list[int] = []
     passes: list[bool] = []
 
     def count(_: Any, inputs: tuple[Tensor, ...]) -> None:
         passes.append(torch.is_grad_enabled())
+        rows.append(len(inputs[0]))
 
     hook = in_process.model.model.diffusion_model.register_forward_pre_hook(count)
     try:
@@ -252,7 +254,8 @@ def test_the_source_is_asked_once_a_step(in_process: Any, inversion: Any):
         hook.remove()
     guided, steps = passes[plain:], len(inversion.sigmas) - 1
     assert sum(guided) == steps
-    assert len(guided) == plain + steps  # the target, which is differentiated, goes without the negative
+    # Target and source, each with the negative; that of the reference's maps is the source's.
+    assert sum(rows[:plain]) == sum(rows[plain:]) == 4 * steps
 
 
 def test_a_model_that_is_partly_loaded(in_process: Any, inversion: Any, monkeypatch: pytest.MonkeyPatch):

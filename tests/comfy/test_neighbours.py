@@ -282,6 +282,45 @@ def dual_cfg(case: Any, model: Any) -> Any:
     return DualCFGGuider.execute(model, case.target, case.source, case.negative, CFG, CFG, "regular").result[0]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"negative_from": "inversion"},
+        {"cfg_start": 0.5, "negative_from": "text"},
+        {"region": 0.4, "negative_from": "text"},
+        {"noise_from": "fresh", "negative_from": "text"},
+        {},
+    ],
+    ids=str,
+)
+def test_guiders_that_predict_past_comfyui(pack: Any, case: Any, settings: dict[str, Any]):
+    """What such a guider cannot be made to do is refused; with nothing of it, it edits."""
+    import comfy.samplers
+
+    class Alone(comfy.samplers.CFGGuider):
+        def __call__(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: int | None = None) -> Tensor:
+            return self.predict_noise(x, timestep, model_options, seed)
+
+    inversion, noise = invert(pack, case)
+    fixed = {
+        "guidance": 0.02,
+        "unit": "normalized",
+        "guidance_start": 0.0,
+        "guidance_end": 0.5,
+        "negative_from": "text",
+    }
+    model = pack.nodes.CrossAttnGuidance.execute(case.model, inversion, case.source, **fixed | settings).result[0]
+    guider = Alone(model)
+    guider.set_conds(case.target, case.negative)
+    guider.set_cfg(CFG)
+    if not settings:
+        assert torch.isfinite(sample(guider, noise, inversion.sigmas)).all()
+        return
+    (name, value), *_ = settings.items()
+    with pytest.raises(ValueError, match=rf"\(Alone\) predicts past ComfyUI's .* did nothing of {name} {value}\. Use"):
+        sample(guider, noise, inversion.sigmas)
+
+
 @pytest.mark.parametrize(("guider", "name"), [(perp_neg, "Guider_PerpNeg"), (dual_cfg, "Guider_DualCFG")])
 def test_guiders_that_evaluate_their_texts_themselves(pack: Any, case: Any, guider: Any, name: str):
     inversion, noise = invert(pack, case)

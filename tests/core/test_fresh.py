@@ -23,6 +23,7 @@ from pix2pix_zero_core import (
     reconstruct,
 )
 from pix2pix_zero_core.edit import euler_step
+from pix2pix_zero_core.fresh import source_scale
 
 from .conftest import AttentionDenoiser
 
@@ -67,6 +68,47 @@ def test_it_is_the_difference_of_two_branches(model, x0, source, target, sigmas)
         denoised = model(z_ref + change, level, target).denoised - model(z_ref, level, source).denoised
         change = euler_step(change, denoised, sigma, sigma_next)
     torch.testing.assert_close(edited, x0 + change)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.5, 1.0])
+def test_both_branches_are_guided_and_the_first_steps_left_out(model, x0, source, target, sigmas, start):
+    """As in FlowEdit's paper; of six steps a start of 0.3 leaves out two."""
+    inversion, empty = invert(model, x0, source, sigmas), torch.zeros_like(source)
+    noise, skipped = FreshNoise(inversion), {0.0: 0, 0.3: 2, 0.5: 3, 1.0: 6}[start]
+    guided = ClassifierFreeGuidance(model, empty, 5.0)
+    unchanged = ClassifierFreeGuidance(model, empty, source_scale(5.0))
+    model.calls.clear()
+    edited = reconstruct(TextDifference(guided, unchanged, source, noise, start), inversion, target)
+    assert len(model.calls) == 4 * (6 - skipped)
+    change = torch.zeros_like(x0)
+    for index, (sigma, sigma_next) in list(enumerate(pairwise(sigmas)))[skipped:]:
+        n = noise_of_step(index)
+        z_ref, level = x0 + sigma * n, sigma.repeat(2)
+        denoised = guided(z_ref + change, level, target).denoised - unchanged(z_ref, level, source).denoised
+        change = euler_step(change, denoised, sigma, sigma_next)
+    torch.testing.assert_close(edited, x0 + change)
+    assert (change.abs().max() > 0) == (start < 1)
+
+
+def test_maps_are_seen_before_the_edit_begins(model, x0, source, target, sigmas):
+    inversion = invert(model, x0, source, sigmas)
+    noise = FreshNoise(inversion)
+    denoise = TextDifference(model, model, source, noise, 0.5)
+    found = denoise(inversion.noise, sigmas[0].repeat(2), target, maps=True)
+    seen = model(noise.seen(inversion.noise, sigmas[0]), sigmas[0].repeat(2), target, maps=True)
+    torch.testing.assert_close(found.maps, seen.maps)
+    torch.testing.assert_close(found.denoised, inversion.replayed(inversion.noise, float(sigmas[0])))
+
+
+@pytest.mark.parametrize("start", [-0.1, 1.1, float("nan")])
+def test_a_start_that_is_no_fraction(model, x0, source, sigmas, start):
+    with pytest.raises(ValueError, match=r"start is .*; it must be between 0 and 1"):
+        TextDifference(model, model, source, FreshNoise(invert(model, x0, source, sigmas)), start)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(5.0, 3.5), (1.0, 1.0), (0.0, 0.375)])
+def test_the_source_is_guided_less(scale, expected):
+    assert source_scale(scale) == pytest.approx(expected)
 
 
 def test_how_the_picture_was_inverted_does_not_count(model, x0, source, target, sigmas):
