@@ -437,20 +437,20 @@ UNTIL = ["edit", str(EXAMPLES / "cat.png"), "--steps", "6", "--until-it-shows", 
 
 
 def test_an_edit_ends_at_the_first_strength_that_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    command = [*UNTIL, "--edit", "cat2dog", "--output", str(tmp_path), "--direction-strength", "0.01", "1.5", "2"]
+    command = [*UNTIL, "--edit", "cat2dog", "--output", str(tmp_path), "--direction-strength", "0.01", "2", "3"]
     assert main(command) == 0
     row, _ = rows(capsys)
     (path,) = map(Path, row["outputs"])
     assert path.name == "cat_cat2dog_g0.2_until.png"
-    assert row["strengths"] == [1.5] and row["shows"] == [True] and row["scores"][0] > 0
+    assert row["strengths"] == [2.0] and row["shows"] == [True] and row["scores"][0] > 0
     assert "warning" not in row
     made = path.read_bytes()
 
     fixed = ["edit", str(EXAMPLES / "cat.png"), "--steps", "6", "--edit", "cat2dog", "--caption", row["caption"]]
-    fixed += ["--direction-strength", "1.5"]
+    fixed += ["--direction-strength", "2"]
     assert main([*fixed, "--output", str(tmp_path / "fixed")]) == 0
     capsys.readouterr()
-    with Image.open(path) as until, Image.open(tmp_path / "fixed" / "cat_cat2dog_g0.2_s1.5.png") as fixed_picture:
+    with Image.open(path) as until, Image.open(tmp_path / "fixed" / "cat_cat2dog_g0.2_s2.png") as fixed_picture:
         assert until.tobytes() == fixed_picture.tobytes(), "the same edit as at that strength alone"
 
     assert main(command) == 0
