@@ -196,6 +196,8 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         raise UsageError(f"--negative: belongs to --negative-from text, not to {arguments.negative_from}")
     if arguments.negative_from == "inversion" and arguments.noise_from != "inversion":
         raise UsageError("--negative-from inversion: belongs to --noise-from inversion, not to fresh")
+    if arguments.noise_from == "fresh" and arguments.cfg_start == 1:
+        raise UsageError("--cfg-start 1: in fresh noise nothing is edited before; lower it")
     if arguments.model == TINY_ZOO and arguments.negative:
         require_tiny_zoo_knows("--negative", arguments.negative)
     if arguments.guidance_unit == "share" and max(arguments.guidance) > 1:

@@ -31,9 +31,9 @@ SOURCE_GUIDED = 0.625
 """How much of what classifier-free guidance adds to the target's prediction the source's gets as well."""
 
 
-def source_scale(scale: float) -> float:
+def source_scale(scale: float, share: float = SOURCE_GUIDED) -> float:
     """Find the scale of classifier-free guidance of the source from that of the target; where that is 1, so is this."""
-    return 1 + SOURCE_GUIDED * (scale - 1)
+    return 1 + share * (scale - 1)
 
 
 @dataclass(frozen=True)

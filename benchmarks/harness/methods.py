@@ -35,7 +35,7 @@ from pix2pix_zero_core import (
     within,
 )
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
-from pix2pix_zero_core.fresh import SOURCE_GUIDED
+from pix2pix_zero_core.fresh import SOURCE_GUIDED, source_scale
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, USUAL_STRENGTH, NoiseFrom
 
@@ -225,7 +225,7 @@ class Pix2PixZero:
 
     def of_the_source(self, denoise: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:
         """What predicts the picture as it is, in that noise."""
-        less = replace(self, cfg=1 + self.source_guided * (self.cfg - 1))
+        less = replace(self, cfg=source_scale(self.cfg, self.source_guided))
         return less.guided(denoise, problem, inversion)
 
     def guided(self, denoise: Denoiser, problem: Problem, inversion: Inversion) -> Denoiser:

@@ -492,6 +492,8 @@ class PipelineEditor:
         denoise: Denoiser = self.denoise
         guided, guide = self._text_guidance(self.denoise, inverted, source, settings), map_guidance_step
         if settings.noise_from == "fresh":
+            if settings.cfg_start == 1:
+                warnings.warn("cfg_start is 1: in fresh noise nothing is edited before. Lower it.", stacklevel=2)
             noise, asked = FreshNoise(inversion), Remembering(self.denoise)
             denoise = InFreshNoise(asked, noise)
             of_the_source = replace(settings, cfg=source_scale(settings.cfg))

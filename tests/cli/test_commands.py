@@ -549,6 +549,7 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (["--guidance-end", "0"], "--guidance-end 0: guidance would end before its first step"),
         (["--guidance-start", "0.6"], "--guidance-start 0.6 --guidance-end 0.6: guidance would end before its"),
         (["--guidance-start", "0.7", "--guidance", "0"], "--guidance-start 0.7 --guidance-end 0.6: guidance would end"),
+        (["--cfg-start", "1"], "--cfg-start 1: in fresh noise nothing is edited before"),
         (["--negative", "quux"], "--negative quux: Tiny Zoo does not know quux"),
         (["--config", "nowhere"], "--config nowhere: belongs to a checkpoint"),
         (["--blip", "nowhere", "--caption", "a cat"], "--blip nowhere: nothing is captioned"),
