@@ -15,7 +15,7 @@ from benchmarks.studies.trials.__main__ import trials
 from pix2pix_zero_core import MapGuidance
 from tiny_zoo.denoiser import TinyZoo
 
-OURS = Pix2PixZero(noise_from="inversion", region=0.0)
+OURS = Pix2PixZero(guidance=MapGuidance(0.5, "share"), noise_from="inversion", region=0.0)
 TRIALS = trials(OURS)
 
 
