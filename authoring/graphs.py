@@ -404,7 +404,7 @@ def guider_edit(model: Model, note: Note) -> Graph:
     g = PictureEdit(model, note)
     direction = g.direction(model.edit)
     target = g.turn(g.source, direction, caption=g.said)
-    schedule = g.add("BasicScheduler", model=g.model, scheduler="ddim_uniform", steps=50)
+    schedule = g.add("BasicScheduler", model=g.model, scheduler="ddim_uniform", steps=USUAL.steps)
     euler, noise = g.add("KSamplerSelect"), g.add("RandomNoise")
     inversion = g.invert(g.latent, g.source, sigmas=schedule["SIGMAS"])
     guider = g.add("Pix2PixZeroCrossAttnGuider", **g.guided(inversion, g.source, target["target"]))

@@ -111,7 +111,7 @@ SETTINGS = {
     "region": (SAMPLER, (0.0, 0.2, 0.4, 1.0)),
     "guidance": (SAMPLER, (0.0, 0.2, 0.5, 1.0)),
     "noise_from": (SAMPLER, ("fresh", "inversion")),
-    "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 20, 50)),
+    "steps": ("Pix2PixZeroRegularizedDDIMInvert", (5, 10, 25, 50)),
 }
 """Name of an input -> its node, and the values to show."""
 

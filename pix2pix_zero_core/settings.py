@@ -52,7 +52,7 @@ class EditSettings:
             beside a negative that is the inversion's.
     """
 
-    steps: int = 50
+    steps: int = 25
     regularizer: NoiseRegularizer = NoiseRegularizer()  # noqa: RUF009 (immutable)
     fixed_point: int = 1
     cfg: float = 5.0

@@ -24,7 +24,6 @@ from pix2pix_zero_cli.arguments import UsageError, add_captioner, add_device, ad
 from pix2pix_zero_cli.model import ModelOptions
 from pix2pix_zero_cli.pictures import Unreadable, require_folder
 from pix2pix_zero_cli.report import DONE, SOME_FAILED
-from pix2pix_zero_core import EditSettings
 from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser
 
 from ..harness.cells import RESULTS
@@ -150,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how")
     how.add_argument("--methods", nargs="+", metavar="METHOD", help="default: all")
-    how.add_argument("--steps", type=number(int, 3, 999), default=EditSettings().steps, help="DDIM steps (default: 50)")
+    how.add_argument("--steps", type=number(int, 3, 999), default=50, help="DDIM steps (default: 50)")
     how.add_argument("--side", type=number(int, 64, 4096), help="of the edited pictures (default: the model's)")
     read = parser.add_argument_group("what reads the pictures")
     texts: dict[Network, tuple[str | int, str]] = {

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from pix2pix_zero_core import Coordinates
+from pix2pix_zero_core import Coordinates, EditSettings
 
 from ..harness import methods
 from ..harness.rows import FAST
@@ -86,9 +86,9 @@ RIVALS: dict[str, Edit] = {"official": official_edit, "diffusers": diffusers_edi
 
 
 def our_methods() -> dict[str, methods.Pix2PixZero]:
-    """Ours with the nodes' defaults, and the same in 20 steps.
+    """Ours with the nodes' defaults, steps and all, and the same in 20 steps.
 
     But for the form of its direction, which costs nothing while it edits: one by position needs no words.
     """
-    ours = methods.Pix2PixZero(form="mean by position")
+    ours = methods.Pix2PixZero(form="mean by position", steps=EditSettings.steps)
     return {"ours": ours, "ours_fast": replace(ours, **FAST)}

@@ -18,8 +18,9 @@ from pix2pix_zero_core.schedule import step_at
 from ..harness.cells import RESULTS, Bench, add_options, write_text
 from ..harness.methods import Pix2PixZero
 from ..harness.report import table
+from ..harness.sampling import Counted
 from ..harness.sharing import add_processes, try_all
-from ..harness.tasks import PAPER_TASKS
+from ..harness.tasks import PAPER_TASKS, Problem
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,25 @@ class InOtherNoise(Pix2PixZero):
         until: see `OtherNoise`.
         once: see `OtherNoise`.
         paired: see `OtherNoise`.
+        inverts: whether the trajectory is found by inversion; else it is the picture in one draw of white noise, which
+            costs no rows. In fresh noise the edit is led beside it, and only the region looks at it.
     """
 
     own: float = 0.0
     until: float = 1.0
     once: bool = False
     paired: bool = True
+    inverts: bool = True
+
+    def inverted(self, denoise: Counted, problem: Problem) -> Inversion:
+        """The trajectory that leads back to the pictures."""
+        if self.inverts:
+            return super().inverted(denoise, problem)
+        x0, coordinates = problem.x0, denoise.model.coordinates
+        sigmas = denoise.model.grid(problem.steps).to(x0)
+        noise = torch.randn(1, *x0.shape[1:], generator=torch.Generator().manual_seed(1)).expand_as(x0)
+        trajectory = torch.stack([coordinates.with_noise(x0, noise, sigmas[-1], sigma) for sigma in sigmas])
+        return Inversion(trajectory[0], sigmas, trajectory, coordinates=coordinates)
 
     def fresh_noise(self, inversion: Inversion) -> FreshNoise:
         """The noise that the picture is seen in."""
@@ -81,6 +95,7 @@ OURS = InOtherNoise(guidance=MapGuidance(0.0))
 
 TRIED = {
     "fresh": OURS,
+    "fresh, without an inversion": replace(OURS, inverts=False),
     "fresh, every draw by itself": replace(OURS, paired=False),
     "the inversion's alone": replace(OURS, noise_from="inversion"),
     "half of the variance the inversion's": replace(OURS, own=0.5),
