@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from .runtime import ROOT, Runtime
 
 LONGEST = "comfy"
 """The suite that takes about as long as all the others."""
+
+FAMILIES = ("tests/comfy/test_text_encoders.py", "tests/comfy/test_transformers.py")
+"""Files of the ComfyUI tests that are a suite of their own, so that the longest is not longer than the others."""
 
 
 def test(runtime: Runtime, arguments: Sequence[str]) -> None:
@@ -108,14 +111,24 @@ def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple
         suite = next((suite for suite in live if Path(path).as_posix().startswith(f"tests/{suite}")), "core")
         chosen[suite].append(path)
     if not paths:
-        chosen = {"core": ["tests", *(f"--ignore=tests/{suite}" for suite in live)]} | {s: [f"tests/{s}"] for s in live}
+        chosen = {
+            "core": ["tests", *ignored(f"tests/{suite}" for suite in live)],
+            "comfy": ["tests/comfy", *ignored(FAMILIES)],
+            "families": list(FAMILIES),
+            "survival": ["tests/survival"],
+        }
     for suite, what in chosen.items():
         command = [scripts / "pytest", *options, *what]
-        if what and suite in live:
+        if what and suite != "core":
             commands[suite] = [*command, "--override-ini=pythonpath="], [runtime.comfyui, ROOT]
         elif what:
             commands[suite] = command, []
     return commands
+
+
+def ignored(paths: Iterable[str]) -> list[str]:
+    """Options that leave paths out."""
+    return [f"--ignore={path}" for path in paths]
 
 
 def bench(runtime: Runtime, benchmark: str, arguments: Sequence[str]) -> None:

@@ -29,15 +29,19 @@ def statuses(monkeypatch: pytest.MonkeyPatch, *results: int) -> list[list[str]]:
 
 
 def test_everything_passing_passes(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = statuses(monkeypatch, 0, 0, 0, 0, 0)
+    commands = statuses(monkeypatch, 0, 0, 0, 0, 0, 0)
     checks.test(runtime, [])
-    assert [Path(command[0]).name for command in commands] == ["ruff", "pyright", "pytest", "pytest", "pytest"]
+    assert [Path(command[0]).name for command in commands] == ["ruff", "pyright", *["pytest"] * 4]
     assert "tests" in commands[2] and {"--ignore=tests/comfy", "--ignore=tests/survival"} < set(commands[2])
-    assert [command[1] for command in commands[3:]] == ["tests/comfy", "tests/survival"]
+    left_out = {path.removeprefix("--ignore=") for path in commands[3] if path.startswith("--ignore=")}
+    assert commands[3][1] == "tests/comfy" and left_out == set(checks.FAMILIES) <= set(commands[4])
+    assert commands[5][1] == "tests/survival"
+    assert all((ROOT / path).is_file() for path in checks.FAMILIES)
 
 
 @pytest.mark.parametrize(
-    "results", [(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 5, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 1)]
+    "results",
+    [(1, 0, 0, 0, 0, 0), (0, 1, 0, 0, 0, 0), (0, 0, 5, 0, 0, 0), (0, 0, 0, 1, 0, 0), (0, 0, 0, 0, 0, 1)],
 )
 def test_one_failure_fails_but_everything_runs(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, results: tuple[int, ...]
@@ -45,7 +49,7 @@ def test_one_failure_fails_but_everything_runs(
     commands = statuses(monkeypatch, *results)
     with pytest.raises(Failure):
         checks.test(runtime, [])
-    assert len(commands) == 5
+    assert len(commands) == 6
 
 
 @pytest.mark.parametrize("status", [0, 3])
@@ -53,7 +57,7 @@ def test_the_longest_suite_runs_beside_the_others_where_there_are_cpus(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, status: int
 ) -> None:
     """It ends only once the others have begun, and is read in one piece."""
-    commands = statuses(monkeypatch, 0, 0, 0, 0)
+    commands = statuses(monkeypatch, 0, 0, 0, 0, 0)
     monkeypatch.setattr(checks.os, "cpu_count", lambda: 2)
     begun, run_to_end = tmp_path / "begun", checks.run_to_end
     monkeypatch.setattr(checks, "run_to_end", lambda *given: begun.touch() or run_to_end(*given))
@@ -71,7 +75,7 @@ def test_the_longest_suite_runs_beside_the_others_where_there_are_cpus(
         assert status and str(failure).startswith("comfy failed")
     else:
         assert not status
-    assert len(commands) == 4
+    assert len(commands) == 5
     said = capsys.readouterr().out
     assert said.index("=== survival") < said.index("comfy says so") < said.index("core      passed")
     assert f"comfy     {'FAILED (exit status 3)' if status else 'passed'} in " in said
