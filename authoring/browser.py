@@ -19,8 +19,9 @@ from playwright.sync_api import TimeoutError as PageTimeoutError
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 SCREENSHOTS = Path(__file__).resolve().parents[1] / "output" / "browser"
 WINDOW = (1600, 900)
-CORNER = (0.1 * WINDOW[0], 0.9 * WINDOW[1])  # where files are dropped: over a node they would be the node's
-CLEAR = f"document.elementFromPoint({CORNER[0]}, {CORNER[1]}) == app.canvas.canvas"
+CORNERS = [[0.1 * WINDOW[0], share * WINDOW[1]] for share in (0.9, 0.16)]
+"""Where files are dropped, on the first that is free: over a node they would be the node's."""
+FREE = f"{CORNERS}.find(corner => document.elementFromPoint(...corner) == app.canvas.canvas)"
 PATIENCE = 120.0  # seconds for anything to appear; generous, for busy machines
 
 
@@ -97,16 +98,16 @@ class FrontEnd:
         screen = SCREENSHOTS / "stuck.png"
         self.screenshot(screen)
         seen = self.page.evaluate(
-            """corner => {
+            """corners => {
                 const workflows = window.comfyAPI?.app?.app?.extensionManager?.workflow
                 return {
                     open: workflows?.openWorkflows.map(workflow => workflow.path),
                     active: workflows?.activeWorkflow?.path,
-                    corner: document.elementFromPoint(...corner)?.outerHTML.slice(0, 200),
+                    corners: corners.map(corner => document.elementFromPoint(...corner)?.outerHTML.slice(0, 200)),
                     dialogs: [...document.querySelectorAll("[role=dialog], [role=alert]")].map(box => box.innerText),
                 }
             }""",
-            CORNER,
+            CORNERS,
         )
         complaints = "\n".join(complaint.partition("\n")[0] for complaint in self.complaints[-10:])
         return f"The page, see {screen}: {seen}\nThe end of its console:\n{complaints}"
@@ -121,7 +122,7 @@ class FrontEnd:
         While the front end loads, and until that has faded out, a mask covers the page. It takes no file: one that is
         dropped on it is lost without a word.
         """
-        self.wait(f"window.graph && app.extensionManager?.workflow.activeWorkflow && {CLEAR}")
+        self.wait(f"window.graph && app.extensionManager?.workflow.activeWorkflow && {FREE}")
 
     # -------------------------------------------------------------------------------------------------- the graph
 
@@ -151,7 +152,8 @@ class FrontEnd:
         """Drag a workflow, or a picture that holds one, from the desktop onto the canvas; return when it is open."""
         self.wait_until_ready()
         opened = self.evaluate("app.extensionManager.workflow.openWorkflows.length")
-        event = {"x": CORNER[0], "y": CORNER[1], "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
+        x, y = self.evaluate(FREE)
+        event = {"x": x, "y": y, "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
         session = self.page.context.new_cdp_session(self.page)
         for kind in ("dragEnter", "dragOver", "drop"):
             session.send("Input.dispatchDragEvent", {"type": kind, **event})

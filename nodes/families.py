@@ -49,7 +49,8 @@ class Family:
             where it goes on for larger pictures.
         parts: what makes up the text's keys, in their order.
         registers: how many tokens stand before a text that comes first.
-        multiple: name of the network's attribute whose multiples text and image are padded to; None for none.
+        multiple: name of the network's attribute whose multiples text and image are padded to; None for none, as are
+            networks without it, of earlier ComfyUIs.
         replacements: name of the patches that take the place of the whole attention call, in `patches_replace`.
         project: from the attention's module and its arguments the queries, (rows, h, N, d), and keys, (rows, h, L, d),
             of a network that does not hand its options on to the attention call, so that nobody sees that.
@@ -115,7 +116,7 @@ class Family:
             return None
         if order == "image first":
             return slice(image), slice(image, None)
-        multiple = (getattr(network, self.multiple) if self.multiple else None) or 1
+        multiple = (getattr(network, self.multiple, None) if self.multiple else None) or 1
         begin = keys + -image // multiple * multiple
         return slice(begin, begin + image), slice(self.registers, begin)
 
@@ -215,7 +216,13 @@ TRANSFORMERS = (
         table="pos_embed_max_size",
     ),
     Family(name="Flux", networks=("comfy.ldm.flux.model.Flux",), blocks=FLUX_BLOCKS, guided=(0.0, 0.5)),
-    Family(name="Chroma", networks=("comfy.ldm.chroma.model.Chroma",), blocks=FLUX_BLOCKS, guided=(0.0, 0.5)),
+    Family(
+        name="Chroma",
+        networks=("comfy.ldm.chroma.model.Chroma",),
+        # The second pair is of ComfyUI 0.3.60, in which Chroma has blocks of its own.
+        blocks=(*FLUX_BLOCKS, "comfy.ldm.chroma.layers.DoubleStreamBlock", "comfy.ldm.chroma.layers.SingleStreamBlock"),
+        guided=(0.0, 0.5),
+    ),
     Family(
         name="Lumina 2 and Z-Image",
         networks=("comfy.ldm.lumina.model.NextDiT",),

@@ -43,7 +43,8 @@ app.registerExtension({
 
   loadedGraphNode(node) {
     if (!node.properties?.[EXAMPLE]) return
-    const [widget] = node.widgets
-    if (!widget.options.values.includes(widget.value)) widget.options.values.push(widget.value)
+    const [widget] = node.widgets ?? []
+    const choices = widget?.options?.values // none where this ComfyUI does not have the node
+    if (choices && !choices.includes(widget.value)) choices.push(widget.value)
   },
 })

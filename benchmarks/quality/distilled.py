@@ -6,8 +6,8 @@ contact sheet an edit to `benchmarks/results/`. The teacher's edits are kept in 
 in every run, of teacher and student by turns, on one thread.
 
 `python -m benchmarks.quality.distilled --study OPTION ...`, with the options of a `pix2pix-zero distill` that has made
-its pairs, trains a student on the first 100, 300, 1000 and 3000 good pairs, with as many steps each, and plots what
-they reach: `distilled_study.json`, `distilled_study.svg`. Both go on where they were interrupted.
+its pairs, trains a student on the first 100, 300, 1000 and 3000 good pairs, or as many as there are, with as many steps
+each, and plots what they reach: `distilled_study.json`, `distilled_study.svg`. Both go on where they were interrupted.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def study(bench: Bench, options: Sequence[str]) -> None:
     good = task.good(found.pictures)
     exam = Exam(task.direction.name, bench)
     rows: list[dict[str, Any]] = []
-    for count in [count for count in STUDIED if count <= len(good)]:
+    for count in [*(count for count in STUDIED if count < len(good)), min(len(good), STUDIED[-1])]:
         folder = work / f"study_{count}"
         folder.mkdir(exist_ok=True)
         training = Training(distill.read_pairs(task, good[:count]), settings, find_device(given.device))

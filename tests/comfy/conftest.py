@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.speed.pack import load_pack
 from launcher.comfyui import make_base
+from launcher.pins import COMFYUI_VERSION
 from launcher.processes import quiet_cpu
 from launcher.runtime import EXAMPLES, Runtime
 from launcher.server import Server, comfyui_server
@@ -36,6 +37,14 @@ RANDOM_ZOOS = {
     "other_zoo.safetensors": (1, torch.float32),
 }
 """Name of a checkpoint -> seed and type of its weights."""
+
+
+def require_nodes(needed: Iterable[str], server: Server, object_info: dict[str, Any]) -> None:
+    """Skip on a ComfyUI that lacks a stock node; the pinned one has all."""
+    missing = set(needed) - set(object_info)
+    if missing and server.get("/system_stats")["system"]["comfyui_version"] != COMFYUI_VERSION:
+        pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
+    assert not missing
 
 
 def random_zoo(seed: int) -> dict[str, torch.nn.Module]:

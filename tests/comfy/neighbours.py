@@ -54,10 +54,15 @@ def encode(clip: Any, text: str) -> Any:
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
+def first_of(node: Any, *given: Any) -> Any:
+    """The first output of a stock node, whichever way it is written: from release to release more move to V3."""
+    output = getattr(node(), node.FUNCTION)(*given)
+    return getattr(output, "result", output)[0]
+
+
 def patched(case: Case, node: Any, *settings: Any) -> Case:
-    """Put the model through a stock node, whichever way it is written: from release to release more move to V3."""
-    output = getattr(node(), node.FUNCTION)(case.model, *settings)
-    return dataclasses.replace(case, model=getattr(output, "result", output)[0])
+    """Put the model through a stock node."""
+    return dataclasses.replace(case, model=first_of(node, case.model, *settings))
 
 
 def random_lora(model: Any) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ import torch
 from tests.comfy import encoders, transformers
 
 WIDTH = 32  # of the text encoders
+VAE_WIDTH = 8
 
 NETWORKS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "flux1-dev": ("Flux dev", {"context_in_dim": WIDTH, "vec_in_dim": WIDTH}),
@@ -67,7 +68,7 @@ def write_files(models: Path, files: Mapping[str, str]) -> None:
         elif name.startswith("qwen"):
             sizes: dict[str, Any] = {"dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
             sizes |= {"temperal_downsample": [False, True, True], "dropout": 0.0}
-            random_weights(path, comfy.ldm.wan.vae.WanVAE(dim=8, z_dim=16, **sizes))
+            random_weights(path, comfy.ldm.wan.vae.WanVAE(dim=VAE_WIDTH, z_dim=16, **sizes))
         else:
             random_weights(path, comfy.taesd.taesd.TAESD(latent_channels=16))
 
@@ -95,6 +96,12 @@ def register() -> None:
         transformers.randomize(taesd, "no layer")
         return model, encoders.make_encoder("SD3, CLIP and T5"), comfy.sd.VAE(sd=taesd.state_dict()), None
 
+    make_autoencoder = comfy.ldm.wan.vae.WanVAE
+
+    def autoencoder(dim: int, **sizes: Any) -> torch.nn.Module:
+        return make_autoencoder(dim=VAE_WIDTH, **sizes)  # the oldest ComfyUI takes the full width for granted
+
+    comfy.ldm.wan.vae.WanVAE = autoencoder
     comfy.sd.load_diffusion_model = diffusion_model
     comfy.sd.load_clip = text_encoder
     comfy.sd.load_checkpoint_guess_config = checkpoint

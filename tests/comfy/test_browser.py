@@ -78,8 +78,11 @@ def overlap(a: list[float], b: list[float]) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dropped_workflow_opens_as_it_was_drawn(front_end: FrontEnd, name: str) -> None:
+def test_a_dropped_workflow_opens_as_it_was_drawn(
+    front_end: FrontEnd, name: str, server: Server, object_info: dict[str, Any]
+) -> None:
     path = workflows.UI_FOLDER / f"{name}.json"
+    require_stock_nodes(json.loads(path.read_text(encoding="utf-8")), server, object_info)
     front_end.drop(path)
     front_end.screenshot(SCREENSHOTS / f"{name}.png")
     nodes = node_boxes(front_end)
@@ -105,8 +108,12 @@ def unnumbered(prompt: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_browser_queues_the_api_twin(front_end: FrontEnd, name: str, object_info: dict[str, Any]) -> None:
-    front_end.drop(workflows.UI_FOLDER / f"{name}.json")
+def test_the_browser_queues_the_api_twin(
+    front_end: FrontEnd, name: str, server: Server, object_info: dict[str, Any]
+) -> None:
+    path = workflows.UI_FOLDER / f"{name}.json"
+    require_stock_nodes(json.loads(path.read_text(encoding="utf-8")), server, object_info)
+    front_end.drop(path)
     queued = front_end.prompt()
     for node in queued.values():
         # The front end draws a text box into PreviewAny and sends its content, too, of which the server knows nothing.
@@ -269,6 +276,8 @@ def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_
 
 
 def test_the_template_browser_shows_the_workflows(front_end: FrontEnd) -> None:
+    if front_end.version() < (1, 32):
+        pytest.skip("this front end draws a template only once it is scrolled to")
     front_end.page.get_by_text("Templates", exact=True).first.click()
     cards = {name: front_end.page.get_by_test_id(f"template-workflow-{name}") for name in NAMES}
     cards["edit_a_picture"].wait_for()
@@ -323,7 +332,10 @@ def test_the_node_library_has_the_blueprint(front_end: FrontEnd, server: Server,
 
 
 @pytest.mark.parametrize("path", FROZEN, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: Server, path: Path) -> None:
+def test_a_frozen_workflow_opens_with_its_settings(
+    front_end: FrontEnd, server: Server, path: Path, object_info: dict[str, Any]
+) -> None:
+    require_stock_nodes(json.loads(path.read_text(encoding="utf-8")), server, object_info)
     server.upload(EXAMPLES / "cat.png")
     front_end.drop(path)
     assert not [node["type"] for node in node_boxes(front_end) if not node["known"]]
@@ -339,6 +351,8 @@ def test_a_frozen_workflow_opens_with_its_settings(front_end: FrontEnd, server: 
 
 
 def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
+    if front_end.version() < (1, 32):
+        pytest.skip("this front end has its help elsewhere")
     front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
     front_end.page.mouse.click(*front_end.point(12))
     front_end.page.get_by_test_id("info-button").click()

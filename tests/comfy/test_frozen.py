@@ -12,6 +12,7 @@ import pytest
 from authoring.freeze import FROZEN
 from launcher.runtime import EXAMPLES
 from launcher.server import Server
+from tests.comfy.conftest import require_nodes
 
 PROMPTS = sorted(FROZEN.glob("*/*.api.json"))
 STAND_INS = {
@@ -34,8 +35,9 @@ def test_there_are_frozen_workflows() -> None:
 
 
 @pytest.mark.parametrize("path", PROMPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_frozen_workflow_runs(path: Path, server: Server, base: Path) -> None:
+def test_a_frozen_workflow_runs(path: Path, server: Server, base: Path, object_info: dict[str, Any]) -> None:
     workflow: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    require_nodes({node["class_type"] for node in workflow.values()}, server, object_info)
     for number, node in workflow.items():
         if node["class_type"] == "SaveImage":
             node["inputs"]["filename_prefix"] = f"{path.stem}/{number}"  # or ComfyUI takes it for the one before

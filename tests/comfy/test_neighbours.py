@@ -273,13 +273,17 @@ def test_tokens_that_are_merged(pack: Any, case: Any):
 def perp_neg(case: Any, model: Any) -> Any:
     from comfy_extras.nodes_perpneg import PerpNegGuider
 
-    return PerpNegGuider.execute(model, case.target, case.negative, case.source, CFG, 1.0).result[0]
+    from tests.comfy.neighbours import first_of
+
+    return first_of(PerpNegGuider, model, case.target, case.negative, case.source, CFG, 1.0)
 
 
 def dual_cfg(case: Any, model: Any) -> Any:
     from comfy_extras.nodes_custom_sampler import DualCFGGuider
 
-    return DualCFGGuider.execute(model, case.target, case.source, case.negative, CFG, CFG, "regular").result[0]
+    from tests.comfy.neighbours import first_of
+
+    return first_of(DualCFGGuider, model, case.target, case.source, case.negative, CFG, CFG, "regular")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ that it takes for granted, and are made as it would make them.
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
 import comfy.ldm.hunyuan_video.model
+import comfy.ldm.lumina.model
 import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models
@@ -119,6 +120,7 @@ PARAMETERS = {
     "flux2": comfy.ldm.flux.model.FluxParams,
     "chroma": comfy.ldm.chroma.model.ChromaParams,
     "hunyuan_video": comfy.ldm.hunyuan_video.model.HunyuanVideoParams,
+    "lumina2": comfy.ldm.lumina.model.NextDiT,
 }
 LATER = {
     "flux": {"txt_ids_dims": []},
@@ -127,6 +129,9 @@ LATER = {
     "hunyuan_video": {"meanflow_sum": False},
 }
 """What releases of ComfyUI after 0.3.75 want to be told as well."""
+
+NOT_BEFORE = ("rope_theta", "use_cond_type_embedding", "vision_in_dim")
+"""What the oldest ComfyUI does not want to be told."""
 
 MODELS = {
     "SD 3": Tiny("SD3", SD3, "final_layer.linear", extra=POOL),
@@ -192,6 +197,7 @@ MODELS = {
             "ffn_dim_multiplier": 2.0,
         },
         "final_layer.linear",
+        extra={"attention_mask": torch.ones(1, TOKENS, dtype=torch.int64)},  # from which the oldest ComfyUI counts
     ),
     "Z-Image": Tiny(
         "ZImage",
@@ -392,9 +398,10 @@ def make(name: str, folder: Path, **changed: Any) -> Any:
         changed: sizes that are other than the family's here.
     """
     tiny, sizes = MODELS[name], MODELS[name].sizes | changed
-    if parameters := PARAMETERS.get(sizes.get("image_model", "")):
-        known = {field.name for field in dataclasses.fields(parameters)}
-        sizes |= {key: value for key, value in LATER[sizes["image_model"]].items() if key in known}
+    if parameters := PARAMETERS.get(kind := sizes.get("image_model", "")):
+        known = inspect.signature(parameters).parameters
+        sizes = {key: value for key, value in sizes.items() if key in known or key not in NOT_BEFORE}
+        sizes |= {key: value for key, value in LATER.get(kind, {}).items() if key in known}
     config = getattr(comfy.supported_models, tiny.config)(sizes)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "")
