@@ -352,12 +352,16 @@ def test_a_frozen_workflow_opens_with_its_settings(
     front_end.drop(path)
     assert not [node["type"] for node in node_boxes(front_end) if not node["known"]]
     queued = front_end.prompt()
-    for number, node in json.loads(path.with_suffix(".api.json").read_text(encoding="utf-8")).items():
-        assert queued[number]["class_type"] == node["class_type"]
-        assert {name: queued[number]["inputs"][name] for name in node["inputs"]} == node["inputs"]
-        for name, all_there_was in LATER.get(node["class_type"], {}).items():
-            if name not in node["inputs"]:
-                assert queued[number]["inputs"][name] == all_there_was
+    twin = json.loads(path.with_suffix(".api.json").read_text(encoding="utf-8"))
+    # Some front ends number the nodes of a subgraph anew, so that links into it have other names, too.
+    anew = not twin.keys() <= queued.keys()
+    for number, node in twin.items():
+        same = list(queued.values()) if anew else [queued[number]]
+        kept = {name: value for name, value in node["inputs"].items() if not (anew and isinstance(value, list))}
+        kept |= {name: value for name, value in LATER.get(node["class_type"], {}).items() if name not in node["inputs"]}
+        assert any(
+            other["class_type"] == node["class_type"] and kept.items() <= other["inputs"].items() for other in same
+        )
 
 
 def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
