@@ -149,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how")
     how.add_argument("--methods", nargs="+", metavar="METHOD", help="default: all")
-    how.add_argument("--steps", type=number(int, 3, 999), default=50, help="DDIM steps (default: 50)")
+    how.add_argument("--steps", type=number(int, 3, 999), default=50, help="DDIM steps (default: 50, as published)")
     how.add_argument("--side", type=number(int, 64, 4096), help="of the edited pictures (default: the model's)")
     read = parser.add_argument_group("what reads the pictures")
     texts: dict[Network, tuple[str | int, str]] = {

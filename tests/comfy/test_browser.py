@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,17 @@ def front_end(page: FrontEnd) -> Iterator[FrontEnd]:
     assert not [complaint for complaint in page.complaints if not UNREACHABLE.search(complaint)]
 
 
+@pytest.fixture
+def drop(front_end: FrontEnd, server: Server, object_info: dict[str, Any]) -> Callable[[Path], None]:
+    """Opens a workflow, or skips where this ComfyUI lacks a node of it."""
+
+    def drop(path: Path) -> None:
+        require_stock_nodes(json.loads(path.read_text(encoding="utf-8")), server, object_info)
+        front_end.drop(path)
+
+    return drop
+
+
 def node_boxes(front_end: FrontEnd) -> list[dict[str, Any]]:
     """What is drawn: id, type, position and size with the title bar, and the size that the content needs."""
     return front_end.evaluate(
@@ -78,12 +89,9 @@ def overlap(a: list[float], b: list[float]) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_dropped_workflow_opens_as_it_was_drawn(
-    front_end: FrontEnd, name: str, server: Server, object_info: dict[str, Any]
-) -> None:
+def test_a_dropped_workflow_opens_as_it_was_drawn(front_end: FrontEnd, name: str, drop: Callable[[Path], None]) -> None:
     path = workflows.UI_FOLDER / f"{name}.json"
-    require_stock_nodes(json.loads(path.read_text(encoding="utf-8")), server, object_info)
-    front_end.drop(path)
+    drop(path)
     front_end.screenshot(SCREENSHOTS / f"{name}.png")
     nodes = node_boxes(front_end)
     assert len(nodes) == len(json.loads(path.read_text(encoding="utf-8"))["nodes"])
@@ -109,11 +117,9 @@ def unnumbered(prompt: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_browser_queues_the_api_twin(
-    front_end: FrontEnd, name: str, server: Server, object_info: dict[str, Any]
+    front_end: FrontEnd, name: str, drop: Callable[[Path], None], object_info: dict[str, Any]
 ) -> None:
-    path = workflows.UI_FOLDER / f"{name}.json"
-    require_stock_nodes(json.loads(path.read_text(encoding="utf-8")), server, object_info)
-    front_end.drop(path)
+    drop(workflows.UI_FOLDER / f"{name}.json")
     queued = front_end.prompt()
     for node in queued.values():
         # The front end draws a text box into PreviewAny and sends its content, too, of which the server knows nothing.
@@ -137,17 +143,14 @@ def test_a_workflow_brings_its_picture_along(front_end: FrontEnd, base: Path) ->
 
 
 def test_a_workflow_brings_its_folder_along(
-    front_end: FrontEnd, server: Server, base: Path, object_info: dict[str, Any]
+    front_end: FrontEnd, server: Server, base: Path, drop: Callable[[Path], None]
 ) -> None:
-    path = workflows.UI_FOLDER / "tiny_zoo_folder.json"
-    workflow = json.loads(path.read_text(encoding="utf-8"))
-    require_stock_nodes(workflow, server, object_info)
     brought = base / "input" / "tiny_zoo_cats"
     shutil.rmtree(brought, ignore_errors=True)
     front_end.page.reload()
     front_end.wait_until_ready()
     front_end.complaints.clear()
-    front_end.drop(path)
+    drop(workflows.UI_FOLDER / "tiny_zoo_folder.json")
     assert front_end.prompt()["2"]["inputs"] == {"folder": brought.name}
     assert {picture.name: picture.read_bytes() for picture in brought.iterdir()} == {
         name: (EXAMPLES / name).read_bytes() for name in ("cat.png", "glasses.png", "oil.png")
@@ -345,11 +348,10 @@ LATER: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", FROZEN, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_frozen_workflow_opens_with_its_settings(
-    front_end: FrontEnd, server: Server, path: Path, object_info: dict[str, Any]
+    front_end: FrontEnd, server: Server, path: Path, drop: Callable[[Path], None]
 ) -> None:
-    require_stock_nodes(json.loads(path.read_text(encoding="utf-8")), server, object_info)
     server.upload(EXAMPLES / "cat.png")
-    front_end.drop(path)
+    drop(path)
     assert not [node["type"] for node in node_boxes(front_end) if not node["known"]]
     queued = front_end.prompt()
     twin = json.loads(path.with_suffix(".api.json").read_text(encoding="utf-8"))
