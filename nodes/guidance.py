@@ -97,7 +97,10 @@ class CrossAttnGuidance(io.ComfyNode):
         **more: Any,
     ) -> io.NodeOutput:
         settings = Settings(guidance, unit, guidance_start, guidance_end, **more)
-        guided, warning = GuidedSampling(inversion, source, settings).patch(model), settings.warning()
+        guided, warning = (
+            GuidedSampling(inversion, source, settings).patch(model),
+            settings.warning(len(inversion.sigmas) - 1),
+        )
         return io.NodeOutput(guided, warning, ui=said(warning=warning))
 
 
@@ -144,7 +147,7 @@ class CrossAttnGuider(io.ComfyNode):
         if sampling.compares:
             guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
         set_cfg(guider, cfg)
-        warning = settings.warning(cfg, source, target)
+        warning = settings.warning(len(inversion.sigmas) - 1, cfg, source, target)
         return io.NodeOutput(guider, warning, ui=said(warning=warning))
 
 

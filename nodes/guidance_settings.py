@@ -10,6 +10,7 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance
+from ..pix2pix_zero_core.schedule import none_after
 from ..pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, NEGATIVES, NOISES
 from .attention import chosen_layers, modules_of, text_layers
 from .bridge import (
@@ -212,10 +213,11 @@ class Settings:
                 "of the steps, with 0 <= start <= end <= 1. Raise guidance_end, or lower guidance_start."
             )
 
-    def warning(self, cfg: float | None = None, *texts: Conditioning) -> str:
+    def warning(self, steps: int, cfg: float | None = None, *texts: Conditioning) -> str:
         """Say what extreme settings will do; nothing where there are none.
 
         Args:
+            steps: of the inversion.
             cfg: of the classifier-free guidance, where the node has it.
             texts: source and target, where the node has both.
         """
@@ -237,10 +239,12 @@ class Settings:
             )
         if self.guidance > 0 and self.guidance_start == self.guidance_end:
             remarks.append("guidance_start equals guidance_end: no step is guided. Raise guidance_end.")
-        if self.cfg_start == 1 and self.noise_from == "fresh":
-            remarks.append("cfg_start is 1: in fresh noise nothing is edited before. Lower it.")
-        elif self.cfg_start == 1 and cfg != 1:
-            remarks.append("cfg_start is 1: classifier-free guidance acts at no step. Lower it, or set cfg to 1.")
+        if none_after(steps, self.cfg_start):
+            late = f"cfg_start is {self.cfg_start:g}, and with steps at {steps} none begins after it"
+            if self.noise_from == "fresh":
+                remarks.append(f"{late}: nothing is edited. Lower it, or raise the inversion's steps.")
+            elif cfg != 1:
+                remarks.append(f"{late}: classifier-free guidance acts at none. Lower it, or set cfg to 1.")
         return " ".join(remarks)
 
     @property

@@ -135,8 +135,8 @@ class EditUntilItShows(io.ComfyNode):
         words = [f"strength {s:g}, {in_words(questions, score)}" for s, score in zip(used, scores, strict=True)]
         missed = [warn_after(questions, score) for score in scores]
         each = numbered([" ".join(filter(None, pair)) for pair in zip(fits, missed, strict=True)])
-        cfg = settings["cfg"]
-        extreme = Settings(**{name: value for name, value in settings.items() if name != "cfg"}).warning(cfg)
+        guided = Settings(**{name: value for name, value in settings.items() if name != "cfg"})
+        extreme = guided.warning(len(inversion.sigmas) - 1, settings["cfg"])
         warning = "\n".join(filter(None, [each, *dict.fromkeys(remarks), extreme]))
         if warning:
             logging.warning("Edit Until It Shows: %s", warning)

@@ -17,6 +17,7 @@ from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
 from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge, warn_after, warn_before
+from pix2pix_zero_core.schedule import none_after
 from pix2pix_zero_core.settings import NEGATIVES, NOISES, USUAL_STRENGTH
 from pix2pix_zero_core.until import edit_until, require_rising
 
@@ -196,8 +197,11 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         raise UsageError(f"--negative: belongs to --negative-from text, not to {arguments.negative_from}")
     if arguments.negative_from == "inversion" and arguments.noise_from != "inversion":
         raise UsageError("--negative-from inversion: belongs to --noise-from inversion, not to fresh")
-    if arguments.noise_from == "fresh" and arguments.cfg_start == 1:
-        raise UsageError("--cfg-start 1: in fresh noise nothing is edited before; lower it")
+    if arguments.noise_from == "fresh" and none_after(arguments.steps, arguments.cfg_start):
+        raise UsageError(
+            f"--cfg-start {arguments.cfg_start:g} --steps {arguments.steps}: in fresh noise nothing is edited before, "
+            "and no step is left; lower --cfg-start or raise --steps"
+        )
     if arguments.model == TINY_ZOO and arguments.negative:
         require_tiny_zoo_knows("--negative", arguments.negative)
     if arguments.guidance_unit == "share" and max(arguments.guidance) > 1:

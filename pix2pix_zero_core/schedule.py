@@ -119,6 +119,11 @@ def level_after(sigmas: Tensor, fraction: float) -> Tensor:
     return sigmas[math.ceil(fraction * (len(sigmas) - 1))]
 
 
+def none_after(steps: int, fraction: float) -> bool:
+    """Whether none of so many steps begins when a fraction of them is done: all of few are before it."""
+    return math.ceil(fraction * steps) >= steps
+
+
 def check_sigmas(sigmas: Tensor, coordinates: Coordinates = Coordinates.VE) -> None:
     """Require a sampling grid: at least two finite sigmas, strictly descending, the last one >= 0.
 

@@ -34,7 +34,7 @@ from ..forms import ShiftedText, apply_direction
 from ..fresh import FreshNoise, InFreshNoise, Remembering, TextDifference, source_scale
 from ..inversion import invert
 from ..region import RegionalDenoiser, edit_region, within
-from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
+from ..schedule import ddim_sigmas, level_after, none_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
 from ..settings import USUAL_STRENGTH, EditSettings
 from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
@@ -492,8 +492,9 @@ class PipelineEditor:
         denoise: Denoiser = self.denoise
         guided, guide = self._text_guidance(self.denoise, inverted, source, settings), map_guidance_step
         if settings.noise_from == "fresh":
-            if settings.cfg_start == 1:
-                warnings.warn("cfg_start is 1: in fresh noise nothing is edited before. Lower it.", stacklevel=2)
+            if none_after(settings.steps, settings.cfg_start):
+                late = f"cfg_start is {settings.cfg_start:g}, and with steps at {settings.steps} none begins after it"
+                warnings.warn(f"{late}: nothing is edited. Lower it, or raise steps.", stacklevel=2)
             noise, asked = FreshNoise(inversion), Remembering(self.denoise)
             denoise = InFreshNoise(asked, noise)
             of_the_source = replace(settings, cfg=source_scale(settings.cfg))

@@ -171,7 +171,7 @@ def test_folders_in_folders_are_edited_into_folders_of_the_same_names(
 
 
 SETTINGS = [
-    ["--cfg-start", "0.6"],
+    ["--cfg-start", "0"],
     ["--region", "0"],
     ["--negative-from", "inversion", "--noise-from", "inversion"],
     ["--negative-from", "caption"],
@@ -238,7 +238,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def test_nothing_but_our_lines_is_printed(tmp_path: Path):
-    process = start("edit", EXAMPLES / "cat.png", "--edit", "cat2dog", "--steps", "1", "--output", tmp_path)
+    process = start("edit", EXAMPLES / "cat.png", "--edit", "cat2dog", "--steps", "2", "--output", tmp_path)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[-1] == "1 done, 0 skipped, 0 failed, 0 unreadable"
@@ -306,7 +306,7 @@ def test_results_of_other_settings_are_neither_skipped_nor_replaced_unless_asked
 
 def test_without_a_caption_blip_says_what_the_picture_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     picture = str(EXAMPLES / "dog.png")
-    assert main(["edit", picture, "--edit", "cat2dog", "--steps", "1", "--output", str(tmp_path), "--json"]) == 0
+    assert main(["edit", picture, "--edit", "cat2dog", "--steps", "2", "--output", str(tmp_path), "--json"]) == 0
     edited, _ = rows(capsys)
     assert main(["caption", picture, "--json"]) == 0
     captioned, _ = rows(capsys)
@@ -549,7 +549,11 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (["--guidance-end", "0"], "--guidance-end 0: guidance would end before its first step"),
         (["--guidance-start", "0.6"], "--guidance-start 0.6 --guidance-end 0.6: guidance would end before its"),
         (["--guidance-start", "0.7", "--guidance", "0"], "--guidance-start 0.7 --guidance-end 0.6: guidance would end"),
-        (["--cfg-start", "1"], "--cfg-start 1: in fresh noise nothing is edited before"),
+        (
+            ["--cfg-start", "1"],
+            "--cfg-start 1 --steps 25: in fresh noise nothing is edited before, and no step is left",
+        ),
+        (["--steps", "1"], "--cfg-start 0.2 --steps 1: in fresh noise nothing is edited before, and no step is left"),
         (["--negative", "quux"], "--negative quux: Tiny Zoo does not know quux"),
         (["--config", "nowhere"], "--config nowhere: belongs to a checkpoint"),
         (["--blip", "nowhere", "--caption", "a cat"], "--blip nowhere: nothing is captioned"),

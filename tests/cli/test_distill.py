@@ -65,7 +65,7 @@ def work(pairs: Path, tmp_path: Path) -> Path:
 
 
 def command(pictures: Path, output: Path, work: Path, *more: str) -> list[str]:
-    teacher = ["--edit", "cat2dog", "--steps", "1", "--caption", "a cat", "--size", "64"]
+    teacher = ["--edit", "cat2dog", "--steps", "2", "--caption", "a cat", "--size", "64"]
     student = ["--training-steps", "6", "--batch", "2", "--width", "4", "--blocks", "1", "--device", "cpu"]
     paths = ["--pictures", str(pictures), "--output", str(output), "--work", str(work)]
     return ["distill", *paths, *teacher, *student, "--min-pairs", "4", "--json", *more]
@@ -95,7 +95,7 @@ def test_pairs_in_which_the_edit_shows_become_a_file(
     assert (distilled.name, distilled.source, distilled.target, distilled.size) == ("cat2dog", "cat", "dog", (64, 64))
     assert distilled.encoder and "tiny_zoo" in distilled.licence
     teacher = json.loads(distilled.teacher)
-    assert (teacher["model"], teacher["blip"], teacher["steps"]) == ("tiny_zoo", "tiny_zoo", 1)
+    assert (teacher["model"], teacher["blip"], teacher["steps"]) == ("tiny_zoo", "tiny_zoo", 2)
     assert dict(distilled.figures) == {name: value for name, value in figures.items() if name != "output"}
     with Image.open(work / "samples.png") as samples:
         assert samples.size == (3 * 64, 64)

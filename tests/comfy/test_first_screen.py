@@ -144,8 +144,15 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
 @pytest.mark.parametrize(
     ("changed", "cfg", "words"),
     [
-        ({"cfg_start": 1.0}, 3.0, "classifier-free guidance acts at no step"),
+        ({"cfg_start": 1.0}, 3.0, "with steps at 4 none begins after it: classifier-free guidance acts at none"),
+        ({"cfg_start": 0.8}, 3.0, "cfg_start is 0.8, and with steps at 4 none begins"),
+        ({"cfg_start": 0.75}, 3.0, ""),
         ({"cfg_start": 1.0}, 1.0, ""),
+        (
+            {"cfg_start": 0.8, "noise_from": "fresh", "negative_from": "text"},
+            1.0,
+            "none begins after it: nothing is edited",
+        ),
         ({}, 3.0, ""),
         ({}, None, ""),
         ({}, 0.0, "cfg is 0: the target text is not followed"),
@@ -157,16 +164,16 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
 )
 def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, Any], cfg: float | None, words: str):
     usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
-    warning = pack.nodes.guidance_settings.Settings(**usual | changed).warning(cfg)
+    warning = pack.nodes.guidance_settings.Settings(**usual | changed).warning(4, cfg)
     assert words in warning and bool(warning) == bool(words)
 
 
 def test_a_target_that_is_the_source_is_told(pack: Any):
     settings = pack.nodes.guidance_settings.Settings(5.0, "normalized", 0.0, 0.8)
     cat, dog = torch.zeros(1, 77, 8), torch.ones(1, 77, 8)
-    assert "nothing is edited" in settings.warning(5.0, [[cat, {}]], [[cat.clone(), {}]])
+    assert "nothing is edited" in settings.warning(4, 5.0, [[cat, {}]], [[cat.clone(), {}]])
     for target in ([[dog, {}]], [[cat, {}], [dog, {}]], [[torch.zeros(1, 154, 8), {}]]):
-        assert settings.warning(5.0, [[cat, {}]], target) == ""
+        assert settings.warning(4, 5.0, [[cat, {}]], target) == ""
 
 
 def test_a_choice_that_is_none_and_a_cfg_that_is_no_number_are_refused(pack: Any):

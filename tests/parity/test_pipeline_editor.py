@@ -403,15 +403,18 @@ def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Ten
         editor.edit(direction, inverted)
 
 
-def test_an_edit_that_never_begins_is_a_warning(editor: PipelineEditor, picture: torch.Tensor):
-    inverted = editor.invert(picture, "a cat", EditSettings(steps=2, cfg_start=1.0, guidance=MapGuidance(0.0)))
-    with pytest.warns(UserWarning, match="cfg_start is 1: in fresh noise nothing is edited"):
+@pytest.mark.parametrize(("steps", "start"), [(2, 1.0), (1, 0.2)])
+def test_an_edit_that_never_begins_is_a_warning(
+    editor: PipelineEditor, picture: torch.Tensor, steps: int, start: float
+):
+    inverted = editor.invert(picture, "a cat", EditSettings(steps=steps, cfg_start=start, guidance=MapGuidance(0.0)))
+    with pytest.warns(UserWarning, match=f"cfg_start is {start:g}, and with steps at {steps} none begins after it"):
         found = editor.edit(inverted, editor.build_direction(TEXTS), output_type="latent")
     torch.testing.assert_close(found, inverted.inversion.trajectory[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_what_may_go_wrong_with_words_is_a_warning(editor: PipelineEditor, picture: torch.Tensor):
-    inverted = editor.invert(picture, "an orange animal", EditSettings(steps=1))
+    inverted = editor.invert(picture, "an orange animal", EditSettings(steps=2))
     with pytest.warns(UserWarning, match="The edit goes to 'animal'"):
         editor.edit(inverted, editor.build_direction(TEXTS), output_type="latent")
     more = {"source_sentences": ["snow"], "target_sentences": ["a room at night"]}
