@@ -17,7 +17,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,7 @@ def main() -> None:
             figures = {name: _figure(values) for name, values in exam.measure(edited).items()}
             rows.append({"edit": edit, "who": who, "n": bench.count, **figures, "seconds": took})
         rows[-1] |= {"faster": seconds[0] / seconds[1], "training": dict(student.figures)}
+        rows[-1]["taught_otherwise"] = differing(json.loads(student.teacher), exam.teacher.settings)
         exam.sheet(student).save(RESULTS / f"distilled_{edit}.png", optimize=True)
     about = {"steps": bench.steps, "weights": bench.weights} | environment()
     write_text(RESULTS / "distilled.json", json.dumps({"rows": rows, "environment": about}, indent=1) + "\n")
@@ -195,7 +196,9 @@ def describe(rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     ]
     origins = [
         f"- {row['edit']}: {found['pairs']} pairs, {found.get('filtered_out', 0)} more left out in which the judge did "
-        f"not see the edit; {found['training_steps']} steps in {found['training_seconds'] / 60:.0f} minutes."
+        f"not see the edit; {found['training_steps']} steps in {found['training_seconds'] / 60:.0f} minutes"
+        + "".join(f"; its own teacher had a {name} of {then} for {now}" for name, then, now in row["taught_otherwise"])
+        + "."
         for row in rows
         if (found := row.get("training"))
     ]
@@ -269,6 +272,17 @@ def draw(rows: Sequence[dict[str, Any]], teacher: dict[str, Figure], path: Path)
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
+
+
+def differing(taught: dict[str, Any], settings: EditSettings) -> list[tuple[str, Any, Any]]:
+    """In which settings a student's own teacher was another than this: name, then and now."""
+
+    def flat(settings: dict[str, Any]) -> dict[str, Any]:
+        guidance = settings["guidance"]
+        return settings | {"guidance": None} | {f"guidance {name}": value for name, value in guidance.items()}
+
+    then = flat(taught)
+    return [(name, then.get(name), now) for name, now in flat(asdict(settings)).items() if then.get(name) != now]
 
 
 def _applied(student: DistilledEdit, images: Tensor) -> Tensor:

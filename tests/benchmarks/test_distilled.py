@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.quality.distilled import COLUMNS, TEACHER_PSNR, Teacher, describe, draw
+from benchmarks.quality.distilled import COLUMNS, TEACHER_PSNR, Teacher, describe, differing, draw
 from pix2pix_zero_cli.main import main
 from pix2pix_zero_cli.pictures import read_picture
+from pix2pix_zero_core import EditSettings
 from tiny_zoo import draw_scenes
 from tiny_zoo.world import sample_scene
 
@@ -20,14 +22,19 @@ TRAINING = {"pairs": 900, "filtered_out": 100, "training_steps": 4000, "training
 
 def test_the_table_says_how_each_student_came_about() -> None:
     shared = {"edit": "cat2dog", "n": 100, **FIGURES}
+    now = EditSettings(steps=50)
+    taught = asdict(now) | {"cfg_start": 0.3, "guidance": asdict(now.guidance) | {"end": 0.5}}
+    assert differing(asdict(now), now) == []
+    others = {"taught_otherwise": differing(taught, now), "training": TRAINING}
     rows = [
         shared | {"who": "teacher", "seconds": 5.0},
-        shared | {"who": "student", "seconds": 0.0125, "faster": 400.0, "training": TRAINING},
+        shared | {"who": "student", "seconds": 0.0125, "faster": 400.0, **others},
     ]
     text = describe(rows, {"date": "2026-11-28", "steps": 50})
     teacher, student = (line for line in text.splitlines() if line.startswith("| cat2dog"))
     assert teacher.endswith("|  | 5.0000 |  |") and student.endswith("| 0.90 (0.80 – 1.00) | 0.0125 | 400 |")  # noqa: RUF001
-    assert "900 pairs, 100 more left out" in text and "4000 steps in 20 minutes" in text
+    assert "900 pairs, 100 more left out" in text and "4000 steps in 20 minutes; its own" in text
+    assert "had a cfg_start of 0.3 for 0.2; its own teacher had a guidance end of 0.5 for 0.6.\n" in text
     assert "100 of each edit; the teacher with the nodes' defaults, 50 steps" in text
 
 
