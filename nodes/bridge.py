@@ -712,8 +712,8 @@ def _active_parts(cond: list[dict[str, Any]], sigma: float, name: str) -> dict[P
     if not parts:
         text = "target" if name == TARGET else name
         raise ValueError(
-            f"The {text} has no text at noise level {sigma:.4g}, where it is needed. Let the ranges of "
-            "Conditioning Set Timestep Range cover all levels that are guided, and with noise_from fresh all levels."
+            f"The {text} has no text at noise level {sigma:.4g}, where it is needed. Let the ranges of Conditioning "
+            "Set Timestep Range cover all levels that are guided, and with noise_from fresh all from cfg_start on."
         )
     return parts
 

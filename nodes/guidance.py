@@ -197,16 +197,35 @@ class GuidedSampling:
                     )
         return executor(*args, **kwargs)
 
-    def sampler_sample(self, executor: Any, guider: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def sampler_sample(
+        self,
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        *rest: Any,
+        **more: Any,
+    ) -> Tensor:
         """Run the sampler from the inversion's trajectory, (B, C, H, W), and refuse guiders that cannot be led."""
         heard, settings = heard_predictions(guider), self.settings.changed_predictions
-        edited = self._sample(executor, guider, sigmas, *args, **kwargs)
-        if settings and len(sigmas) > 1 and not heard:
-            raise ValueError(
-                f"The guider ({type(guider).__name__}) predicts past ComfyUI's predict_noise, and did nothing of "
-                f"{', '.join(settings)}. Use Cross-Attention Guider, CFGGuider, BasicGuider or a KSampler; or set "
-                "region and cfg_start to 0, negative_from to text and noise_from to inversion."
-            )
+
+        def require_heard() -> None:
+            if settings and not heard:
+                raise ValueError(
+                    f"The guider ({type(guider).__name__}) predicts past ComfyUI's predict_noise, and did nothing of "
+                    f"{', '.join(settings)}. Use Cross-Attention Guider, CFGGuider, BasicGuider or a KSampler; or set "
+                    "region and cfg_start to 0, negative_from to text and noise_from to inversion."
+                )
+
+        def on_step(*shown: Any) -> None:
+            require_heard()  # after the first one, not after a whole edit
+            if callback is not None:
+                callback(*shown)
+
+        edited = self._sample(executor, guider, sigmas, extra_args, on_step, *rest, **more)
+        if len(sigmas) > 1:
+            require_heard()  # of samplers that report no step
         return edited
 
     def _sample(

@@ -10,7 +10,8 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance
-from ..pix2pix_zero_core.schedule import none_after
+from ..pix2pix_zero_core.fresh import guided_from
+from ..pix2pix_zero_core.schedule import first_step
 from ..pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, NEGATIVES, NOISES
 from .attention import chosen_layers, modules_of, text_layers
 from .bridge import (
@@ -237,14 +238,18 @@ class Settings:
             remarks.append(
                 f"guidance is {self.guidance:g}: so much breaks pictures up into patches of colour. Try 1 to 20."
             )
-        if self.guidance > 0 and self.guidance_start == self.guidance_end:
-            remarks.append("guidance_start equals guidance_end: no step is guided. Raise guidance_end.")
-        if none_after(steps, self.cfg_start):
+        if first_step(steps, self.cfg_start) == steps:
             late = f"cfg_start is {self.cfg_start:g}, and with steps at {steps} none begins after it"
             if self.noise_from == "fresh":
                 remarks.append(f"{late}: nothing is edited. Lower it, or raise the inversion's steps.")
             elif cfg != 1:
                 remarks.append(f"{late}: classifier-free guidance acts at none. Lower it, or set cfg to 1.")
+        elif self.guidance > 0 and self.map_guidance.steps(steps) == 0:
+            remarks.append(
+                f"guidance is {self.guidance:g}, but no step is guided: with steps at {steps} none begins from "
+                f"{self.map_guidance.start:g} of them, where guidance_start or cfg_start is, to guidance_end at "
+                f"{self.guidance_end:g}. Raise guidance_end, or set guidance to 0."
+            )
         return " ".join(remarks)
 
     @property
@@ -260,9 +265,10 @@ class Settings:
 
     @property
     def map_guidance(self) -> MapGuidance:
-        """Strength, unit and time. The move follows the step, the faster of the two orders."""
-        start, end = self.guidance_start, self.guidance_end
-        return MapGuidance(self.guidance, self.unit, start, end, "after")  # pyright: ignore[reportArgumentType]
+        """Strength, unit and time, in fresh noise not before the edit. The move follows the step, the faster order."""
+        unit: Any = self.unit
+        guidance = MapGuidance(self.guidance, unit, self.guidance_start, self.guidance_end, "after")
+        return guided_from(guidance, self.cfg_start) if self.noise_from == "fresh" else guidance
 
     @property
     def gradient_step(self) -> GradientStep:

@@ -13,11 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from pix2pix_zero_core import Direction, EditSettings, MapGuidance
+from pix2pix_zero_core.fresh import guided_from
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
 from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge, warn_after, warn_before
-from pix2pix_zero_core.schedule import none_after
+from pix2pix_zero_core.schedule import first_step
 from pix2pix_zero_core.settings import NEGATIVES, NOISES, USUAL_STRENGTH
 from pix2pix_zero_core.until import edit_until, require_rising
 
@@ -197,9 +198,10 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         raise UsageError(f"--negative: belongs to --negative-from text, not to {arguments.negative_from}")
     if arguments.negative_from == "inversion" and arguments.noise_from != "inversion":
         raise UsageError("--negative-from inversion: belongs to --noise-from inversion, not to fresh")
-    if arguments.noise_from == "fresh" and none_after(arguments.steps, arguments.cfg_start):
+    fresh, steps = arguments.noise_from == "fresh", arguments.steps
+    if fresh and first_step(steps, arguments.cfg_start) == steps:
         raise UsageError(
-            f"--cfg-start {arguments.cfg_start:g} --steps {arguments.steps}: in fresh noise nothing is edited before, "
+            f"--cfg-start {arguments.cfg_start:g} --steps {steps}: in fresh noise nothing is edited before, "
             "and no step is left; lower --cfg-start or raise --steps"
         )
     if arguments.model == TINY_ZOO and arguments.negative:
@@ -221,6 +223,12 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         start=start,
         end=end,
     )
+    acts = guided_from(guidance, arguments.cfg_start) if fresh else guidance
+    if max(arguments.guidance) > 0 and replace(acts, strength=1).steps(steps) == 0:
+        raise UsageError(
+            f"--guidance-end {end:g} --steps {steps}: no step begins from {acts.start:g} of them, where "
+            "--guidance-start or --cfg-start is, to there; raise it, or --guidance 0 guides none"
+        )
     return replace(
         inversion_settings(arguments),
         cfg=arguments.cfg,

@@ -17,23 +17,23 @@ settle what stands where, take nothing over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .schedule import step_at
-from .types import Denoiser, Inversion, Prediction
+from .schedule import first_step, step_at
+from .types import Denoiser, Inversion, MapGuidance, Prediction
 
 SOURCE_GUIDED = 0.625
 """How much of what classifier-free guidance adds to the target's prediction the source's gets as well."""
 
 
 def source_scale(scale: float, share: float = SOURCE_GUIDED) -> float:
-    """Find the scale of classifier-free guidance of the source from that of the target; where that is 1, so is this."""
-    return 1 + share * (scale - 1)
+    """Find the scale of classifier-free guidance of the source from that of the target: up to 1 it is the same."""
+    return scale if scale < 1 else 1 + share * (scale - 1)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,21 @@ class TextDifference:
 
 def has_begun(inversion: Inversion, sigma: float, start: float) -> bool:
     """Whether a fraction of the inversion's steps is done at a level."""
-    return step_at(inversion.sigmas, sigma) >= start * (len(inversion.sigmas) - 1)
+    return step_at(inversion.sigmas, sigma) >= first_step(len(inversion.sigmas) - 1, start)
+
+
+def guided_from(guidance: MapGuidance, start: float) -> MapGuidance:
+    """Guide as `guidance` says, but no step in which nothing is taken over.
+
+    Args:
+        guidance: of the maps.
+        start: of :class:`TextDifference`.
+
+    Returns:
+        the guidance that begins there, if it would earlier; where it would end before, it guides no step.
+    """
+    first = max(guidance.start, start)
+    return replace(guidance, start=first, end=max(first, guidance.end))
 
 
 def along(inversion: Inversion, difference: Tensor, sigma: float) -> Tensor:

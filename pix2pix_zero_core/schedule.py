@@ -116,12 +116,15 @@ def level_after(sigmas: Tensor, fraction: float) -> Tensor:
         the level at which the first step begins that has at least that fraction before it, scalar; at 1 the last one,
         below that of every step.
     """
-    return sigmas[math.ceil(fraction * (len(sigmas) - 1))]
+    return sigmas[first_step(len(sigmas) - 1, fraction)]
 
 
-def none_after(steps: int, fraction: float) -> bool:
-    """Whether none of so many steps begins when a fraction of them is done: all of few are before it."""
-    return math.ceil(fraction * steps) >= steps
+def first_step(total: int, fraction: float) -> int:
+    """Find the first of ``total`` steps that has a fraction of them before it, and is ``total`` where none has.
+
+    Rounding does not count: of 25 steps 0.28 are 7, though floating point has a little more.
+    """
+    return math.ceil(fraction * total - 1e-9)
 
 
 def check_sigmas(sigmas: Tensor, coordinates: Coordinates = Coordinates.VE) -> None:

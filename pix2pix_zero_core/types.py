@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .coordinates import Coordinates
-from .schedule import check_sigmas, step_at
+from .schedule import check_sigmas, first_step, step_at
 
 AttentionMaps = Mapping[Hashable, Tensor]
 """Cross-attention probabilities: layer key -> (B, h, N, L), float32, each row over the L tokens sums to 1."""
@@ -176,7 +176,7 @@ class MapGuidance:
 
     def covers(self, index: int, total: int) -> bool:
         """Whether step ``index`` of ``total`` is guided."""
-        return self.strength > 0 and self.start <= index / total < self.end
+        return self.strength > 0 and first_step(total, self.start) <= index < first_step(total, self.end)
 
     def steps(self, total: int) -> int:
         """How many of ``total`` steps are guided."""

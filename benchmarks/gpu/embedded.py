@@ -27,7 +27,7 @@ from ..harness.tasks import TASKS as EDITS
 from ..harness.tasks import draw_scenes, pictures, pose_problem
 from .networks import Subject
 from .plan import Job
-from .tasks import Report, compared, invert_by_node, now, read, reason, sample_by_node
+from .tasks import Report, compared, defaults, invert_by_node, now, read, reason, sample_by_node
 
 TASK = "cat2dog"
 
@@ -53,16 +53,23 @@ def masked(pack: Any, subject: Subject, steps: int) -> Tensor:
     return by_sampler()(pack, replace(subject, latent=latent), steps)
 
 
-GUIDANCE = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
+GUIDANCE: dict[str, Any] = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
+"""As in 0.1.0: what it did not have yet is then in the inversion's noise, everywhere and from the first step."""
+
+EARLIER = {**GUIDANCE, "negative_from": "inversion", "cfg_start": 0.0, "region": 0.0, "noise_from": "inversion"}
 
 
-def by_ksampler(pack: Any, subject: Subject, steps: int) -> Tensor:
-    """Cross-Attention Guidance on a KSampler."""
-    inversion, noise = invert_by_node(pack, subject, steps, scheduler="normal")
-    guided = pack.nodes.CrossAttnGuidance.execute(subject.model, inversion, subject.source, **GUIDANCE).args[0]
-    texts = subject.target, subject.source
-    picture = torch.zeros_like(noise)
-    return comfy.sample.sample(guided, noise, steps, 3.0, "euler", "normal", *texts, picture, seed=0, disable_pbar=True)
+def by_ksampler(settings: dict[str, Any] | None = None) -> Edit:
+    """Cross-Attention Guidance on a KSampler, as a new node has it or in other settings."""
+
+    def edit(pack: Any, subject: Subject, steps: int) -> Tensor:
+        inversion, noise = invert_by_node(pack, subject, steps, scheduler="normal")
+        node, texts = pack.nodes.CrossAttnGuidance, (subject.target, subject.source)
+        guided = node.execute(subject.model, inversion, subject.source, **(settings or defaults(node))).args[0]
+        picture, how = torch.zeros_like(noise), (steps, 3.0, "euler", "normal")
+        return comfy.sample.sample(guided, noise, *how, *texts, picture, seed=0, disable_pbar=True)
+
+    return edit
 
 
 def by_guider(pack: Any, subject: Subject, steps: int) -> Tensor:
@@ -77,16 +84,18 @@ def by_guider(pack: Any, subject: Subject, steps: int) -> Tensor:
 WAYS: dict[str, Edit] = {
     "inversion": lambda pack, subject, steps: invert_by_node(pack, subject, steps)[1],
     "guided sampler": by_sampler(),
-    "guided sampler, negative_from text": by_sampler(negative_from="text"),
-    "guided sampler, cfg_start 0.3": by_sampler(cfg_start=0.3),
+    "guided sampler, as in 0.1.0": by_sampler(**EARLIER),
+    "guided sampler, noise_from inversion": by_sampler(noise_from="inversion"),
+    "guided sampler, cfg_start 0.4": by_sampler(cfg_start=0.4),
     "guided sampler, unit paper": by_sampler(unit="paper", guidance=0.1),
     "guided sampler, unit share": by_sampler(unit="share", guidance=0.5),
-    "guided sampler, region 0.4": by_sampler(region=0.4),
+    "guided sampler, region 0": by_sampler(region=0.0),
     "guided sampler, noise mask": masked,
     "guided sampler, checkpointing always": by_sampler(checkpointing="always"),
     "guided sampler, finest_layer 2": by_sampler(finest_layer=2),
     "guided sampler, fixed_point 3, not regularised": by_sampler({"fixed_point": 3, "regularization": 0.0, "kl": 0.0}),
-    "patch, KSampler euler": by_ksampler,
+    "patch, KSampler euler": by_ksampler(),
+    "patch, KSampler euler, as in 0.1.0": by_ksampler(GUIDANCE),
     "guider, heun": by_guider,
 }
 """What is edited with."""

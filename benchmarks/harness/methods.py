@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pix2pix_zero_core import (
     Denoiser,
+    Edit,
     EditSettings,
     FreshNoise,
     InFreshNoise,
@@ -35,8 +36,9 @@ from pix2pix_zero_core import (
     within,
 )
 from pix2pix_zero_core.edit import euler_step, map_guidance_step
-from pix2pix_zero_core.fresh import SOURCE_GUIDED, source_scale
+from pix2pix_zero_core.fresh import SOURCE_GUIDED, guided_from, source_scale
 from pix2pix_zero_core.integrations.pairs import Form
+from pix2pix_zero_core.schedule import level_after
 from pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, USUAL_STRENGTH, NoiseFrom
 
 from .injection import prompt_to_prompt
@@ -189,10 +191,14 @@ class Pix2PixZero:
 
     def __call__(self, denoise: Counted, problem: Problem) -> Tensor:
         """Edit as a `Method`."""
+        return self.edit(denoise, problem).edited
+
+    def edit(self, denoise: Counted, problem: Problem) -> Edit:
+        """Edit, and say how far the maps were from the reference's at every step."""
         inversion = self.inverted(denoise, problem)
         target = problem.target(self.sentences, self.direction, self.form)
         source, model, guide = problem.source, cast(Denoiser, denoise), map_guidance_step
-        guided = self.guided(denoise, problem, inversion)
+        guided, guidance = self.guided(denoise, problem, inversion), self.guidance
         if self.noise_from == "fresh":
             if self.negative == "replayed":
                 raise ValueError(FRESH_BESIDE_INVERSION)
@@ -201,11 +207,12 @@ class Pix2PixZero:
             model = InFreshNoise(asked, noise)
             unchanged = self.of_the_source(asked, problem, inversion)
             guided = TextDifference(guided, unchanged, source, noise, self.cfg_start)
+            guidance = guided_from(guidance, self.cfg_start)
         if self.region:
             region = edit_region(denoise, inversion, source, target, self.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
         start = inversion if self.replay else replace(inversion, trajectory=None)
-        return edit(model, start, source, target, guided=guided, guidance=self.guidance, guide=guide).edited
+        return edit(model, start, source, target, guided=guided, guidance=guidance, guide=guide)
 
     def inverted(self, denoise: Counted, problem: Problem) -> Inversion:
         """The pictures' noise, and how it was found."""
@@ -242,8 +249,7 @@ class Pix2PixZero:
             guided = CorrectedGuidance(denoise, inversion, problem.source, self.cfg)
         else:
             guided = guided_by(denoise, problem, self.cfg, self.negative, self.source_share)
-        first = math.ceil(self.cfg_start * (len(inversion.sigmas) - 1))
-        below = min(self.cfg_below, float(inversion.sigmas[first]))
+        below = min(self.cfg_below, float(level_after(inversion.sigmas, self.cfg_start)))
 
         def predict(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
             return (guided if float(sigma[0]) <= below else denoise)(x, sigma, cond, maps=maps)

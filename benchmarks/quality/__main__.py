@@ -34,9 +34,10 @@ SCENES = {task: 100 if task in PAPER_TASKS else 40 for task in TASKS}
 
 BOTH_WAYS = (
     *("ddim_word_swap", "word_swap_empty", "p2p", "ddpm_friendly", "pnp", "flowedit", "official"),
+    *("rf_inversion", "rf_solver", "fireflow"),
     *("ours", "ours_by_default", "ours_by_default_fast"),
 )
-"""Rows that the reverse tasks have, too: those of the README and of ours. The others are left out to save time."""
+"""Rows that the reverse tasks have, too: those of the README and of ours, and what else is made for flow models."""
 
 OURS = {"ours": "Ours as tuned", "ours_by_default": "Ours by default"}
 """Rows that are compared with all others, and what they are called there."""

@@ -28,7 +28,12 @@ from ..harness.settings import adjust, combine, each, label_of
 from ..harness.sharing import add_processes, try_all
 from ..harness.tasks import PAPER_TASKS, TASKS
 
-UNGUIDED: dict[str, Any] = {"guidance.strength": 0.0, "guidance.unit": "normalized", "guidance.end": 0.8}
+UNGUIDED: dict[str, Any] = {
+    "guidance.strength": 0.0,
+    "guidance.unit": "normalized",
+    "guidance.start": 0.0,
+    "guidance.end": 0.8,
+}
 
 BASE: dict[str, Any] = {
     "negative": "empty",

@@ -140,10 +140,20 @@ def main() -> None:
     options = parser.parse_args()
     model: ModelName = options.model
     grids, refined = ROUNDS[model]
-    first = read_settings(model)["first_round"] if options.finals else {}
+    before = read_settings(model)
+    first = before["first_round"] if options.finals else {}
     tried = {name: finals(name, first[name], model) if options.finals else grid for name, grid in grids.items()}
     options.count = options.count or SCENES["finals" if options.finals else "grids"]
     bench = Bench.from_options(options, "validation", model)
+    about: dict[str, Any] = {
+        "tasks": list(PAPER_TASKS),
+        "scenes": bench.count,
+        "steps": bench.steps,
+        "settings_tried": len(grids["ours"]) + (len(refined["ours"]) if options.finals else 0),
+        "weights": bench.weights,
+    }
+    if options.methods and (others := [name for name in about if about[name] != before["tuned_on"][name]]):
+        parser.error(f"--methods: the others were tuned with other {', '.join(others)}; tune all, or as they were")
     chosen = options.methods or tried
     flat = [(name, label_of(how), adjust(METHODS[model][name], how)) for name in chosen for how in tried[name]]
     found = try_all(bench, flat, PAPER_TASKS, options.processes)
@@ -153,19 +163,13 @@ def main() -> None:
     settings = {name: tried[name][index] for name, index in best.items()}
     lines = describe(rows, best)
     if options.methods:
-        settings = read_settings(model)["settings"] | settings
+        first = first or before["first_round"] | settings
+        settings = before["settings"] | settings
         lines = renewed((RESULTS / table).read_text(encoding="utf-8"), lines)
     write_text(RESULTS / table, lines)
-    about = {
-        "tasks": PAPER_TASKS,
-        "scenes": bench.count,
-        "steps": bench.steps,
-        "settings_tried": len(grids["ours"]) + (len(refined["ours"]) if options.finals else 0),
-        "weights": bench.weights,
-        "devices": sorted({device for row in found for device in row["devices"]}),
-    }
-    settings = {name: settings[name] for name in grids}  # in their order, whoever was tuned last
-    written = {"first_round": first or settings, "settings": settings, "tuned_on": about}
+    about["devices"] = sorted({device for row in found for device in row["devices"]})
+    first, settings = ({name: given[name] for name in grids} for given in (first or settings, settings))
+    written = {"first_round": first, "settings": settings, "tuned_on": about}
     write_text(settings_file(model), json.dumps(written, indent=1) + "\n")
     print(f"written to {settings_file(model)}")
 

@@ -1,4 +1,4 @@
-"""The methods that are put side by side: none, the published code's, and ours with its defaults."""
+"""The methods that are put side by side: none, the published code's, and ours with its defaults but for the steps."""
 
 from __future__ import annotations
 

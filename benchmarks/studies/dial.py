@@ -3,28 +3,33 @@
 For each unit, the share of the distance of the attention maps that guidance takes away, against its number: on the
 embedded UNet, on that of 0.1.0, which a clone with its history has, and on UNets of Stable Diffusion 1.5 and XL of full
 size with random weights. Every step is guided, and counted is the later half of them, which had time to get there.
-Writes `results/dial.md`.
+Then the same for the unit of the defaults with all else as it is by default: in fresh noise, in a region, over less
+than half of the steps. Writes `results/dial.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pix2pix_zero_core import ClassifierFreeGuidance, Denoiser, MapGuidance, edit, invert
+from pix2pix_zero_core import ClassifierFreeGuidance, Denoiser, EditSettings, MapGuidance, edit, invert
 from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, TextConditioning
 from pix2pix_zero_core.schedule import ddim_sigmas
 from tiny_zoo.denoiser import TinyZoo
 from tiny_zoo.networks import alphas_cumprod
 
 from ..harness.cells import CHECKPOINT, RESULTS, Bench, write_text
+from ..harness.methods import Pix2PixZero
+from ..harness.models import ModelName
 from ..harness.report import markdown
+from ..harness.sampling import Counted
+from ..harness.tasks import PAPER_TASKS
 from ..speed.subjects import random_problem, random_subject
 from .earlier import checkout, run_there
 
@@ -32,6 +37,13 @@ NUMBERS = {"share": (0.1, 0.2, 0.3, 0.4, 0.5), "normalized": (1.0, 5.0), "paper"
 """Unit -> what is tried."""
 
 PICTURES, STEPS, SIDE = 8, 12, 128
+
+BY_DEFAULT: dict[str, ModelName] = {"Tiny Zoo": "unet", "Tiny Zoo's flow model": "flow"}
+"""Name -> model that is measured with the defaults, on `SCENES` validation scenes of each of the paper's tasks."""
+
+SCENES = 4
+
+USUAL = Pix2PixZero().guidance
 
 POSE = """
 import sys
@@ -154,6 +166,27 @@ def shares(subject: Subject) -> Iterator[tuple[str, float, Tensor]]:
             yield unit, number, 1 - distance(number, unit) / plain
 
 
+def shares_by_default(model: ModelName) -> Iterator[tuple[float, Tensor]]:
+    """Measure the same for numbers of the unit *share*, all else by default: in the later half of the guided steps."""
+    bench = Bench("validation", SCENES, EditSettings.steps, model=model)
+    ours = Pix2PixZero()
+    guided = [step for step in range(bench.steps) if ours.guidance.covers(step, bench.steps)]
+
+    def distance(strength: float) -> Tensor:
+        method = replace(ours, guidance=replace(ours.guidance, strength=strength))
+        losses = [method.edit(Counted(bench.model), bench.problem(task)).loss for task in PAPER_TASKS]
+        return torch.cat(losses, 1)[guided[len(guided) // 2 :]].sum(0)
+
+    plain = distance(1e-9)
+    for number in NUMBERS["share"]:
+        yield number, 1 - distance(number) / plain
+
+
+def shown(taken: Tensor) -> str:
+    """The median, and of several the least and the most."""
+    return f"{taken.median():.2f}" + (f" ({taken.min():.2f} to {taken.max():.2f})" if len(taken) > 1 else "")
+
+
 def main() -> None:
     """Measure all, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -162,19 +195,28 @@ def main() -> None:
     if unknown := [name for name in chosen if name not in SUBJECTS]:
         parser.error(f"there is no model {unknown[0]}; there are {', '.join(SUBJECTS)}")
     torch.set_flush_denormal(True)
-    lines = dict[tuple[str, float], list[str]]()
+    lines, by_default = dict[tuple[str, float], list[str]](), dict[float, list[str]]()
+    for name, model in BY_DEFAULT.items():
+        for number, taken in shares_by_default(model):
+            by_default.setdefault(number, []).append(shown(taken))
+            print(f"{name}, by default: share {number} takes away {shown(taken)}", flush=True)
     for name in chosen:
         for unit, number, taken in shares(SUBJECTS[name]()):
-            shown = f"{taken.median():.2f}" + (f" ({taken.min():.2f} to {taken.max():.2f})" if len(taken) > 1 else "")
-            lines.setdefault((unit, number), []).append(shown)
-            print(f"{name}: {unit} {number} takes away {shown}", flush=True)
+            lines.setdefault((unit, number), []).append(shown(taken))
+            print(f"{name}: {unit} {number} takes away {shown(taken)}", flush=True)
     rows = [[unit, f"{number:g}", *found] for (unit, number), found in lines.items()]
     text = (
         f"Share of the attention maps' distance that guidance takes away, in the later half of {STEPS} guided steps; "
         f"CFG 5 away from no text, the inversion's noise. Tiny Zoo: {PICTURES} validation scenes, the median (and the "
         f"least and the most); Stable Diffusion: a random picture of {SIDE} pixels.\n\n"
     )
-    write_text(RESULTS / "dial.md", text + markdown(["unit", "guidance", *chosen], rows))
+    text += markdown(["unit", "guidance", *chosen], rows) + (
+        f"\nAll else by default, so in fresh noise, in a region, and guided from {USUAL.start:g} to {USUAL.end:g} of "
+        f"{EditSettings.steps} steps, of which the later half counts; {SCENES} validation scenes of each of the "
+        "paper's tasks.\n\n"
+    )
+    rows = [["share", f"{number:g}", *found] for number, found in by_default.items()]
+    write_text(RESULTS / "dial.md", text + markdown(["unit", "guidance", *BY_DEFAULT], rows))
     print(f"written to {RESULTS / 'dial.md'}")
 
 

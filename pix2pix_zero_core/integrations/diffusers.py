@@ -31,10 +31,10 @@ from ..coordinates import Coordinates
 from ..directions import Direction, OnProgress
 from ..edit import ClassifierFreeGuidance, ReplayedGuidance, edit, map_guidance_step, reconstruct
 from ..forms import ShiftedText, apply_direction
-from ..fresh import FreshNoise, InFreshNoise, Remembering, TextDifference, source_scale
+from ..fresh import FreshNoise, InFreshNoise, Remembering, TextDifference, guided_from, source_scale
 from ..inversion import invert
 from ..region import RegionalDenoiser, edit_region, within
-from ..schedule import ddim_sigmas, level_after, none_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
+from ..schedule import ddim_sigmas, first_step, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
 from ..settings import USUAL_STRENGTH, EditSettings
 from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
@@ -491,10 +491,12 @@ class PipelineEditor:
         target = self.condition(shifted.embedding, shifted.pooled, inversion.noise)
         denoise: Denoiser = self.denoise
         guided, guide = self._text_guidance(self.denoise, inverted, source, settings), map_guidance_step
+        guidance = settings.guidance
         if settings.noise_from == "fresh":
-            if none_after(settings.steps, settings.cfg_start):
+            if first_step(settings.steps, settings.cfg_start) == settings.steps:
                 late = f"cfg_start is {settings.cfg_start:g}, and with steps at {settings.steps} none begins after it"
                 warnings.warn(f"{late}: nothing is edited. Lower it, or raise steps.", stacklevel=2)
+            guidance = guided_from(guidance, settings.cfg_start)
             noise, asked = FreshNoise(inversion), Remembering(self.denoise)
             denoise = InFreshNoise(asked, noise)
             of_the_source = replace(settings, cfg=source_scale(settings.cfg))
@@ -503,6 +505,13 @@ class PipelineEditor:
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
+        if guidance.strength > 0 and guidance.steps(settings.steps) == 0:
+            warnings.warn(
+                f"guidance.strength is {guidance.strength:g}, but no step is guided: with steps at {settings.steps} "
+                f"none begins from {guidance.start:g} of them, where guidance.start or cfg_start is, to guidance.end "
+                f"at {settings.guidance.end:g}. Raise guidance.end, or set the strength to 0.",
+                stacklevel=2,
+            )
         with self._progress(settings.steps, on_step) as step:
             edited = edit(
                 denoise,
@@ -510,7 +519,7 @@ class PipelineEditor:
                 source,
                 target,
                 guided=guided,
-                guidance=settings.guidance,
+                guidance=guidance,
                 guide=guide,
                 on_step=step,
             ).edited

@@ -138,7 +138,11 @@ def test_results_hold_every_row_and_the_means_over_tasks() -> None:
 
 
 def test_the_reverse_tasks_have_rows_of_the_papers() -> None:
-    assert {"ours", "ours_by_default", "flowedit"} <= set(BOTH_WAYS) < tuned_methods(read_settings()["settings"]).keys()
+    models: tuple[ModelName, ...] = ("unet", "flow")
+    known = [tuned_methods(read_settings(model)["settings"], model).keys() for model in models]
+    assert set(BOTH_WAYS) < known[0] | known[1]
+    assert all({"ours", "ours_by_default", "flowedit"} < names & set(BOTH_WAYS) for names in known)
+    assert {"official", "p2p"} < known[0] and {"rf_inversion", "rf_solver", "fireflow"} < known[1]
 
 
 def test_the_papers_tasks_have_the_most_scenes() -> None:

@@ -554,6 +554,10 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
             "--cfg-start 1 --steps 25: in fresh noise nothing is edited before, and no step is left",
         ),
         (["--steps", "1"], "--cfg-start 0.2 --steps 1: in fresh noise nothing is edited before, and no step is left"),
+        (
+            ["--cfg-start", "0.6"],
+            "--guidance-end 0.6 --steps 25: no step begins from 0.6 of them, where --guidance-start",
+        ),
         (["--negative", "quux"], "--negative quux: Tiny Zoo does not know quux"),
         (["--config", "nowhere"], "--config nowhere: belongs to a checkpoint"),
         (["--blip", "nowhere", "--caption", "a cat"], "--blip nowhere: nothing is captioned"),

@@ -153,6 +153,12 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
             1.0,
             "none begins after it: nothing is edited",
         ),
+        ({"cfg_start": 0.75, "noise_from": "fresh", "negative_from": "text"}, 5.0, ""),
+        (
+            {"cfg_start": 0.75, "guidance_end": 0.7, "noise_from": "fresh", "negative_from": "text"},
+            5.0,
+            "guidance is 5, but no step is guided: with steps at 4 none begins from 0.75 of them",
+        ),
         ({}, 3.0, ""),
         ({}, None, ""),
         ({}, 0.0, "cfg is 0: the target text is not followed"),

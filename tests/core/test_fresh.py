@@ -23,7 +23,7 @@ from pix2pix_zero_core import (
     reconstruct,
 )
 from pix2pix_zero_core.edit import euler_step
-from pix2pix_zero_core.fresh import source_scale
+from pix2pix_zero_core.fresh import guided_from, source_scale
 
 from .conftest import AttentionDenoiser
 
@@ -106,9 +106,17 @@ def test_a_start_that_is_no_fraction(model, x0, source, sigmas, start):
         TextDifference(model, model, source, FreshNoise(invert(model, x0, source, sigmas)), start)
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(5.0, 3.5), (1.0, 1.0), (0.0, 0.375)])
+@pytest.mark.parametrize(("scale", "expected"), [(5.0, 3.5), (1.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
 def test_the_source_is_guided_less(scale, expected):
     assert source_scale(scale) == pytest.approx(expected)
+
+
+def test_no_step_is_guided_before_the_edit_begins():
+    guidance = MapGuidance(0.2, "share", 0.2, 0.6)
+    assert guided_from(guidance, 0.0) == guided_from(guidance, 0.2) == guidance
+    assert guided_from(guidance, 0.28) == MapGuidance(0.2, "share", 0.28, 0.6)
+    assert [step for step in range(25) if guided_from(guidance, 0.28).covers(step, 25)] == list(range(7, 15))
+    assert guided_from(guidance, 0.8).steps(25) == 0
 
 
 def test_how_the_picture_was_inverted_does_not_count(model, x0, source, target, sigmas):

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from pix2pix_zero_core import EditSettings
-from pix2pix_zero_core.schedule import level_after, step_at
+from pix2pix_zero_core import EditSettings, MapGuidance
+from pix2pix_zero_core.schedule import first_step, level_after, step_at
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,15 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_settings_of_another_kind_are_named(settings, message):
     with pytest.raises(TypeError, match=f"EditSettings: {message}"):
         EditSettings(**settings)
+
+
+@pytest.mark.parametrize("total", [1, 20, 25, 50, 100])
+def test_a_fraction_of_the_steps_is_not_rounded_up(total):
+    for percent in range(101):
+        assert first_step(total, percent / 100) == -(-percent * total // 100)
+        assert [MapGuidance(1.0, start=percent / 100).covers(step, total) for step in range(total)] == [
+            100 * step >= percent * total for step in range(total)
+        ]
 
 
 @pytest.mark.parametrize("steps", [1, 4, 50])

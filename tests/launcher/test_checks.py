@@ -41,7 +41,14 @@ def test_everything_passing_passes(runtime: Runtime, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "results",
-    [(1, 0, 0, 0, 0, 0), (0, 1, 0, 0, 0, 0), (0, 0, 5, 0, 0, 0), (0, 0, 0, 1, 0, 0), (0, 0, 0, 0, 0, 1)],
+    [
+        (1, 0, 0, 0, 0, 0),
+        (0, 1, 0, 0, 0, 0),
+        (0, 0, 5, 0, 0, 0),
+        (0, 0, 0, 1, 0, 0),
+        (0, 0, 0, 0, 1, 0),
+        (0, 0, 0, 0, 0, 1),
+    ],
 )
 def test_one_failure_fails_but_everything_runs(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, results: tuple[int, ...]

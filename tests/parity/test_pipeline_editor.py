@@ -413,6 +413,15 @@ def test_an_edit_that_never_begins_is_a_warning(
     torch.testing.assert_close(found, inverted.inversion.trajectory[-1], atol=1e-4, rtol=1e-4)
 
 
+def test_guidance_that_ends_before_the_edit_begins_is_a_warning(editor: PipelineEditor, picture: torch.Tensor):
+    inverted = editor.invert(picture, "a cat", EditSettings(steps=5, cfg_start=0.6))
+    direction = editor.build_direction(TEXTS)
+    with pytest.warns(UserWarning, match=r"no step is guided: with steps at 5 none begins from 0\.6 of them"):
+        found = editor.edit(inverted, direction, output_type="latent")
+    without = dataclasses.replace(inverted.settings, guidance=MapGuidance(0.0))
+    torch.testing.assert_close(found, editor.edit(inverted, direction, settings=without, output_type="latent"))
+
+
 def test_what_may_go_wrong_with_words_is_a_warning(editor: PipelineEditor, picture: torch.Tensor):
     inverted = editor.invert(picture, "an orange animal", EditSettings(steps=2))
     with pytest.warns(UserWarning, match="The edit goes to 'animal'"):

@@ -164,7 +164,8 @@ class Scheduled(Trial):
             index = step_at(inversion.sigmas, float(sigma))
             if self.weights == "every second" and index % 2:
                 return torch.zeros_like(x), x.new_zeros(len(x)), predict(denoise, x, sigma, target).denoised
-            weight = 2.0 if self.weights == "every second" else 2 * (1 - index / (self.ours.guidance.end * total))
+            start, end = (share * total for share in (self.ours.guidance.start, self.ours.guidance.end))
+            weight = 2.0 if self.weights == "every second" else 2 * (end - index) / (end - start)
             move, loss, denoised = map_guidance_step(denoise, x, sigma, target, maps, guidance, coordinates)
             return weight * move, loss, denoised
 
