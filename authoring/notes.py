@@ -304,6 +304,8 @@ Diffusion 3's kind in place of a UNet.
 - Text and image meet in one attention call; its image-to-text part is what is held.
 - The nodes and their settings are the same. The workflows of Stable Diffusion 3.5, Flux.1, Anima, Z-Image and
   Qwen-Image differ from this one in the loaders and in a few numbers.
+- This one is very small: faces smear, most where a dog becomes a cat or a painting a sketch. `tiny_zoo_edit` has
+  cleaner pictures.
 
 ## Next
 Turn **guidance** and **strength** up and down, or drag another picture of the pack's folder `web/examples` onto

@@ -180,6 +180,12 @@ def distilled_warning(model: Any) -> str:
     )
 
 
+def needs_cfg(model: Any) -> bool:
+    """Whether a model follows texts only with classifier-free guidance, as far as its architecture tells."""
+    params = getattr(model.get_model_object("diffusion_model"), "params", None)
+    return not (getattr(params, "guidance_embed", False) or distilled_warning(model))
+
+
 def framed(latent: Tensor, model: Any) -> Tensor:
     """Give a picture's latent, (B, C, H, W), the one frame that a model of videos wants, (B, C, 1, H, W).
 
@@ -289,8 +295,8 @@ class GuiderDenoiser:
             watch.let_go()
         if maps and not found:
             raise ValueError(
-                f"The model has no cross-attention at 1/{self.finest_layer} of the latent's resolution or coarser. "
-                "Lower finest_layer; 1 guides every layer."
+                f"finest_layer is {self.finest_layer}; the model has no cross-attention at 1/{self.finest_layer} of "
+                "the latent's resolution or coarser. Lower finest_layer; 1 guides every layer."
             )
         if cond == SOURCE and not denoised.requires_grad:
             self._of_the_source = level, x, denoised

@@ -44,6 +44,7 @@ from .bridge import (
     edit_in_region,
     fresh_noise,
     heard_predictions,
+    needs_cfg,
     require_one_frame,
 )
 from .guidance_settings import Settings, edit_inputs, guidance_inputs, original_inputs, set_cfg, settings_warning_output
@@ -147,7 +148,7 @@ class CrossAttnGuider(io.ComfyNode):
         if sampling.compares:
             guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
         set_cfg(guider, cfg)
-        warning = settings.warning(len(inversion.sigmas) - 1, cfg, source, target)
+        warning = settings.warning(len(inversion.sigmas) - 1, cfg, source, target, needs_cfg=needs_cfg(model))
         return io.NodeOutput(guider, warning, ui=said(warning=warning))
 
 

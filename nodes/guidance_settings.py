@@ -11,6 +11,7 @@ from comfy_api.v0_0_2 import io
 
 from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance
 from ..pix2pix_zero_core.fresh import guided_from
+from ..pix2pix_zero_core.remarks import of_cfg
 from ..pix2pix_zero_core.schedule import first_step
 from ..pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, NEGATIVES, NOISES
 from .attention import chosen_layers, modules_of, text_layers
@@ -24,7 +25,7 @@ from .bridge import (
 from .gradient import CHECKPOINTING, GradientStep
 from .types import InversionType
 
-MUCH_CFG, MUCH_GUIDANCE = 20.0, 50.0
+MUCH_GUIDANCE = 50.0
 """Above these, nodes warn. On Tiny Zoo, where 3 and 5 are usual, a cfg of 30 and a guidance of 100 left no picture."""
 
 USUAL = EditSettings()
@@ -202,6 +203,11 @@ class Settings:
         for name in ("cfg_start", "region"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
+        if self.unit == "share" and self.guidance > 1:
+            raise ValueError(
+                f"guidance is {self.guidance}; in the unit share it must be between 0 (none) and 1 (as much as can be "
+                "taken away). Lower it, or set unit to normalized."
+            )
         if self.negative_from not in NEGATIVES:
             raise ValueError(f"negative_from is {self.negative_from!r}; it must be one of {', '.join(NEGATIVES)}.")
         if self.noise_from not in NOISES:
@@ -214,13 +220,14 @@ class Settings:
                 "of the steps, with 0 <= start <= end <= 1. Raise guidance_end, or lower guidance_start."
             )
 
-    def warning(self, steps: int, cfg: float | None = None, *texts: Conditioning) -> str:
+    def warning(self, steps: int, cfg: float | None = None, *texts: Conditioning, needs_cfg: bool = True) -> str:
         """Say what extreme settings will do; nothing where there are none.
 
         Args:
             steps: of the inversion.
             cfg: of the classifier-free guidance, where the node has it.
             texts: source and target, where the node has both.
+            needs_cfg: whether the model follows texts only with it, as far as one can tell.
         """
         remarks: list[str] = []
         if texts and _are_the_same(*texts):
@@ -228,12 +235,9 @@ class Settings:
                 "Source and target are the same text, and nothing is edited. Is the direction's strength 0, or does a "
                 "sum of directions come to nothing?"
             )
-        if cfg == 0:
-            remarks.append(
-                "cfg is 0: the target text is not followed at all, and nothing is edited. Raise it to 1 or more."
-            )
-        elif cfg is not None and cfg > MUCH_CFG:
-            remarks.append(f"cfg is {cfg:g}: so much breaks pictures up into patches of colour. Try 1 to 10.")
+        if cfg is not None:
+            where: tuple[Any, Any] = (self.negative_from, self.noise_from)
+            remarks += filter(None, [of_cfg(cfg, *where, needed=needs_cfg)])
         if self.unit == "normalized" and self.guidance > MUCH_GUIDANCE:
             remarks.append(
                 f"guidance is {self.guidance:g}: so much breaks pictures up into patches of colour. Try 1 to 20."

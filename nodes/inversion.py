@@ -17,7 +17,7 @@ from comfy_api.v0_0_2 import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ..pix2pix_zero_core import EditSettings, Inversion, NoiseRegularizer, invert, reconstruct
+from ..pix2pix_zero_core import EditSettings, Inversion, NoiseRegularizer, invert, reconstruct, remarks
 from ..pix2pix_zero_core.coordinates import Coordinates
 from ..pix2pix_zero_core.schedule import check_sigmas, ddim_sigmas
 from ..pix2pix_zero_core.types import check_latent
@@ -38,11 +38,6 @@ from .bridge import (
 )
 from .saying import said
 from .types import CATEGORY, InversionType, ModelInversion, search_aliases
-
-POOR, GOOD = 10.0, 20.0
-"""Decibels: below the one reconstructions differ from the picture visibly, from the other on hardly."""
-
-FEW_STEPS = 5
 
 DDIM = "ddim"
 """The paper's own grid, beside ComfyUI's schedulers."""
@@ -178,8 +173,8 @@ class RegularizedDDIMInvert(io.ComfyNode):
         known = [db for db in decibels if isinstance(db, float)]
         note = "\n".join(f"reconstruction {db:.1f} dB: {in_words(db)}" for db in known)
         warnings = (
-            few_steps_warning(min(len(inversion.sigmas) - 1 for inversion in inversions)),
-            poor_warning(min(known, default=GOOD)),
+            remarks.of_steps(min(len(inversion.sigmas) - 1 for inversion in inversions)),
+            remarks.of_reconstruction(min(known, default=remarks.GOOD)),
             *dict.fromkeys(distilled_warning(model) for model in inputs["model"]),
         )
         warning = " ".join(filter(None, warnings))
@@ -247,25 +242,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
 
 def in_words(decibels: float) -> str:
     """Say a reconstruction's signal-to-noise ratio for people."""
-    return "good" if decibels >= GOOD else "fair" if decibels >= POOR else "poor"
-
-
-def poor_warning(decibels: float) -> str:
-    """Say what to do about a poor reconstruction; nothing where it is better."""
-    if decibels >= POOR:
-        return ""
-    return (
-        f"The reconstruction has only {decibels:.0f} dB: what it lost is lost to an edit with noise_from inversion. "
-        "Check the caption, raise steps or fixed_point, or lower regularization and kl."
-    )
-
-
-def few_steps_warning(steps: int) -> str:
-    """Say so where an inversion has too few steps to edit by; nothing where it has enough."""
-    if steps >= FEW_STEPS:
-        return ""
-    count = "1 step" if steps == 1 else f"{steps} steps"
-    return f"The inversion has {count}: edits hardly show, or spoil other things. Raise steps to 20 or more."
+    return "good" if decibels >= remarks.GOOD else "fair" if decibels >= remarks.POOR else "poor"
 
 
 def latents_of(latents: list[dict[str, Any]], texts: int) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from .bridge import (
     family_of_model,
     framed,
     fresh_noise,
+    needs_cfg,
     progress,
 )
 from .guidance_settings import Settings, edit_inputs, set_cfg, settings_warning_output
@@ -86,7 +87,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
             picture = framed(inversion.trajectory[-1], model)
             picture = guided.get_model_object("latent_format").process_out(picture)
         edited = guider.sample(empty, picture, sampler, inversion.sigmas, denoise_mask=mask, disable_pbar=True)
-        warning = settings.warning(len(inversion.sigmas) - 1, cfg, source, target)
+        warning = settings.warning(len(inversion.sigmas) - 1, cfg, source, target, needs_cfg=needs_cfg(model))
         outputs = {"samples": edited}, {"samples": sampler.reference}, sampler.path
         return io.NodeOutput(*outputs, warning, ui=said(warning=warning))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..pix2pix_zero_core import Direction, Inversion
 from ..pix2pix_zero_core.integrations.judge import ask_of_direction, in_words, warn_after
 from ..pix2pix_zero_core.until import edit_until, read_strengths
-from .bridge import Conditioning, framed
+from .bridge import Conditioning, framed, needs_cfg
 from .caption import load_captioner
 from .directions import shift_conditioning
 from .guidance_settings import Settings, edit_inputs, original_inputs
@@ -136,7 +136,7 @@ class EditUntilItShows(io.ComfyNode):
         missed = [warn_after(questions, score) for score in scores]
         each = numbered([" ".join(filter(None, pair)) for pair in zip(fits, missed, strict=True)])
         guided = Settings(**{name: value for name, value in settings.items() if name != "cfg"})
-        extreme = guided.warning(len(inversion.sigmas) - 1, settings["cfg"])
+        extreme = guided.warning(len(inversion.sigmas) - 1, settings["cfg"], needs_cfg=needs_cfg(model))
         warning = "\n".join(filter(None, [each, *dict.fromkeys(remarks), extreme]))
         if warning:
             logging.warning("Edit Until It Shows: %s", warning)

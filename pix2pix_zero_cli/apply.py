@@ -148,7 +148,8 @@ class ApplyTask:
             edited = distilled.apply(read_picture(path, self.size), self.strength)
             write_picture(edited[0], self.edited(path), {SETTINGS: record})
             tick()
-            note = note_on(path)
-            return {"outputs": [str(self.edited(path))], **({"warning": note} if note else {})}
+            idle = "At a strength of 0 the picture stays as it is." if self.strength == 0 else None
+            warning = "\n  ".join(filter(None, [note_on(path), idle]))
+            return {"outputs": [str(self.edited(path))], **({"warning": warning} if warning else {})}
 
         return work

@@ -53,6 +53,13 @@ def size(text: str) -> tuple[int, int]:
     return sides
 
 
+def some_path(text: str) -> Path:
+    """Parse a type for argparse: a path, which "" is not: it would be the folder one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    return Path(text)
+
+
 def add_pictures(
     parser: argparse.ArgumentParser,
     output: Path | None = None,
@@ -64,7 +71,9 @@ def add_pictures(
     add_inputs(parser)
     if results:
         shown = "none, results are only printed" if output is None else output
-        parser.add_argument("--output", type=Path, default=output, help=f"folder for the results (default: {shown})")
+        parser.add_argument(
+            "--output", type=some_path, default=output, help=f"folder for the results (default: {shown})"
+        )
         parser.add_argument(
             "--overwrite",
             action="store_true",

@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pix2pix_zero_core.integrations.sentences import load_edit
+from pix2pix_zero_core.schedule import first_step
 from tiny_zoo.world import render, sample_scene
 
-from .arguments import TINY_ZOO, add_captioner, add_device, add_inversion, add_json, add_model, number, size
+from .arguments import TINY_ZOO, UsageError, add_captioner, add_device, add_inversion, add_json, add_model, number, size
 from .inverting import inversion_settings
 from .model import DirectionOptions, ModelOptions, find_device
 from .pictures import fit
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     options = ModelOptions.of(arguments, captions=arguments.model == TINY_ZOO or arguments.blip is not None)
     settings, device = inversion_settings(arguments), find_device(options.device)
+    if first_step(settings.steps, settings.cfg_start) == settings.steps:
+        raise UsageError(f"--steps {settings.steps}: so few edit nothing, and would not time an edit; raise it")
     seconds: dict[str, list[float]] = {}
 
     def timed(name: str, action: Callable[[], Any]) -> Any:

@@ -27,7 +27,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from .arguments import UsageError, add_inputs, add_json
+from .arguments import UsageError, add_inputs, add_json, some_path
 from .jobs import Row, Tick, seconds_since
 from .pictures import find_pictures, place, require_own_names, write
 from .report import process, say
@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server", required=True, action="append", metavar="URL", help="http://127.0.0.1:8188 say; once a server"
     )
-    parser.add_argument("--output", type=Path, default=Path("edited"), help="folder for the results (default: edited)")
+    parser.add_argument(
+        "--output", type=some_path, default=Path("edited"), help="folder for the results (default: edited)"
+    )
     parser.add_argument("--node", help="id of the LoadImage that is given the picture, where there are several")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace results that another workflow made; else refuse to"

@@ -12,15 +12,16 @@ from tqdm import tqdm
 
 from pix2pix_zero_core import EditDirection
 
-from .arguments import UsageError, add_device, add_direction, add_json, add_model
+from .arguments import UsageError, add_device, add_direction, add_json, add_model, some_path
 from .model import DirectionOptions, ModelOptions
+from .pictures import require_folder
 from .report import DONE, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     add_direction(parser)
-    parser.add_argument("--output", type=Path, help="the file (default: the edit's name, .safetensors)")
+    parser.add_argument("--output", type=some_path, help="the file (default: the edit's name, .safetensors)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there; else refuse to")
     add_model(parser)
     add_device(parser)
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--output {path}: exists; choose another name, or --overwrite")
     if not path.parent.is_dir():
         raise UsageError(f"--output {path}: there is no folder {path.parent}")
+    require_folder(path.parent)
     model = options.load()
     with tqdm(unit="sentence", file=sys.stderr, disable=None) as bar:
 

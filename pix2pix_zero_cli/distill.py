@@ -28,12 +28,12 @@ from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge
 from pix2pix_zero_core.settings import USUAL_STRENGTH
 
-from .arguments import UsageError, add_json, add_recursive, add_size, number
+from .arguments import UsageError, add_json, add_recursive, add_size, number, some_path
 from .cluster import choose_runner
 from .edit import EditTask, add_edit, edit_settings
 from .jobs import Row
 from .model import DirectionOptions, Model, ModelOptions, find_device
-from .pictures import find_pictures, read_picture, read_text, require_own_names, write_picture
+from .pictures import find_pictures, read_picture, read_text, require_folder, require_own_names, write_picture
 from .report import process, say
 
 SUFFIX = ".safetensors"
@@ -45,12 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures", nargs="+", required=True, metavar="PICTURE", help="pictures to learn from, or folders of them"
     )
     add_recursive(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the distilled edit, .safetensors")
+    parser.add_argument(
+        "--output", type=some_path, required=True, metavar="FILE", help="the distilled edit, .safetensors"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the file, and pairs or a training of other settings"
     )
     parser.add_argument(
-        "--work", type=Path, help="folder for pairs, samples and the state of the training (default: the output's "
+        "--work", type=some_path, help="folder for pairs, samples and the state of the training (default: the output's "
         "name, and _work)"
     )  # fmt: skip
     parser.add_argument(
@@ -213,6 +215,7 @@ def require_file(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"--output {path}: exists; choose another name, or --overwrite")
     if not path.parent.is_dir():
         raise UsageError(f"--output {path}: there is no folder {path.parent}")
+    require_folder(path.parent)
 
 
 def require_enough(task: PairTask, good: int, pictures: Sequence[Path], wanted: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pix2pix_zero_core import Direction, EditSettings, MapGuidance
+from pix2pix_zero_core import Direction, EditSettings, MapGuidance, remarks
 from pix2pix_zero_core.fresh import guided_from
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
@@ -298,6 +298,12 @@ class EditTask(InvertingTask):
         """
         return path.exists() and self.is_ours(path, read_text(path, SETTINGS), self.record(variant))
 
+    def remarks(self, model: Model) -> list[str]:
+        """What is to be said of the settings."""
+        s, needed = self.settings, not model.editor.guides_itself
+        idle = "At a direction strength of 0 the text stays, and nothing is edited." if 0 in self.strengths else ""
+        return [remarks.of_steps(s.steps), remarks.of_cfg(s.cfg, s.negative_from, s.noise_from, needed=needed), idle]
+
     def record(self, variant: tuple[float, float | None]) -> str:
         """All settings that a picture depends on, in one line of JSON."""
         guidance, strength = variant
@@ -339,10 +345,10 @@ class EditTask(InvertingTask):
 
                 picture, said = self.make(edit_at, strength, model, caption, direction)
                 write_picture(picture, output, {SETTINGS: self.record(variant), "caption": caption, **said})
-        named = (source_warning(caption, direction.source, direction.target), note_on(path))
-        remarks = [r for strength in self.strengths for r in model.editor.shift(inverted, direction, strength).remarks]
+        named = (source_warning(caption, direction.source, direction.target), note_on(path), *self.remarks(model))
+        shifted = [r for strength in self.strengths for r in model.editor.shift(inverted, direction, strength).remarks]
         said, warnings = self.judged(path, model, inverted, caption, direction)
-        warning = "\n  ".join(dict.fromkeys(filter(None, [*named, *remarks, *warnings])))
+        warning = "\n  ".join(dict.fromkeys(filter(None, [*named, *shifted, *warnings])))
         outputs = [str(output) for output in self.outputs(path)]
         return {"outputs": outputs, "caption": caption, **said, **({"warning": warning} if warning else {})}
 

@@ -11,6 +11,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
+from pix2pix_zero_core import remarks
+
 from .arguments import (
     add_captioner,
     add_device,
@@ -120,8 +122,9 @@ class InvertTask(InvertingTask):
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         write(noise, safetensors.torch.save(tensors, {SETTINGS: self.record, "caption": caption}))
         said = {"caption": caption, "reconstruction_db": round(decibels, 2)}
-        note = note_on(path)
-        return {"outputs": [str(image), str(noise)], **said, **({"warning": note} if note else {})}
+        notes = [note_on(path), remarks.of_steps(self.settings.steps), remarks.of_reconstruction(decibels)]
+        warning = "\n  ".join(filter(None, notes))
+        return {"outputs": [str(image), str(noise)], **said, **({"warning": warning} if warning else {})}
 
 
 def _read_record(path: Path) -> str | None:

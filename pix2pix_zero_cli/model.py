@@ -285,6 +285,8 @@ def require_tiny_zoo_knows(flag: str, text: str) -> None:
     """
     from tiny_zoo.captions import VOCABULARY
 
+    if not text.strip():
+        raise UsageError(f"{flag}: is empty; say what the picture shows or is to show, {flag} cat say")
     words = re.findall(r"\w+", text.lower())
     unknown = [word for word in words if word not in VOCABULARY] or ([] if words else [repr(text)])
     if unknown:

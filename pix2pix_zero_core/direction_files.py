@@ -101,7 +101,8 @@ def read_direction(path: str | os.PathLike[str], forms: Collection[str] = tuple(
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path} is a safetensors file, but no edit direction: its metadata says format "
-            f"{metadata.get('format')!r}, expected {FORMAT!r}. Choose a file saved by EditDirection.save."
+            f"{metadata.get('format')!r}, expected {FORMAT!r}. Choose one that Save Edit "
+            "Direction or pix2pix-zero direction wrote."
         )
     form = metadata.get("form", MEAN)
     if form not in VERSIONS:

@@ -73,7 +73,7 @@ def pyramid_sizes(height: int, width: int) -> list[tuple[int, int]]:
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
             f"The latent is {width}x{height} (width x height); noise regularisation needs at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}. Use a larger image, or set the regularisation strengths to 0."
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}. Use a larger image (Fit Picture), or set regularization and kl to 0."
         )
     sizes = [(height, width)]
     while min(sizes[-1]) // 2 >= SMALLEST_SIDE:

@@ -11,6 +11,8 @@ from .english import Noun, pluralize
 def find_concepts(caption: str, concepts: Iterable[str]) -> list[str]:
     """Find the concepts that a caption names, by their main word, its plural or a synonym.
 
+    One right before another only describes it: "an orange cat" names no fruit.
+
     "a kitten on a sofa" names "cat". Of a phrase every word must be named: "a tabby wearing glasses" names "cat with
     glasses" and "cat", "a cat" names only the latter.
 
@@ -23,12 +25,16 @@ def find_concepts(caption: str, concepts: Iterable[str]) -> list[str]:
         more comes first.
     """
     found: list[tuple[int, int, str]] = []
+    ends: dict[str, int] = {}
     for concept in dict.fromkeys(concepts):
         head, *details = _content_words(concept)
-        places = [_find(word, caption) for word in (head, *details)]
-        if all(place is not None for place in places):
-            found.append((places[0] or 0, -len(details), concept))
-    return [concept for _, _, concept in sorted(found)]
+        place = _search(head, caption)
+        if place is not None and all(_find(word, caption) is not None for word in details):
+            found.append((place.start(), -len(details), concept))
+            ends[concept] = place.end()
+    begins = {begin for begin, _, _ in found}
+    describes = {concept for concept, end in ends.items() if end + 1 in begins}  # the orange of "an orange cat"
+    return [concept for _, _, concept in sorted(found) if concept not in describes]
 
 
 def find_mention(caption: str, concept: str) -> str | None:
@@ -68,7 +74,9 @@ def source_warning(caption: str, source: str, target: str, known: Iterable[str] 
             return f"The caption {led}: {caption.strip()}."
         if main in _SELDOM_NAMED:
             continue
-        others = [name for name in find_concepts(caption, known) if name not in _SELDOM_NAMED]
+        of_medium = re.match(r".*?\b(?:picture|painting|drawing|sketch|illustration|photo|photograph)s? of ", caption)
+        shown = caption[of_medium.end() :] if of_medium else caption
+        others = [name for name in find_concepts(shown, known) if name not in _SELDOM_NAMED]
         instead = f", but {others[0]!r}" if others else ""
         return (
             f"The caption does not name {part!r}, where this edit starts{instead}. Choose another edit, or correct the "

@@ -39,6 +39,7 @@ from ..settings import USUAL_STRENGTH, EditSettings
 from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
 from .diffusers_flow import FLOWS, GUIDANCE, FlowConditioning, flow_model, own_tokens
+from .english import shorten
 from .pairs import Form, build_direction, without_partner
 from .pictures import Picture, read_pictures
 from .sentences import EditSentences
@@ -243,7 +244,7 @@ class UNetModel:
             for text in texts:
                 tokens, limit = len(tokenizer(text, verbose=False).input_ids), tokenizer.model_max_length
                 if tokens > limit:
-                    raise ValueError(f"The text has {tokens} tokens; {limit} is the most. Shorten {text!r}.")
+                    raise ValueError(f"The text has {tokens} tokens; {limit} is the most. Shorten it: {shorten(text)}.")
         encoded = self.pipeline.encode_prompt(
             prompt=texts,
             device=self.pipeline.unet.device,
@@ -308,6 +309,11 @@ class PipelineEditor:
         self.denoise = self._model.denoise
         self.encoder = encoder_fingerprint(self._model.encoders)
         self.side = self._model.side
+
+    @property
+    def guides_itself(self) -> bool:
+        """Whether the model was distilled to follow texts without classifier-free guidance, as Flux.1 dev was."""
+        return bool(cast(Any, self._model.network).config.get("guidance_embeds", False))
 
     @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str]) -> tuple[Tensor, Tensor | None]:

@@ -27,6 +27,7 @@ from ..coordinates import Coordinates
 from ..readings import Reading
 from ..tokens import Token, marks_words, spell
 from ..types import Prediction
+from .english import shorten
 
 GUIDANCE = 3.5
 """What guidance-distilled models (Flux.1 dev) are told where nobody says otherwise, in diffusers and in ComfyUI."""
@@ -359,7 +360,7 @@ def _require_room(texts: Sequence[str], tokenizers: Mapping[Any, int]) -> None:
         for text in texts:
             tokens = len(tokenizer(text, verbose=False).input_ids)
             if tokens > limit:
-                raise ValueError(f"The text has {tokens} tokens; {limit} is the most. Shorten {text!r}.")
+                raise ValueError(f"The text has {tokens} tokens; {limit} is the most. Shorten it: {shorten(text)}.")
 
 
 def own_tokens(tokenizer: Any, text: str, first: int) -> list[Token]:

@@ -44,7 +44,9 @@ class Noun:
         """
         check_text(phrase, "The concept")
         if not any(character.isalnum() for character in phrase) or len(phrase.strip().splitlines()) != 1:
-            raise ValueError(f"The concept is {phrase!r}; it must be a word or a phrase on one line.")
+            raise ValueError(
+                f"The concept is {shorten(phrase)}; it must be a word or a phrase on one line, of letters or digits."
+            )
         text = " ".join(phrase.split())
         article, _, rest = text.partition(" ")
         if article.lower() == "the" and rest:
@@ -57,6 +59,11 @@ class Noun:
         if _is_plural(head.lower()):
             return cls(text, "plural")
         return cls(text, "singular", before + pluralize(head) + after)
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """Quote a text in a message, of a long one the beginning."""
+    return repr(text) if len(text) <= most else f"{text[:most]!r} ..."
 
 
 def check_text(text: str, name: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from string import Formatter
 from typing import Literal, get_args
 
-from .english import Noun, indefinite_article
+from .english import Noun, indefinite_article, shorten
 
 Kind = Literal["thing", "animal", "pet", "person", "material", "medium", "setting"]
 """What a concept is, and so what can be said of it: anything that can be seen; an animal; an animal that also lives
@@ -43,9 +43,11 @@ def sentences_about(concept: str, count: int, seed: int = 0, *, kind: Kind = "th
         raise ValueError(f"count is {count}; it must be at least 1.")
     sentences = list(itertools.islice(_all_sentences(Noun.parse(concept), kind, seed), count))
     if len(sentences) < count:
+        about = f"different sentences about {shorten(concept)} as a {kind}"
+        if not sentences:
+            raise ValueError(f"The grammar makes no {about}. Choose a word or short phrase, without repetition.")
         raise ValueError(
-            f"count is {count}, but the grammar makes only {len(sentences)} different sentences about {concept!r} as "
-            f"a {kind}; ask for at most {len(sentences)}."
+            f"{count} sentences are wanted, but the grammar makes only {len(sentences)} {about}; ask for no more."
         )
     return sentences
 

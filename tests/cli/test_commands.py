@@ -416,7 +416,7 @@ def test_an_inversion_is_saved_with_what_samples_back_from_it(tmp_path: Path, ca
 
 
 def test_bench_measures_every_part(capsys: pytest.CaptureFixture[str]):
-    assert main(["bench", "--count", "1", "--steps", "1", "--json"]) == 0
+    assert main(["bench", "--count", "1", "--steps", "2", "--json"]) == 0
     (said,) = rows(capsys)
     assert set(said["seconds"]) == {"load", "direction", "caption", "invert", "edit"}
     assert all(value > 0 for value in said["seconds"].values())
@@ -540,6 +540,7 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (["--guidance", "5", "-1"], "argument --guidance: -1 is out of range; it must be 0 to 1000"),
         (["--cfg", "nan"], "argument --cfg: nan is out of range; it must be 0 to 100"),
         (["--direction-strength", "11"], "argument --direction-strength: 11 is out of range; it must be -10 to 10"),
+        (["--output", " "], "argument --output: ' ' is no path"),
         (["--size", "100"], "argument --size: '100' is no size; it must be a side or WIDTHxHEIGHT, each a multiple"),
         (["--edit", "cat2fish"], "--edit cat2fish: the edits of this model are cat2dog, dog2cat"),
         (["--to", "dog"], "--to: belongs to --from, not to --edit"),
@@ -591,6 +592,7 @@ def test_a_bad_option_is_named_with_its_range(
     ("options", "said"),
     [
         (["--from", "cat"], "--from: needs --to"),
+        (["--from", "", "--to", "dog"], "--from: is empty; say what the picture shows"),
         (["--from", "cat", "--to", "Cat"], "both are the same"),
         (["--from", "cat", "--to", "unicorn"], "--to unicorn: Tiny Zoo does not know unicorn; its words are"),
         (["--from", "cat", "--to", "dog", "--sentences", "0"], "argument --sentences: 0 is out of range"),
@@ -604,6 +606,26 @@ def test_a_bad_option_is_named_with_its_range(
 )
 def test_a_bad_edit_is_refused(options: list[str], said: str, capsys: pytest.CaptureFixture[str]):
     assert said in refusal(capsys, "edit", EXAMPLES / "cat.png", *options, *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"), [("/proc/dog.safetensors", "no folder that can be written"), ("", "'' is no path")]
+)
+def test_a_direction_that_could_not_be_written_is_not_made(
+    output: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ModelOptions, "load", lambda self: pytest.fail("nothing is to be loaded"))
+    assert said in refusal(capsys, "direction", "--edit", "cat2dog", "--output", output)
+
+
+def test_settings_that_edit_nothing_are_told_as_by_the_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    idle = ["--steps", "2", "--cfg", "0", "--direction-strength", "0", "--json"]
+    command = ["edit", str(EXAMPLES / "cat.png"), "--edit", "cat2dog", "--caption", "a cat", "--size", "64"]
+    assert main([*command, *idle, "--output", str(tmp_path)]) == 0
+    warning = rows(capsys)[0]["warning"]
+    assert "cfg is 0: the target text is not followed" in warning
+    assert "The inversion has 2 steps: edits hardly show" in warning
+    assert "At a direction strength of 0 the text stays" in warning
 
 
 def test_a_direction_of_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -149,18 +149,22 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
         ({"cfg_start": 0.75}, 3.0, ""),
         ({"cfg_start": 1.0}, 1.0, ""),
         (
-            {"cfg_start": 0.8, "noise_from": "fresh", "negative_from": "text"},
+            {"cfg_start": 0.8, "noise_from": "fresh"},
             1.0,
             "none begins after it: nothing is edited",
         ),
-        ({"cfg_start": 0.75, "noise_from": "fresh", "negative_from": "text"}, 5.0, ""),
+        ({"cfg_start": 0.75, "noise_from": "fresh"}, 5.0, ""),
         (
-            {"cfg_start": 0.75, "guidance_end": 0.7, "noise_from": "fresh", "negative_from": "text"},
+            {"cfg_start": 0.75, "guidance_end": 0.7, "noise_from": "fresh"},
             5.0,
             "guidance is 5, but no step is guided: with steps at 4 none begins from 0.75 of them",
         ),
         ({}, 3.0, ""),
         ({}, None, ""),
+        ({}, 1.0, ""),
+        ({"noise_from": "fresh"}, 1.0, "cfg is 1: most models hardly follow a text at that"),
+        ({"negative_from": "inversion"}, 3.0, "edits hardly show. If so, set it to text."),
+        ({"negative_from": "inversion"}, 1.0, ""),
         ({}, 0.0, "cfg is 0: the target text is not followed"),
         ({}, 50.0, "cfg is 50: so much breaks"),
         ({"guidance": 1000.0}, 3.0, "guidance is 1000: so much breaks"),
@@ -169,13 +173,13 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
     ],
 )
 def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, Any], cfg: float | None, words: str):
-    usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8}
+    usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8, "negative_from": "text"}
     warning = pack.nodes.guidance_settings.Settings(**usual | changed).warning(4, cfg)
     assert words in warning and bool(warning) == bool(words)
 
 
 def test_a_target_that_is_the_source_is_told(pack: Any):
-    settings = pack.nodes.guidance_settings.Settings(5.0, "normalized", 0.0, 0.8)
+    settings = pack.nodes.guidance_settings.Settings(5.0, "normalized", 0.0, 0.8, negative_from="text")
     cat, dog = torch.zeros(1, 77, 8), torch.ones(1, 77, 8)
     assert "nothing is edited" in settings.warning(4, 5.0, [[cat, {}]], [[cat.clone(), {}]])
     for target in ([[dog, {}]], [[cat, {}], [dog, {}]], [[torch.zeros(1, 154, 8), {}]]):
@@ -199,12 +203,12 @@ def test_guidance_that_ends_before_it_starts_names_its_widgets(pack: Any):
 @pytest.mark.parametrize(("decibels", "word"), [(30.0, "good"), (17.0, "fair"), (9.0, "poor")])
 def test_a_reconstruction_has_a_word(pack: Any, decibels: float, word: str):
     assert pack.nodes.inversion.in_words(decibels) == word
-    assert bool(pack.nodes.inversion.poor_warning(decibels)) == (word == "poor")
+    assert bool(pack.pix2pix_zero_core.remarks.of_reconstruction(decibels)) == (word == "poor")
 
 
 def test_few_steps_are_told(pack: Any):
-    assert "has 1 step:" in pack.nodes.inversion.few_steps_warning(1)
-    assert pack.nodes.inversion.few_steps_warning(20) == ""
+    assert "has 1 step:" in pack.pix2pix_zero_core.remarks.of_steps(1)
+    assert pack.pix2pix_zero_core.remarks.of_steps(20) == ""
 
 
 def test_what_is_said_meanwhile_needs_no_server(pack: Any):

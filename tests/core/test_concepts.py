@@ -71,6 +71,8 @@ def test_an_edit_that_fits_or_cannot_be_told(caption: str, source: str, target: 
         ("a bowl of soup", "cat", "dog", "does not name 'cat', where this edit starts. Choose another edit"),
         ("a snowy street at night", "day", "night", "already names 'night'"),
         ("a dog in a park", "dog + cat", "cat + dog", "already names 'dog', where this edit leads, and not 'cat'"),
+        ("an oil picture of a black cow in a hat", "cat", "dog", "edit starts, but 'cow'"),
+        ("a drawing of an orange zebra in a field", "cat", "dog", "edit starts, but 'zebra'"),
         ("", "cat", "dog", r"does not name 'cat', .* correct the caption: it is empty\.$"),
     ],
 )

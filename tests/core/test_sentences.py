@@ -70,7 +70,7 @@ def test_number_of_a_phrase(phrase: str, noun: Noun) -> None:
 
 @pytest.mark.parametrize("phrase", ["", "  ", "?!", "two\nlines"])
 def test_phrase_without_a_word_is_refused(phrase: str) -> None:
-    with pytest.raises(ValueError, match="must be a word or a phrase on one line"):
+    with pytest.raises(ValueError, match="must be a word or a phrase on one line, of letters"):
         sentences_about(phrase, 1)
 
 
@@ -136,6 +136,14 @@ def test_more_than_the_grammar_can_make_is_refused() -> None:
         sentences_about("cat", 10**6)
     capacity = int(re.findall(r"only (\d+)", str(caught.value))[0])
     assert len(set(sentences_about("cat", capacity))) == capacity
+
+
+def test_what_the_grammar_cannot_make_sentences_about_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"makes no different sentences about 'dog .{56}' \.\.\. as a thing\. Choose"
+    ) as caught:
+        sentences_about("dog " * 200, 10)
+    assert len(str(caught.value)) < 200
 
 
 def test_settings_out_of_range_are_refused() -> None:
