@@ -180,6 +180,11 @@ def distilled_warning(model: Any) -> str:
     )
 
 
+def embeddings(text: Conditioning) -> tuple[Tensor, ...]:
+    """The embeddings of a text's parts, (B, L, D) each."""
+    return tuple(part[0] for part in text)
+
+
 def needs_cfg(model: Any) -> bool:
     """Whether a model follows texts only with classifier-free guidance, as far as its architecture tells."""
     params = getattr(model.get_model_object("diffusion_model"), "params", None)

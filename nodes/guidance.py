@@ -100,7 +100,7 @@ class CrossAttnGuidance(io.ComfyNode):
         settings = Settings(guidance, unit, guidance_start, guidance_end, **more)
         guided, warning = (
             GuidedSampling(inversion, source, settings).patch(model),
-            settings.warning(len(inversion.sigmas) - 1),
+            settings.warning(inversion, source),
         )
         return io.NodeOutput(guided, warning, ui=said(warning=warning))
 
@@ -148,7 +148,7 @@ class CrossAttnGuider(io.ComfyNode):
         if sampling.compares:
             guider.inner_set_conds({SOURCE: source})  # in time for its hooks to be registered
         set_cfg(guider, cfg)
-        warning = settings.warning(len(inversion.sigmas) - 1, cfg, source, target, needs_cfg=needs_cfg(model))
+        warning = settings.warning(inversion, source, target, cfg, needs_cfg=needs_cfg(model))
         return io.NodeOutput(guider, warning, ui=said(warning=warning))
 
 

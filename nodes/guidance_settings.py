@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from comfy_api.v0_0_2 import io
+from torch import Tensor
 
 from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance
 from ..pix2pix_zero_core.fresh import guided_from
@@ -18,12 +19,13 @@ from .attention import chosen_layers, modules_of, text_layers
 from .bridge import (
     Conditioning,
     begin_text_guidance,
+    embeddings,
     replay_negative,
     require_cross_attention_model,
     require_inversion_of,
 )
 from .gradient import CHECKPOINTING, GradientStep
-from .types import InversionType
+from .types import InversionType, ModelInversion
 
 MUCH_GUIDANCE = 50.0
 """Above these, nodes warn. On Tiny Zoo, where 3 and 5 are usual, a cfg of 30 and a guidance of 100 left no picture."""
@@ -220,20 +222,35 @@ class Settings:
                 "of the steps, with 0 <= start <= end <= 1. Raise guidance_end, or lower guidance_start."
             )
 
-    def warning(self, steps: int, cfg: float | None = None, *texts: Conditioning, needs_cfg: bool = True) -> str:
-        """Say what extreme settings will do; nothing where there are none.
+    def warning(
+        self,
+        inversion: Inversion,
+        source: Conditioning,
+        target: Conditioning | None = None,
+        cfg: float | None = None,
+        *,
+        needs_cfg: bool = True,
+    ) -> str:
+        """Say what extreme settings will do, and which texts do not belong together; nothing where there are none.
 
         Args:
-            steps: of the inversion.
+            inversion: of the picture.
+            source: its text.
+            target: that of the edited picture, where the node has it.
             cfg: of the classifier-free guidance, where the node has it.
-            texts: source and target, where the node has both.
             needs_cfg: whether the model follows texts only with it, as far as one can tell.
         """
         remarks: list[str] = []
-        if texts and _are_the_same(*texts):
+        steps, texts = len(inversion.sigmas) - 1, inversion.texts if isinstance(inversion, ModelInversion) else ()
+        if target is not None and _are_the_same(embeddings(source), embeddings(target)):
             remarks.append(
                 "Source and target are the same text, and nothing is edited. Is the direction's strength 0, or does a "
                 "sum of directions come to nothing?"
+            )
+        if texts and not _are_the_same(texts, embeddings(source)):
+            remarks.append(
+                "source is not the text that the picture was inverted with. Are source and target exchanged? Connect "
+                "the source of Regularized DDIM Invert."
             )
         if cfg is not None:
             where: tuple[Any, Any] = (self.negative_from, self.noise_from)
@@ -304,10 +321,9 @@ class Settings:
         return patched
 
 
-def _are_the_same(source: Conditioning, target: Conditioning) -> bool:
+def _are_the_same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
     """Whether two texts have the same embeddings."""
-    embeddings = [[part[0] for part in text] for text in (source, target)]
-    return len(source) == len(target) and all(map(torch.equal, *embeddings))
+    return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
 def set_cfg(guider: Any, cfg: float) -> None:

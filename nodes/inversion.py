@@ -29,6 +29,7 @@ from .bridge import (
     GuiderDenoiser,
     coordinates_of,
     distilled_warning,
+    embeddings,
     family_of_model,
     framed,
     progress,
@@ -176,6 +177,7 @@ class RegularizedDDIMInvert(io.ComfyNode):
             remarks.of_steps(min(len(inversion.sigmas) - 1 for inversion in inversions)),
             remarks.of_reconstruction(min(known, default=remarks.GOOD)),
             *dict.fromkeys(distilled_warning(model) for model in inputs["model"]),
+            "" if inputs.get("sigmas") else scheduler_warning(inputs["model"][0], inputs.get("scheduler", [DDIM])[0]),
         )
         warning = " ".join(filter(None, warnings))
         if warning:
@@ -232,7 +234,9 @@ class RegularizedDDIMInvert(io.ComfyNode):
         x = framed(x0, model)
         noise = guider.sample(torch.zeros_like(x), x, sampler, sigmas, disable_pbar=True)
         found = {field.name: getattr(sampler.inversion, field.name) for field in dataclasses.fields(Inversion)}
-        inversion = ModelInversion(**found, family=family_of_model(model).name, mask=latent.get("noise_mask"))
+        inversion = ModelInversion(
+            **found, family=family_of_model(model).name, mask=latent.get("noise_mask"), texts=embeddings(source)
+        )
         if not reconstruct:
             return inversion, {"samples": noise}, ExecutionBlocker(None), ExecutionBlocker(None)
         error = (sampler.reconstruction - x.to(sampler.reconstruction)).square().mean()
@@ -243,6 +247,20 @@ class RegularizedDDIMInvert(io.ComfyNode):
 def in_words(decibels: float) -> str:
     """Say a reconstruction's signal-to-noise ratio for people."""
     return "good" if decibels >= remarks.GOOD else "fair" if decibels >= remarks.POOR else "poor"
+
+
+CROWDED = ("karras", "exponential")
+"""Schedulers that, in a flow's times, take nearly all steps close to the picture."""
+
+
+def scheduler_warning(model: Any, scheduler: str) -> str:
+    """Say so where a scheduler was made for other models than this; else nothing."""
+    if coordinates_of(model) is not Coordinates.FLOW or scheduler not in CROWDED:
+        return ""
+    return (
+        f"scheduler is {scheduler}, which was made for diffusion models: in a flow nearly all steps are close to the "
+        "picture, where edits hardly show. Set it to simple."
+    )
 
 
 def latents_of(latents: list[dict[str, Any]], texts: int) -> list[dict[str, Any]]:

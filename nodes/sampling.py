@@ -87,7 +87,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
             picture = framed(inversion.trajectory[-1], model)
             picture = guided.get_model_object("latent_format").process_out(picture)
         edited = guider.sample(empty, picture, sampler, inversion.sigmas, denoise_mask=mask, disable_pbar=True)
-        warning = settings.warning(len(inversion.sigmas) - 1, cfg, source, target, needs_cfg=needs_cfg(model))
+        warning = settings.warning(inversion, source, target, cfg, needs_cfg=needs_cfg(model))
         outputs = {"samples": edited}, {"samples": sampler.reference}, sampler.path
         return io.NodeOutput(*outputs, warning, ui=said(warning=warning))
 

@@ -32,10 +32,12 @@ class ModelInversion(Inversion):
         family: of the model that made it, in `families.py`; empty where nobody noted it.
         mask: of its latent, for the sampler that is given none: 1 where the picture may change, 0 where not, as Set
             Latent Noise Mask leaves it; None without one.
+        texts: embeddings of the source that it was made with; empty where nobody noted them.
     """
 
     family: str = ""
     mask: Tensor | None = None
+    texts: tuple[Tensor, ...] = ()
 
     def of(self, pictures: Sequence[int]) -> Inversion:
         """Take some pictures out of the batch, with their masks."""

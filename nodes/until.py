@@ -136,7 +136,7 @@ class EditUntilItShows(io.ComfyNode):
         missed = [warn_after(questions, score) for score in scores]
         each = numbered([" ".join(filter(None, pair)) for pair in zip(fits, missed, strict=True)])
         guided = Settings(**{name: value for name, value in settings.items() if name != "cfg"})
-        extreme = guided.warning(len(inversion.sigmas) - 1, settings["cfg"], needs_cfg=needs_cfg(model))
+        extreme = guided.warning(inversion, source, cfg=settings["cfg"], needs_cfg=needs_cfg(model))
         warning = "\n".join(filter(None, [each, *dict.fromkeys(remarks), extreme]))
         if warning:
             logging.warning("Edit Until It Shows: %s", warning)

@@ -62,12 +62,14 @@ def find_pictures(inputs: Sequence[str], *, recursive: bool = False, output: Pat
     searched, count = list[Path](), 0
     for given in map(Path, inputs):
         if given.is_dir():
-            files = list(_files(given, output)) if recursive else sorted(f for f in given.iterdir() if f.is_file())
+            inside = sorted(given.iterdir())
+            files = list(_files(given, output)) if recursive else [path for path in inside if not path.is_dir()]
             pictures = [path for path in files if is_picture(path)]
             if left_out := [path.name for path in files if not is_picture(path)]:
-                some = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-                files = "1 file is" if len(left_out) == 1 else f"{len(left_out)} files are"
-                print(f"{given}: {files} left out ({some})", file=sys.stderr)
+                print(f"{given}: {_some('file', left_out)} left out", file=sys.stderr)
+            folders = [path.name for path in inside if not recursive and _is_to_search(path, output)]
+            if pictures and folders:
+                print(f"{given}: {_some('folder', folders)} not searched; --recursive does that", file=sys.stderr)
             if not pictures:
                 inside = "" if recursive else "; --recursive also searches the folders in it"
                 raise UsageError(f"PICTURE {given}: there is no picture in this folder ({', '.join(SUFFIXES)}){inside}")
@@ -85,12 +87,22 @@ def find_pictures(inputs: Sequence[str], *, recursive: bool = False, output: Pat
 def _files(folder: Path, output: Path | None) -> Iterator[Path]:
     """The files of a folder and of those in it, in order."""
     for path in sorted(folder.iterdir()):
-        if path.is_file():
+        if not path.is_dir():
             yield path
-        elif path.is_symlink() or path.name.startswith(".") or path.resolve() == (output and output.resolve()):
-            continue
-        elif path.is_dir():
+        elif _is_to_search(path, output):
             yield from _files(path, output)
+
+
+def _is_to_search(path: Path, output: Path | None) -> bool:
+    """Whether this is a folder, and none that is hidden, linked or the results'."""
+    own = path.is_symlink() or path.name.startswith(".") or path.resolve() == (output and output.resolve())
+    return path.is_dir() and not own
+
+
+def _some(kind: str, names: Sequence[str]) -> str:
+    """Say how many there are, and the names of the first: "4 files (a, b, c, ...) are"."""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"1 {kind} ({shown}) is" if len(names) == 1 else f"{len(names)} {kind}s ({shown}) are"
 
 
 def place(picture: Path, searched: Sequence[Path]) -> Path:
@@ -99,8 +111,8 @@ def place(picture: Path, searched: Sequence[Path]) -> Path:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file of a folder is taken, by its name."""
-    return not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
+    """Whether a file of a folder is taken, by its name; a link that leads nowhere is none."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
 
 
 def require_own_names(outputs: Sequence[Path]) -> None:

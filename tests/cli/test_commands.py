@@ -762,10 +762,15 @@ def test_what_a_folder_holds_beside_pictures_is_counted(tmp_path: Path, capsys: 
     for name in ("._cat.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"no picture")
     (tmp_path / "link.png").symlink_to(EXAMPLES / "dog.png")
-    found = find_pictures([str(tmp_path)])
-    assert found.left_out == 2
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    for name in ("deeper", "results", ".hidden"):
+        (tmp_path / name).mkdir()
+    found = find_pictures([str(tmp_path)], output=tmp_path / "results")
+    assert found.left_out == 3
     assert [path.name for path in found.pictures] == ["cat.png", "link.png", "moving.gif", "scan.tif", "web.jfif"]
-    assert "2 files are left out (._cat.png, notes.txt)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "3 files (._cat.png, dangling.png, notes.txt) are left out" in said
+    assert "1 folder (deeper) is not searched; --recursive does that" in said
     assert all(read_picture(path, (64, 64)).shape == (1, 64, 64, 3) for path in found.pictures)
 
 

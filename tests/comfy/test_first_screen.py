@@ -174,16 +174,23 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
 )
 def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, Any], cfg: float | None, words: str):
     usual = {"guidance": 5.0, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 0.8, "negative_from": "text"}
-    warning = pack.nodes.guidance_settings.Settings(**usual | changed).warning(4, cfg)
+    inversion = pack.pix2pix_zero_core.Inversion(torch.zeros(1, 4, 8, 8), torch.linspace(14, 0, 5))
+    warning = pack.nodes.guidance_settings.Settings(**usual | changed).warning(inversion, [], None, cfg)
     assert words in warning and bool(warning) == bool(words)
 
 
-def test_a_target_that_is_the_source_is_told(pack: Any):
+def test_texts_that_do_not_belong_together_are_told(pack: Any):
     settings = pack.nodes.guidance_settings.Settings(5.0, "normalized", 0.0, 0.8, negative_from="text")
     cat, dog = torch.zeros(1, 77, 8), torch.ones(1, 77, 8)
-    assert "nothing is edited" in settings.warning(4, 5.0, [[cat, {}]], [[cat.clone(), {}]])
+    given: dict[str, Any] = {"noise": torch.zeros(1, 4, 8, 8), "sigmas": torch.linspace(14, 0, 5)}
+    unknown = pack.nodes.types.ModelInversion(**given)
+    assert "nothing is edited" in settings.warning(unknown, [[cat, {}]], [[cat.clone(), {}]], 5.0)
     for target in ([[dog, {}]], [[cat, {}], [dog, {}]], [[torch.zeros(1, 154, 8), {}]]):
-        assert settings.warning(4, 5.0, [[cat, {}]], target) == ""
+        assert settings.warning(unknown, [[cat, {}]], target, 5.0) == ""
+    of_the_cat = pack.nodes.types.ModelInversion(**given, texts=(cat,))
+    assert settings.warning(of_the_cat, [[cat.clone(), {"control": None}]], [[dog, {}]], 5.0) == ""
+    exchanged = settings.warning(of_the_cat, [[dog, {}]], [[cat, {}]], 5.0)
+    assert exchanged.startswith("source is not the text that the picture was inverted with. Are source and target")
 
 
 def test_a_choice_that_is_none_and_a_cfg_that_is_no_number_are_refused(pack: Any):

@@ -566,10 +566,18 @@ def test_a_block_that_does_not_run(pack: Any, case: Any):
         case.model.model.diffusion_model.skip_dit = []
 
 
+def test_a_schedule_that_crowds_a_flows_steps_is_told(pack: Any, load: Callable[[str], Any]):
+    warning = pack.nodes.inversion.scheduler_warning
+    model = load("SD 3.5")
+    assert "scheduler is karras, which was made for diffusion models" in warning(model, "karras")
+    assert warning(model, "simple") == warning(model, "ddim") == ""
+
+
 def test_few_step_models_are_warned_about(pack: Any, load: Callable[[str], Any]):
     model = load("Flux dev")
     warning = pack.nodes.bridge.distilled_warning
     assert warning(model) == "" and warning(load("SD 3")) == ""
+    assert not pack.nodes.bridge.needs_cfg(model) and pack.nodes.bridge.needs_cfg(load("SD 3"))
     params = model.model.diffusion_model.params
     params.guidance_embed = False  # schnell has no guidance to be given
     try:
