@@ -98,10 +98,8 @@ class CrossAttnGuidance(io.ComfyNode):
         **more: Any,
     ) -> io.NodeOutput:
         settings = Settings(guidance, unit, guidance_start, guidance_end, **more)
-        guided, warning = (
-            GuidedSampling(inversion, source, settings).patch(model),
-            settings.warning(inversion, source),
-        )
+        guided = GuidedSampling(inversion, source, settings).patch(model)
+        warning = settings.warning(inversion, source)
         return io.NodeOutput(guided, warning, ui=said(warning=warning))
 
 
