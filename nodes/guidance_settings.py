@@ -323,10 +323,10 @@ class Settings:
 
 def _are_the_same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
     """Whether two texts have the same embeddings."""
-    alike = [
-        a.shape == b.shape and torch.equal(a.cpu(), b.to("cpu", a.dtype)) for a, b in zip(one, other, strict=False)
-    ]
-    return len(one) == len(other) and all(alike)
+    pairs = zip(one, other, strict=False)
+    return len(one) == len(other) and all(
+        a.shape == b.shape and torch.equal(a.cpu(), b.to("cpu", a.dtype)) for a, b in pairs
+    )
 
 
 def set_cfg(guider: Any, cfg: float) -> None:
