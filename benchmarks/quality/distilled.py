@@ -197,7 +197,8 @@ def describe(rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> str:
     origins = [
         f"- {row['edit']}: {found['pairs']} pairs, {found.get('filtered_out', 0)} more left out in which the judge did "
         f"not see the edit; {found['training_steps']} steps in {found['training_seconds'] / 60:.0f} minutes"
-        + "".join(f"; its own teacher had a {name} of {then} for {now}" for name, then, now in row["taught_otherwise"])
+        + ("; its own teacher had " if row["taught_otherwise"] else "")
+        + ", ".join(f"{name} {then} for {now}" for name, then, now in row["taught_otherwise"])
         + "."
         for row in rows
         if (found := row.get("training"))

@@ -33,8 +33,8 @@ def test_the_table_says_how_each_student_came_about() -> None:
     text = describe(rows, {"date": "2026-11-28", "steps": 50})
     teacher, student = (line for line in text.splitlines() if line.startswith("| cat2dog"))
     assert teacher.endswith("|  | 5.0000 |  |") and student.endswith("| 0.90 (0.80 – 1.00) | 0.0125 | 400 |")  # noqa: RUF001
-    assert "900 pairs, 100 more left out" in text and "4000 steps in 20 minutes; its own" in text
-    assert "had a cfg_start of 0.3 for 0.2; its own teacher had a guidance end of 0.5 for 0.6.\n" in text
+    assert "900 pairs, 100 more left out" in text and "4000 steps in 20 minutes" in text
+    assert "; its own teacher had cfg_start 0.3 for 0.2, guidance end 0.5 for 0.6.\n" in text
     assert "100 of each edit; the teacher with the nodes' defaults, 50 steps" in text
 
 
