@@ -173,11 +173,12 @@ class RegularizedDDIMInvert(io.ComfyNode):
         inversions, noises, reconstructions, decibels = map(list, zip(*runs, strict=True))
         known = [db for db in decibels if isinstance(db, float)]
         note = "\n".join(f"reconstruction {db:.1f} dB: {in_words(db)}" for db in known)
+        schedulers = [] if inputs.get("sigmas") else inputs.get("scheduler", [])
         warnings = (
             remarks.of_steps(min(len(inversion.sigmas) - 1 for inversion in inversions)),
             remarks.of_reconstruction(min(known, default=remarks.GOOD)),
             *dict.fromkeys(distilled_warning(model) for model in inputs["model"]),
-            "" if inputs.get("sigmas") else scheduler_warning(inputs["model"][0], inputs.get("scheduler", [DDIM])[0]),
+            *dict.fromkeys(scheduler_warning(model, name) for model in inputs["model"] for name in schedulers),
         )
         warning = " ".join(filter(None, warnings))
         if warning:

@@ -98,6 +98,14 @@ STUDIES: dict[str, list[dict[str, Any]]] = {
         FRESH | {"source_guided": SOURCE_GUIDED, "guidance.end": 0.4},
         FRESH | {"source_guided": SOURCE_GUIDED, "guidance.strength": 0.0},
     ],
+    "medium": [
+        *each([FRESH], {"source_guided": (SOURCE_GUIDED,), "cfg": (1.5, 2.0, 3.0, 4.0, 5.0)}),
+        *each([FRESH], {"source_guided": (SOURCE_GUIDED,), "cfg": (3.0, 5.0), "direction": (1.0,)}),
+        *each([FRESH], {"source_guided": (0.3, 1.0)}),
+        *each([FRESH], {"source_guided": (SOURCE_GUIDED,), "cfg_start": (0.0, 0.3)}),
+        FRESH | {"source_guided": SOURCE_GUIDED, "region": 0.0},
+        FRESH | {"source_guided": SOURCE_GUIDED, "guidance.strength": 0.0},
+    ],
     "steps": each([FRESH], {"source_guided": (SOURCE_GUIDED,), "steps": (0, 20, 50)}),  # 0 is those of all
     "guidance": each(GUIDANCE, SCALES),
     "together": each(
