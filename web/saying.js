@@ -12,6 +12,7 @@ const MARGIN = 10 // pixels that the front end leaves round such a widget
 const said = new Map(JSON.parse(sessionStorage.getItem(STORE) ?? "[]")) // [graph, id of a run's node] as JSON -> {note, warning}
 const graphs = new Map() // id of a run -> id of its graph
 const passedOver = new Map() // id of a run -> its nodes that were in ComfyUI's cache
+const succeeded = [] // ids of runs that ComfyUI has yet to write into its history, after which it says that it executes none
 
 document.head.append(
   Object.assign(document.createElement("style"), {
@@ -127,7 +128,10 @@ app.registerExtension({
       if (output?.pix2pix_zero_note) say(prompt_id, node, output)
     })
     api.addEventListener("execution_cached", ({ detail: { prompt_id, nodes } }) => passedOver.set(prompt_id, nodes))
-    api.addEventListener("execution_success", ({ detail: { prompt_id } }) => recall(prompt_id, passedOver.get(prompt_id) ?? []))
+    api.addEventListener("execution_success", ({ detail: { prompt_id } }) => succeeded.push(prompt_id))
+    api.addEventListener("executing", ({ detail: node }) => {
+      if (node == null) for (const run of succeeded.splice(0)) recall(run, passedOver.get(run) ?? [])
+    })
     api.addEventListener("execution_error", ({ detail }) => keep(detail.prompt_id, detail.node_id))
     api.addEventListener("execution_interrupted", ({ detail }) => {
       if (!detail.node_type.startsWith("Pix2PixZero")) return

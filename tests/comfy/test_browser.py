@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Request
 
 from authoring import workflows
 from authoring.browser import SCREENSHOTS, WINDOW, FrontEnd, find_browser, open_front_end
@@ -261,6 +262,24 @@ def test_a_cached_node_says_in_another_workflow_what_it_said_in_the_first(front_
             front_end.wait(face, nodes[kind])
         says.append({kind: said(front_end, nodes[kind]) for kind in kinds})
     assert says[1] == says[0]
+
+
+def test_what_cached_nodes_said_is_looked_up_once_the_run_is_in_the_history(front_end: FrontEnd) -> None:
+    """ComfyUI says that a run has succeeded before it writes it down, and after that, that it executes no node."""
+    tell = "window.comfyAPI.api.api.dispatchCustomEvent(argument[0], argument[1])"
+    looked_up: list[str] = []
+
+    def note(request: Request) -> None:
+        if request.url.endswith("/history?max_items=50"):
+            looked_up.append(request.url)
+
+    front_end.page.on("request", note)
+    front_end.evaluate(tell, ["execution_success", {"prompt_id": "of nobody"}])
+    front_end.settle()
+    assert not looked_up
+    with front_end.page.expect_request("**/history?max_items=50"):
+        front_end.evaluate(tell, ["executing", None])
+    front_end.page.remove_listener("request", note)
 
 
 def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_end: FrontEnd) -> None:
