@@ -287,6 +287,7 @@ class GuiderDenoiser:
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
         options, level = comfy.model_patcher.create_model_options_clone(self.model_options), float(sigma[0])
+        _active_parts(self.guider.conds[cond], level, cond)
         texts = self._texts(cond, x, level) if maps else {}
         watch = Watch(self.attention, self.seen(x, sigma), texts, options, self.finest_layer)
         try:
@@ -724,7 +725,8 @@ def _active_parts(cond: list[dict[str, Any]], sigma: float, name: str) -> dict[P
         text = "target" if name == TARGET else name
         raise ValueError(
             f"The {text} has no text at noise level {sigma:.4g}, where it is needed. Let the ranges of Conditioning "
-            "Set Timestep Range cover all levels that are guided, and with noise_from fresh all from cfg_start on."
+            "Set Timestep Range cover all levels that are guided, with noise_from fresh all from cfg_start on, and "
+            "with region above 0 all."
         )
     return parts
 

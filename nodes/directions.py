@@ -24,8 +24,8 @@ from ..pix2pix_zero_core.integrations.sentences import (
     SHIPPED,
     EditSentences,
     Kind,
-    SentenceBanks,
     distinctive_word,
+    known_concepts,
     load_edit,
     parse_sentences,
     read_edits,
@@ -212,7 +212,7 @@ class ApplyEditDirection(io.ComfyNode):
         start, end = direction.source, direction.target
         if strength < 0:
             start, end = end, start
-        named = None if caption is None else source_warning(caption, start, end, _known_concepts())
+        named = None if caption is None else source_warning(caption, start, end, known_concepts())
         warning = " ".join(filter(None, dict.fromkeys([named, *remarks])))
         if warning:
             logging.warning("Apply Edit Direction: %s", warning)
@@ -352,7 +352,3 @@ def _unknown_concepts(clip: Any, edit: str, texts: EditSentences) -> str:
         return ""
     more = f" and {len(unknown) - 3} more words" if len(unknown) > 3 else ""
     return f"This model does not know {', '.join(map(repr, unknown[:3]))}{more}: the edit may lead anywhere. {remedy}"
-
-
-def _known_concepts() -> list[str]:
-    return SentenceBanks(SHIPPED / "sentences").concepts()

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance
 from ..pix2pix_zero_core.fresh import guided_from
-from ..pix2pix_zero_core.remarks import of_cfg
-from ..pix2pix_zero_core.schedule import first_step
+from ..pix2pix_zero_core.remarks import SAME_TEXT, of_edit
 from ..pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, NEGATIVES, NOISES
 from .attention import chosen_layers, modules_of, text_layers
 from .bridge import (
@@ -26,9 +25,6 @@ from .bridge import (
 )
 from .gradient import CHECKPOINTING, GradientStep
 from .types import InversionType, ModelInversion
-
-MUCH_GUIDANCE = 50.0
-"""Above these, nodes warn. On Tiny Zoo, where 3 and 5 are usual, a cfg of 30 and a guidance of 100 left no picture."""
 
 USUAL = EditSettings()
 """What new nodes have in their widgets."""
@@ -240,38 +236,18 @@ class Settings:
             cfg: of the classifier-free guidance, where the node has it.
             needs_cfg: whether the model follows texts only with it, as far as one can tell.
         """
-        remarks: list[str] = []
+        said: list[str] = []
         steps, texts = len(inversion.sigmas) - 1, inversion.texts if isinstance(inversion, ModelInversion) else ()
         if target is not None and _are_the_same(embeddings(source), embeddings(target)):
-            remarks.append(
-                "Source and target are the same text, and nothing is edited. Is the direction's strength 0, or does a "
-                "sum of directions come to nothing?"
-            )
+            said.append(SAME_TEXT)
         if texts and not _are_the_same(texts, embeddings(source)):
-            remarks.append(
+            said.append(
                 "source is not the text that the picture was inverted with. Are source and target exchanged? Connect "
                 "the source of Regularized DDIM Invert."
             )
-        if cfg is not None:
-            where: tuple[Any, Any] = (self.negative_from, self.noise_from)
-            remarks += filter(None, [of_cfg(cfg, *where, needed=needs_cfg)])
-        if self.unit == "normalized" and self.guidance > MUCH_GUIDANCE:
-            remarks.append(
-                f"guidance is {self.guidance:g}: so much breaks pictures up into patches of colour. Try 1 to 20."
-            )
-        if first_step(steps, self.cfg_start) == steps:
-            late = f"cfg_start is {self.cfg_start:g}, and with steps at {steps} none begins after it"
-            if self.noise_from == "fresh":
-                remarks.append(f"{late}: nothing is edited. Lower it, or raise the inversion's steps.")
-            elif cfg != 1:
-                remarks.append(f"{late}: classifier-free guidance acts at none. Lower it, or set cfg to 1.")
-        elif self.guidance > 0 and self.map_guidance.steps(steps) == 0:
-            remarks.append(
-                f"guidance is {self.guidance:g}, but no step is guided: with steps at {steps} none begins from "
-                f"{self.map_guidance.start:g} of them, where guidance_start or cfg_start is, to guidance_end at "
-                f"{self.guidance_end:g}. Raise guidance_end, or set guidance to 0."
-            )
-        return " ".join(remarks)
+        where: tuple[Any, Any] = (self.negative_from, self.noise_from)
+        said += of_edit(steps, self._guidance, cfg, self.cfg_start, *where, needs_cfg=needs_cfg)
+        return " ".join(said)
 
     @property
     def changed_predictions(self) -> list[str]:
@@ -285,11 +261,14 @@ class Settings:
         return [f"{name} {getattr(self, name)}" for name, changed in changes.items() if changed]
 
     @property
+    def _guidance(self) -> MapGuidance:
+        unit: Any = self.unit
+        return MapGuidance(self.guidance, unit, self.guidance_start, self.guidance_end, "after")
+
+    @property
     def map_guidance(self) -> MapGuidance:
         """Strength, unit and time, in fresh noise not before the edit. The move follows the step, the faster order."""
-        unit: Any = self.unit
-        guidance = MapGuidance(self.guidance, unit, self.guidance_start, self.guidance_end, "after")
-        return guided_from(guidance, self.cfg_start) if self.noise_from == "fresh" else guidance
+        return guided_from(self._guidance, self.cfg_start) if self.noise_from == "fresh" else self._guidance
 
     @property
     def gradient_step(self) -> GradientStep:

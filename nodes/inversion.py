@@ -173,12 +173,13 @@ class RegularizedDDIMInvert(io.ComfyNode):
         inversions, noises, reconstructions, decibels = map(list, zip(*runs, strict=True))
         known = [db for db in decibels if isinstance(db, float)]
         note = "\n".join(f"reconstruction {db:.1f} dB: {in_words(db)}" for db in known)
-        schedulers = [] if inputs.get("sigmas") else inputs.get("scheduler", [])
+        schedulers = [DDIM] if inputs.get("sigmas") else inputs.get("scheduler", [DDIM])
+        pairs = [tuple(v[min(run, len(v) - 1)] for v in (inputs["model"], schedulers)) for run in range(count)]
         warnings = (
             remarks.of_steps(min(len(inversion.sigmas) - 1 for inversion in inversions)),
             remarks.of_reconstruction(min(known, default=remarks.GOOD)),
             *dict.fromkeys(distilled_warning(model) for model in inputs["model"]),
-            *dict.fromkeys(scheduler_warning(model, name) for model in inputs["model"] for name in schedulers),
+            *dict.fromkeys(scheduler_warning(model, scheduler) for model, scheduler in pairs),
         )
         warning = " ".join(filter(None, warnings))
         if warning:

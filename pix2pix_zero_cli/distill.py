@@ -97,10 +97,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make pairs, and distill the edit; returns the exit status."""
-    output, found = arguments.output.resolve(), find_pictures(arguments.pictures, recursive=arguments.recursive)
+    output = arguments.output.resolve()
+    work = (arguments.work or output.with_name(f"{output.stem}_work")).resolve()
+    found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=work)
     pictures = found.pictures
     require_file(output, overwrite=arguments.overwrite)
-    work = (arguments.work or output.with_name(f"{output.stem}_work")).resolve()
     task, settings = pair_task(arguments, work / "pairs", found.searched), training_settings(arguments)
     require_own_names([task.edited(picture) for picture in pictures])
     status = process(

@@ -18,6 +18,7 @@ from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.concepts import source_warning
 from pix2pix_zero_core.integrations.diffusers import InvertedPictures
 from pix2pix_zero_core.integrations.judge import ask_of_direction, judge, warn_after, warn_before
+from pix2pix_zero_core.integrations.sentences import known_concepts
 from pix2pix_zero_core.schedule import first_step
 from pix2pix_zero_core.settings import NEGATIVES, NOISES, USUAL_STRENGTH
 from pix2pix_zero_core.until import edit_until, require_rising
@@ -204,7 +205,7 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
             f"--cfg-start {arguments.cfg_start:g} --steps {steps}: in fresh noise nothing is edited before, "
             "and no step is left; lower --cfg-start or raise --steps"
         )
-    if arguments.model == TINY_ZOO and arguments.negative:
+    if arguments.model == TINY_ZOO and arguments.negative and arguments.negative.strip():
         require_tiny_zoo_knows("--negative", arguments.negative)
     if arguments.guidance_unit == "share" and max(arguments.guidance) > 1:
         raise UsageError(
@@ -225,10 +226,13 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
     )
     acts = guided_from(guidance, arguments.cfg_start) if fresh else guidance
     if max(arguments.guidance) > 0 and replace(acts, strength=1).steps(steps) == 0:
-        raise UsageError(
-            f"--guidance-end {end:g} --steps {steps}: no step begins from {acts.start:g} of them, where "
-            "--guidance-start or --cfg-start is, to there; raise it, or --guidance 0 guides none"
-        )
+        where = f"from {acts.start:g} of them, where --guidance-start or --cfg-start is, "
+        if first_step(steps, acts.start) == steps:
+            where, remedy = f"{where}on", "lower that or raise --steps"
+        else:
+            where, remedy = f"{where}to there", "raise it"
+        flags = f"--guidance-start {start:g} --guidance-end {end:g} --steps {steps}"
+        raise UsageError(f"{flags}: no step begins {where}; {remedy}, or --guidance 0 guides none")
     return replace(
         inversion_settings(arguments),
         cfg=arguments.cfg,
@@ -300,9 +304,9 @@ class EditTask(InvertingTask):
 
     def remarks(self, model: Model) -> list[str]:
         """What is to be said of the settings."""
-        s, needed = self.settings, not model.editor.guides_itself
-        idle = "At a direction strength of 0 the text stays, and nothing is edited." if 0 in self.strengths else ""
-        return [remarks.of_steps(s.steps), remarks.of_cfg(s.cfg, s.negative_from, s.noise_from, needed=needed), idle]
+        idle = "At a direction strength of 0 the text stays, and no edit is made." if 0 in self.strengths else ""
+        most = replace(self.settings, guidance=self.guidance(max(self.guidances)))
+        return [remarks.of_steps(self.settings.steps), *model.editor.remarks(most), idle]
 
     def record(self, variant: tuple[float, float | None]) -> str:
         """All settings that a picture depends on, in one line of JSON."""
@@ -345,7 +349,11 @@ class EditTask(InvertingTask):
 
                 picture, said = self.make(edit_at, strength, model, caption, direction)
                 write_picture(picture, output, {SETTINGS: self.record(variant), "caption": caption, **said})
-        named = (source_warning(caption, direction.source, direction.target), note_on(path), *self.remarks(model))
+        named = (
+            source_warning(caption, direction.source, direction.target, known_concepts()),
+            note_on(path),
+            *self.remarks(model),
+        )
         shifted = [r for strength in self.strengths for r in model.editor.shift(inverted, direction, strength).remarks]
         said, warnings = self.judged(path, model, inverted, caption, direction)
         warning = "\n  ".join(dict.fromkeys(filter(None, [*named, *shifted, *warnings])))

@@ -140,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     model: ModelName = options.model
     grids, refined = ROUNDS[model]
-    before = read_settings(model)
+    before = read_settings(model) if options.finals or options.methods else {}
     first = before["first_round"] if options.finals else {}
     tried = {name: finals(name, first[name], model) if options.finals else grid for name, grid in grids.items()}
     options.count = options.count or SCENES["finals" if options.finals else "grids"]

@@ -172,12 +172,12 @@ def shares_by_default(model: ModelName) -> Iterator[tuple[float, Tensor]]:
     ours = Pix2PixZero()
     guided = [step for step in range(bench.steps) if ours.guidance.covers(step, bench.steps)]
 
-    def distance(strength: float) -> Tensor:
-        method = replace(ours, guidance=replace(ours.guidance, strength=strength))
+    def distance(strength: float, unit: Any = "share") -> Tensor:
+        method = replace(ours, guidance=replace(ours.guidance, strength=strength, unit=unit))
         losses = [method.edit(Counted(bench.model), bench.problem(task)).loss for task in PAPER_TASKS]
         return torch.cat(losses, 1)[guided[len(guided) // 2 :]].sum(0)
 
-    plain = distance(1e-9)
+    plain = distance(1e-9, "normalized")
     for number in NUMBERS["share"]:
         yield number, 1 - distance(number) / plain
 

@@ -33,7 +33,8 @@ def find_concepts(caption: str, concepts: Iterable[str]) -> list[str]:
             found.append((place.start(), -len(details), concept))
             ends[concept] = place.end()
     begins = {begin for begin, _, _ in found}
-    describes = {concept for concept, end in ends.items() if end + 1 in begins}  # the orange of "an orange cat"
+    # the orange of "an orange cat"
+    describes = {concept for concept, end in ends.items() if caption[end : end + 1] == " " and end + 1 in begins}
     return [concept for _, _, concept in sorted(found) if concept not in describes]
 
 
@@ -63,18 +64,19 @@ def source_warning(caption: str, source: str, target: str, known: Iterable[str] 
     Returns:
         a warning, or None where the source is named, or where captions seldom name such a thing ("day", "photograph").
     """
-    targets = [part for part in target.split(" + ") if part]
+    targets, known = [part for part in target.split(" + ") if part], list(known)
     for part in dict.fromkeys(source.split(" + ")):
         main = _content_words(part)[0]
-        if _find(main, caption) is not None:
+        named = find_concepts(caption, [main, *targets, *known])
+        if main in named:
             continue
-        there = [name for name in targets if find_concepts(caption, [name])]
+        there = [name for name in targets if name in named]
         if there:
             led = f"already names {there[0]!r}, where this edit leads, and not {part!r}"
             return f"The caption {led}: {caption.strip()}."
         if main in _SELDOM_NAMED:
             continue
-        of_medium = re.match(r".*?\b(?:picture|painting|drawing|sketch|illustration|photo|photograph)s? of ", caption)
+        of_medium = _OF_A_MEDIUM.match(caption)
         shown = caption[of_medium.end() :] if of_medium else caption
         others = [name for name in find_concepts(shown, known) if name not in _SELDOM_NAMED]
         instead = f", but {others[0]!r}" if others else ""
@@ -83,6 +85,14 @@ def source_warning(caption: str, source: str, target: str, known: Iterable[str] 
             f"caption: {caption.strip() or 'it is empty'}."
         )
     return None
+
+
+_OF_A_MEDIUM = re.compile(
+    r"\s*(?:black and white |(?:[\w-]+ ){0,2})"
+    r"(?:picture|painting|drawing|sketch|illustration|photo|photograph)s? of ",
+    re.IGNORECASE,
+)
+"""How a caption begins that says what its picture is made of: "an oil painting of a cow"."""
 
 
 def _content_words(concept: str) -> list[str]:

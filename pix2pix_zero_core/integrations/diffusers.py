@@ -34,11 +34,12 @@ from ..forms import ShiftedText, apply_direction
 from ..fresh import FreshNoise, InFreshNoise, Remembering, TextDifference, guided_from, source_scale
 from ..inversion import invert
 from ..region import RegionalDenoiser, edit_region, within
-from ..schedule import ddim_sigmas, first_step, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
+from ..remarks import of_edit
+from ..schedule import ddim_sigmas, level_after, sigma_to_timestep, sigmas_from_alphas, ve_to_vp
 from ..settings import USUAL_STRENGTH, EditSettings
 from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
-from .diffusers_flow import FLOWS, GUIDANCE, FlowConditioning, flow_model, own_tokens
+from .diffusers_flow import FLOWS, GUIDANCE, FlowConditioning, FluxModel, flow_model, own_tokens
 from .english import shorten
 from .pairs import Form, build_direction, without_partner
 from .pictures import Picture, read_pictures
@@ -312,8 +313,21 @@ class PipelineEditor:
 
     @property
     def guides_itself(self) -> bool:
-        """Whether the model was distilled to follow texts without classifier-free guidance, as Flux.1 dev was."""
-        return bool(cast(Any, self._model.network).config.get("guidance_embeds", False))
+        """Whether the model was distilled to follow texts without classifier-free guidance, as dev and schnell were."""
+        return isinstance(self._model, FluxModel)
+
+    def remarks(self, settings: EditSettings) -> list[str]:
+        """Say what extreme settings of an edit will do with this model; nothing of usual ones."""
+        return of_edit(
+            settings.steps,
+            settings.guidance,
+            settings.cfg,
+            settings.cfg_start,
+            settings.negative_from,
+            settings.noise_from,
+            needs_cfg=not self.guides_itself,
+            edges=("guidance.start", "guidance.end"),
+        )
 
     @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str]) -> tuple[Tensor, Tensor | None]:
@@ -492,16 +506,13 @@ class PipelineEditor:
         inversion, pooled = inverted.inversion, inverted.pooled
         source = self.condition(inverted.embedding, pooled, inversion.noise)
         shifted = self.shift(inverted, direction, strength)
-        for remark in shifted.remarks:
+        for remark in (*shifted.remarks, *self.remarks(settings)):
             warnings.warn(remark, stacklevel=2)
         target = self.condition(shifted.embedding, shifted.pooled, inversion.noise)
         denoise: Denoiser = self.denoise
         guided, guide = self._text_guidance(self.denoise, inverted, source, settings), map_guidance_step
         guidance = settings.guidance
         if settings.noise_from == "fresh":
-            if first_step(settings.steps, settings.cfg_start) == settings.steps:
-                late = f"cfg_start is {settings.cfg_start:g}, and with steps at {settings.steps} none begins after it"
-                warnings.warn(f"{late}: nothing is edited. Lower it, or raise steps.", stacklevel=2)
             guidance = guided_from(guidance, settings.cfg_start)
             noise, asked = FreshNoise(inversion), Remembering(self.denoise)
             denoise = InFreshNoise(asked, noise)
@@ -511,13 +522,6 @@ class PipelineEditor:
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
             guided, guide = RegionalDenoiser(guided, inversion, region), within(guide, region)
-        if guidance.strength > 0 and guidance.steps(settings.steps) == 0:
-            warnings.warn(
-                f"guidance.strength is {guidance.strength:g}, but no step is guided: with steps at {settings.steps} "
-                f"none begins from {guidance.start:g} of them, where guidance.start or cfg_start is, to guidance.end "
-                f"at {settings.guidance.end:g}. Raise guidance.end, or set the strength to 0.",
-                stacklevel=2,
-            )
         with self._progress(settings.steps, on_step) as step:
             edited = edit(
                 denoise,

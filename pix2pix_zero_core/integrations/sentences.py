@@ -27,6 +27,7 @@ __all__ = [
     "SentenceBanks",
     "SentenceSource",
     "distinctive_word",
+    "known_concepts",
     "load_edit",
     "parse_sentences",
     "read_edits",
@@ -110,6 +111,11 @@ class SentenceBanks:
                 f"The concept {concept!r} cannot name a sentence bank; use letters, digits, spaces, - and ' only."
             )
         return self.folder / f"{name}.txt"
+
+
+def known_concepts() -> list[str]:
+    """The concepts of the banks that come with the project."""
+    return SentenceBanks(SHIPPED / "sentences").concepts()
 
 
 def parse_sentences(text: str) -> list[str]:

@@ -557,7 +557,13 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (["--steps", "1"], "--cfg-start 0.2 --steps 1: in fresh noise nothing is edited before, and no step is left"),
         (
             ["--cfg-start", "0.6"],
-            "--guidance-end 0.6 --steps 25: no step begins from 0.6 of them, where --guidance-start",
+            "--guidance-end 0.6 --steps 25: no step begins from 0.6 of them, where --guidance-start or --cfg-start is, "
+            "to there; raise it",
+        ),
+        (
+            ["--guidance-start", "0.99", "--guidance-end", "1"],
+            "--guidance-start 0.99 --guidance-end 1 --steps 25: no step begins from 0.99 of them, where "
+            "--guidance-start or --cfg-start is, on; lower that or raise --steps",
         ),
         (["--negative", "quux"], "--negative quux: Tiny Zoo does not know quux"),
         (["--config", "nowhere"], "--config nowhere: belongs to a checkpoint"),

@@ -165,6 +165,7 @@ def test_an_encoder_that_spells_every_word_knows_them_all(pack: Any, load_family
         ({"noise_from": "fresh"}, 1.0, "cfg is 1: most models hardly follow a text at that"),
         ({"negative_from": "inversion"}, 3.0, "edits hardly show. If so, set it to text."),
         ({"negative_from": "inversion"}, 1.0, ""),
+        ({"negative_from": "inversion"}, None, "edits hardly show. If so, set it to text."),
         ({}, 0.0, "cfg is 0: the target text is not followed"),
         ({}, 50.0, "cfg is 50: so much breaks"),
         ({"guidance": 1000.0}, 3.0, "guidance is 1000: so much breaks"),
@@ -184,7 +185,7 @@ def test_texts_that_do_not_belong_together_are_told(pack: Any):
     cat, dog = torch.zeros(1, 77, 8), torch.ones(1, 77, 8)
     given: dict[str, Any] = {"noise": torch.zeros(1, 4, 8, 8), "sigmas": torch.linspace(14, 0, 5)}
     unknown = pack.nodes.types.ModelInversion(**given)
-    assert "nothing is edited" in settings.warning(unknown, [[cat, {}]], [[cat.clone(), {}]], 5.0)
+    assert "no edit is made" in settings.warning(unknown, [[cat, {}]], [[cat.clone(), {}]], 5.0)
     for target in ([[dog, {}]], [[cat, {}], [dog, {}]], [[torch.zeros(1, 154, 8), {}]]):
         assert settings.warning(unknown, [[cat, {}]], target, 5.0) == ""
     of_the_cat = pack.nodes.types.ModelInversion(**given, texts=(cat,))

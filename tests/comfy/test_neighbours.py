@@ -358,13 +358,18 @@ def test_a_guider_without_a_target(pack: Any, case: Any):
 FRESH = {"noise_from": "fresh", "negative_from": "text"}
 
 
-@pytest.mark.parametrize("settings", [{}, {"guidance": 0.0} | FRESH], ids=["guided", "in fresh noise"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"guidance": 0.0} | FRESH, {"guidance": 0.0, "region": 0.4, "cfg_start": 0.75} | FRESH],
+    ids=["guided", "in fresh noise", "for a region"],
+)
 @pytest.mark.parametrize("which", ["source", "target"])
 def test_a_text_that_is_silent_at_a_guided_level(pack: Any, case: Any, which: str, settings: dict[str, Any]):
     import node_helpers
 
     inversion, noise = invert(pack, case)
-    late = node_helpers.conditioning_set_values(getattr(case, which), {"start_percent": 0.5, "end_percent": 1.0})
+    begins = 0.7 if "region" in settings else 0.5
+    late = node_helpers.conditioning_set_values(getattr(case, which), {"start_percent": begins, "end_percent": 1.0})
     changed = dataclasses.replace(case, **{which: late})
     with pytest.raises(ValueError, match=rf"The {which} has no text at noise level .*Conditioning Set Timestep Range"):
         edited(pack, "guider", changed, inversion, noise, **settings)

@@ -73,6 +73,11 @@ def test_an_edit_that_fits_or_cannot_be_told(caption: str, source: str, target: 
         ("a dog in a park", "dog + cat", "cat + dog", "already names 'dog', where this edit leads, and not 'cat'"),
         ("an oil picture of a black cow in a hat", "cat", "dog", "edit starts, but 'cow'"),
         ("a drawing of an orange zebra in a field", "cat", "dog", "edit starts, but 'zebra'"),
+        ("a cat next to a painting of a dog", "horse", "zebra", "edit starts, but 'cat'"),
+        ("a black and white photo of a cow", "cat", "dog", "edit starts, but 'cow'"),
+        ("a cat/dog mix", "horse", "zebra", "edit starts, but 'cat'"),
+        ("an orange cat", "apple", "orange", "does not name 'apple', where this edit starts, but 'cat'"),
+        ("an orange cat", "orange", "apple", "does not name 'orange', where this edit starts, but 'cat'"),
         ("", "cat", "dog", r"does not name 'cat', .* correct the caption: it is empty\.$"),
     ],
 )

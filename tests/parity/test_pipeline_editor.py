@@ -407,9 +407,11 @@ def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Ten
 def test_an_edit_that_never_begins_is_a_warning(
     editor: PipelineEditor, picture: torch.Tensor, steps: int, start: float
 ):
-    inverted = editor.invert(picture, "a cat", EditSettings(steps=steps, cfg_start=start, guidance=MapGuidance(0.0)))
-    with pytest.warns(UserWarning, match=f"cfg_start is {start:g}, and with steps at {steps} none begins after it"):
+    inverted = editor.invert(picture, "a cat", EditSettings(steps=steps, cfg_start=start))
+    late = f"cfg_start is {start:g}, and with steps at {steps} none begins after it"
+    with pytest.warns(UserWarning, match=late) as told:
         found = editor.edit(inverted, editor.build_direction(TEXTS), output_type="latent")
+    assert len([warning for warning in told if "steps at" in str(warning.message)]) == 1
     torch.testing.assert_close(found, inverted.inversion.trajectory[-1], atol=1e-4, rtol=1e-4)
 
 

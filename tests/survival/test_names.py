@@ -102,7 +102,7 @@ READERS: dict[str, Callable[[Any, str], Any]] = {
 @given(name=NAMES)
 def test_no_name_leads_out_when_reading(pack: Any, models: Path, reader: str, name: str):
     nodes = pack.nodes.directions
-    assume(name not in {*nodes.named_edits(), *nodes._known_concepts()})  # hypothesis finds those in our source
+    assume(name not in {*nodes.named_edits(), *nodes.known_concepts()})  # hypothesis finds those in our source
     result = survive(lambda: READERS[reader](pack.nodes, name))
     if result is not None:
         assert name == "cat.txt" and SECRET not in str(getattr(result, "result", ""))
