@@ -226,7 +226,7 @@ def study(bench: Bench, options: Sequence[str]) -> None:
     good = task.good(found.pictures)
     exam = Exam(task.direction.name, bench)
     rows: list[dict[str, Any]] = []
-    for count in [*(count for count in STUDIED if count < len(good)), min(len(good), STUDIED[-1])]:
+    for count in sorted({min(count, len(good)) for count in STUDIED}):
         folder = work / f"study_{count}"
         folder.mkdir(exist_ok=True)
         training = Training(distill.read_pairs(task, good[:count]), settings, find_device(given.device))
