@@ -190,6 +190,8 @@ def test_texts_that_do_not_belong_together_are_told(pack: Any):
         assert settings.warning(unknown, [[cat, {}]], target, 5.0) == ""
     of_the_cat = pack.nodes.types.ModelInversion(**given, texts=(cat,))
     assert settings.warning(of_the_cat, [[cat.clone(), {"control": None}]], [[dog, {}]], 5.0) == ""
+    of_the_dog = pack.nodes.types.ModelInversion(**given, texts=(0.3 * dog,))
+    assert settings.warning(of_the_dog, [[(0.3 * dog).half(), {}]], [[cat, {}]], 5.0) == ""
     exchanged = settings.warning(of_the_cat, [[dog, {}]], [[cat, {}]], 5.0)
     assert exchanged.startswith("source is not the text that the picture was inverted with. Are source and target")
 
