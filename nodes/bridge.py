@@ -287,7 +287,7 @@ class GuiderDenoiser:
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
         options, level = comfy.model_patcher.create_model_options_clone(self.model_options), float(sigma[0])
-        _active_parts(self.guider.conds[cond], level, cond)
+        _active_parts(self.guider.conds[cond], level, cond)  # a silent text would pass for a model that did not run
         texts = self._texts(cond, x, level) if maps else {}
         watch = Watch(self.attention, self.seen(x, sigma), texts, options, self.finest_layer)
         try:
