@@ -148,8 +148,8 @@ class ApplyTask:
             edited = distilled.apply(read_picture(path, self.size), self.strength)
             write_picture(edited[0], self.edited(path), {SETTINGS: record})
             tick()
-            idle = "At a strength of 0 the picture stays as it is." if self.strength == 0 else None
-            warning = "\n  ".join(filter(None, [note_on(path), idle]))
-            return {"outputs": [str(self.edited(path))], **({"warning": warning} if warning else {})}
+            warned = {"warning": note} if (note := note_on(path)) else {}
+            idle = {"remarks": ["At a strength of 0 the picture stays as it is."]} if self.strength == 0 else {}
+            return {"outputs": [str(self.edited(path))], **warned, **idle}
 
         return work

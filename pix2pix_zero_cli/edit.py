@@ -306,7 +306,7 @@ class EditTask(InvertingTask):
         """What is to be said of the settings."""
         idle = "At a direction strength of 0 the text stays, and no edit is made." if 0 in self.strengths else ""
         most = replace(self.settings, guidance=self.guidance(max(self.guidances)))
-        return [remarks.of_steps(self.settings.steps), *model.editor.remarks(most), idle]
+        return list(filter(None, [remarks.of_steps(self.settings.steps), *model.editor.remarks(most), idle]))
 
     def record(self, variant: tuple[float, float | None]) -> str:
         """All settings that a picture depends on, in one line of JSON."""
@@ -349,16 +349,13 @@ class EditTask(InvertingTask):
 
                 picture, said = self.make(edit_at, strength, model, caption, direction)
                 write_picture(picture, output, {SETTINGS: self.record(variant), "caption": caption, **said})
-        named = (
-            source_warning(caption, direction.source, direction.target, known_concepts()),
-            note_on(path),
-            *self.remarks(model),
-        )
+        named = source_warning(caption, direction.source, direction.target, known_concepts())
         shifted = [r for strength in self.strengths for r in model.editor.shift(inverted, direction, strength).remarks]
         said, warnings = self.judged(path, model, inverted, caption, direction)
-        warning = "\n  ".join(dict.fromkeys(filter(None, [*named, *shifted, *warnings])))
+        warning = "\n  ".join(dict.fromkeys(filter(None, [named, note_on(path), *shifted, *warnings])))
         outputs = [str(output) for output in self.outputs(path)]
-        return {"outputs": outputs, "caption": caption, **said, **({"warning": warning} if warning else {})}
+        said = {"caption": caption, **said, **({"warning": warning} if warning else {})}
+        return {"outputs": outputs, **said, **({"remarks": found} if (found := self.remarks(model)) else {})}
 
     def make(
         self,

@@ -122,9 +122,10 @@ class InvertTask(InvertingTask):
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         write(noise, safetensors.torch.save(tensors, {SETTINGS: self.record, "caption": caption}))
         said = {"caption": caption, "reconstruction_db": round(decibels, 2)}
-        notes = [note_on(path), remarks.of_steps(self.settings.steps), remarks.of_reconstruction(decibels)]
-        warning = "\n  ".join(filter(None, notes))
-        return {"outputs": [str(image), str(noise)], **said, **({"warning": warning} if warning else {})}
+        warning = "\n  ".join(filter(None, [note_on(path), remarks.of_reconstruction(decibels)]))
+        said |= {"warning": warning} if warning else {}
+        said |= {"remarks": [found]} if (found := remarks.of_steps(self.settings.steps)) else {}
+        return {"outputs": [str(image), str(noise)], **said}
 
 
 def _read_record(path: Path) -> str | None:

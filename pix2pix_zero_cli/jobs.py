@@ -59,7 +59,7 @@ class Row:
         picture: its path.
         status: skipped means that its results were there already, unreadable that the file is no picture.
         seconds: that it took.
-        result: what the task says: outputs, caption.
+        result: what the task says: outputs, caption, a warning of this picture, remarks on the settings of all.
         error: why it failed.
     """
 

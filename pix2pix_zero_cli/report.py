@@ -74,7 +74,7 @@ def report(
     rows: Iterable[Row], left_out: int, output: Path | None, as_json: bool, describe: Callable[[Row], str], to: TextIO
 ) -> int:
     """Print rows as they come, record those that failed, and sum up; returns the exit status."""
-    counts = Counter[str]()
+    counts, remarked = Counter[str](), set[str]()
     errors = None if output is None else output / ERRORS
     if errors is not None:
         errors.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def report(
             errors.parent.mkdir(parents=True, exist_ok=True)
             with errors.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row.as_json()) + "\n")
-        say(json.dumps(row.as_json()) if as_json else _in_words(row, describe), to)
+        say(json.dumps(row.as_json()) if as_json else _in_words(row, describe, remarked), to)
     summary = {status: counts[status] for status in ("done", "skipped", "failed", "unreadable")}
     bad = summary["failed"] + summary["unreadable"]
     if as_json:
@@ -96,10 +96,13 @@ def report(
     return SOME_FAILED if bad else DONE
 
 
-def _in_words(row: Row, describe: Callable[[Row], str]) -> str:
+def _in_words(row: Row, describe: Callable[[Row], str], remarked: set[str]) -> str:
+    """A row's words; what it remarks on settings, which all pictures share, only where it is not in `remarked` yet."""
     if row.error is not None:
         return f"{row.picture}: {row.status}: {row.error}"
-    return f"{row.picture}: {'finished before' if row.status == 'skipped' else describe(row)}"
+    new = [remark for remark in (row.result or {}).get("remarks", ()) if remark not in remarked]
+    remarked.update(new)
+    return "\n  ".join([f"{row.picture}: {'finished before' if row.status == 'skipped' else describe(row)}", *new])
 
 
 def say(line: str, to: TextIO | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ import torch
 from benchmarks.harness.cells import Cell
 from benchmarks.harness.metrics import COLUMNS
 from benchmarks.harness.models import MODELS, ModelName
-from benchmarks.harness.report import contact_sheet, contrast, markdown, summarise
+from benchmarks.harness.report import Row, contact_sheet, contrast, markdown, summarise
 from benchmarks.harness.rows import METHODS, TUNED, tuned_methods
 from benchmarks.harness.settings import adjust, combine, read_settings, settings_file
 from benchmarks.harness.tasks import PAPER_TASKS, TASKS
+from benchmarks.quality import tune
 from benchmarks.quality.__main__ import BOTH_WAYS, SCENES, collect, describe
 from benchmarks.quality.tradeoff import STYLES, curves, draw
 from benchmarks.quality.tune import ROUNDS, choose, finals, renewed
@@ -89,6 +92,21 @@ def test_the_choice_is_the_truest_picture_among_edits_that_succeed() -> None:
         for success, psnr in ((0.80, 30.0), (0.94, 21.0), (0.96, 22.0), (0.98, 20.0))
     ]
     assert choose(rows) == 2
+
+
+def test_the_first_round_needs_no_choice_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def found(bench: object, tried: Sequence[tuple[str, str, object]], *others: object) -> list[Row]:
+        return [summarise(name, label, [cell(0.5)]) for name, label, _ in tried]
+
+    for module in ("harness.settings", "quality.tune"):
+        monkeypatch.setattr(f"benchmarks.{module}.settings_file", lambda model="unet": tmp_path / f"{model}.json")
+    monkeypatch.setattr(tune, "try_all", found)
+    monkeypatch.setattr(tune, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["tune"])
+    tune.main()
+    chosen = read_settings()
+    assert chosen["settings"] == chosen["first_round"] == {name: grid[0] for name, grid in tune.GRIDS.items()}
+    assert (tmp_path / "tuning.md").read_text(encoding="utf-8").count("**") == 2 * len(tune.GRIDS)
 
 
 def test_methods_that_are_tuned_again_keep_their_place_in_the_table() -> None:

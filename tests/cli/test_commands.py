@@ -624,14 +624,25 @@ def test_a_direction_that_could_not_be_written_is_not_made(
     assert said in refusal(capsys, "direction", "--edit", "cat2dog", "--output", output)
 
 
-def test_settings_that_edit_nothing_are_told_as_by_the_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    idle = ["--steps", "2", "--cfg", "0", "--direction-strength", "0", "--json"]
-    command = ["edit", str(EXAMPLES / "cat.png"), "--edit", "cat2dog", "--caption", "a cat", "--size", "64"]
-    assert main([*command, *idle, "--output", str(tmp_path)]) == 0
-    warning = rows(capsys)[0]["warning"]
-    assert "cfg is 0: the target text is not followed" in warning
-    assert "The inversion has 2 steps: edits hardly show" in warning
-    assert "At a direction strength of 0 the text stays" in warning
+def test_settings_that_edit_nothing_are_told_as_by_the_nodes_once_for_all_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("first.png", "second.png"):
+        Image.open(EXAMPLES / "cat.png").save(tmp_path / name)
+    idle = ["--steps", "2", "--cfg", "0", "--direction-strength", "0", "--edit", "cat2dog"]
+    command = ["edit", str(tmp_path), *idle, "--caption", "a cat", "--size", "64", "--output", str(tmp_path / "edited")]
+    told = (
+        "cfg is 0: the target text is not followed",
+        "The inversion has 2 steps: edits hardly show",
+        "At a direction strength of 0 the text stays",
+    )
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("first.png") < printed.index(told[0]) < printed.index("second.png")
+    assert [printed.count(text) for text in told] == [1, 1, 1]
+    assert main([*command, "--json", "--overwrite", "--cfg", "0.5"]) == 0
+    for row in rows(capsys)[:2]:
+        assert "cfg is 0.5" in " ".join(row["remarks"]) and "warning" not in row
 
 
 def test_a_direction_of_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

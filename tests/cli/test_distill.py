@@ -102,6 +102,15 @@ def test_pairs_in_which_the_edit_shows_become_a_file(
     assert "exists; choose another name" in refusal(capsys, command(pictures, output, work))
 
 
+def test_a_work_folder_among_the_pictures_is_none_of_them(
+    pictures: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
+    work = Path(shutil.copytree(pairs, tmp_path / "cat2dog_work"))
+    assert main(command(tmp_path, tmp_path / "cat2dog.safetensors", work, "--recursive")) == 0
+    assert rows(capsys)[-1]["pictures"] == len(NAMES)
+
+
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
     pictures: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

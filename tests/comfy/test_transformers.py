@@ -573,6 +573,26 @@ def test_a_schedule_that_crowds_a_flows_steps_is_told(pack: Any, load: Callable[
     assert warning(model, "simple") == warning(model, "ddim") == ""
 
 
+@pytest.mark.parametrize(("models", "told"), [(["SD 3", "UNet"], False), (["UNet", "SD 3"], True), (["SD 3"], True)])
+@pytest.mark.parametrize("case", ["SD 3"], indirect=True)
+def test_schedulers_of_a_list_are_told_beside_the_models_that_run_with_them(
+    pack: Any,
+    case: Any,
+    load_checkpoint: Callable[[str], tuple[Any, Any, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    models: list[str],
+    told: bool,
+):
+    """Of lists the first goes with the first, and of the shorter list the last with all that follow."""
+    unet = load_checkpoint("random_zoo.safetensors")[0]
+    node, known = pack.nodes.RegularizedDDIMInvert, {"SD 3": case.model, "UNet": unet}
+    inversion, *others = invert(pack, case)
+    monkeypatch.setattr(node, "invert", lambda **inputs: (inversion, *others))
+    inputs = {"latent": [case.latent], "source": [case.source], "scheduler": ["simple", "karras"]}
+    warning = node.execute(model=[known[name] for name in models], **inputs).result[4]
+    assert ("scheduler is karras" in warning) == told
+
+
 def test_few_step_models_are_warned_about(pack: Any, load: Callable[[str], Any]):
     model = load("Flux dev")
     warning = pack.nodes.bridge.distilled_warning
