@@ -29,6 +29,7 @@ from ..pix2pix_zero_core import (
     edit_region,
     guidance_move,
     guided_steps,
+    pace_of,
     unguided_distance,
     within,
 )
@@ -241,6 +242,7 @@ class GuidedSampling:
     ) -> Tensor:
         """Run the sampler, one guided step at a time."""
         sampler, total = executor.class_obj, len(sigmas) - 1
+        extra_args = masked_by_whole_run(extra_args, sigmas)
         require_deterministic(sampler)
         if self.settings.region > 0 or self.settings.noise_from == "fresh":
             require_own_predictions(sampler)
@@ -275,19 +277,21 @@ class GuidedSampling:
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
+        steps, pace = len(self.inversion.sigmas) - 1, pace_of(sigmas, self.inversion)
         x, begin, pursuit = scale.latent(noise, latent_image, sigmas), 0, None
         while begin < total:
             move = torch.zeros_like(x)
             if active[begin]:
                 end = begin + 1
                 if guidance.unit == "share" and pursuit is None:
-                    guided = GuidedDenoiser(guider, extra_args, finest_layer, blocks=blocks, noise=fresh)
+                    kept = None if denoise_mask is None else (denoise_mask, latent_image)
+                    guided = GuidedDenoiser(guider, extra_args, finest_layer, kept, blocks, fresh)
                     levels = sigmas[:-1][torch.tensor(active, device=sigmas.device)]
                     pictures = picture_of(x)
                     unguided = unguided_distance(denoise, pictures, levels, SOURCE, TARGET, self.inversion, guided)
-                    pursuit = Pursuit(unguided, guidance.strength, guidance.steps(len(self.inversion.sigmas) - 1))
+                    pursuit = Pursuit(unguided, guidance.strength, max(1, round(pace * guidance.steps(steps))))
                 move = guidance_move(
-                    denoise, picture_of(x), sigmas[begin], SOURCE, TARGET, self.inversion, guidance, step, pursuit
+                    denoise, picture_of(x), sigmas[begin], SOURCE, TARGET, self.inversion, guidance, step, pursuit, pace
                 ).view_as(x)
                 move = carried(move, sigmas[begin], sigmas[end], self.inversion.coordinates)
             else:
@@ -354,6 +358,24 @@ class _NoiseScaling:
     def with_noise(self, left: Tensor, sigmas: Tensor) -> Tensor:
         """What x a schedule ended at, from what was given back."""
         return left / self.left(torch.ones_like(left), sigmas)
+
+
+def masked_by_whole_run(extra_args: dict[str, Any], sigmas: Tensor) -> dict[str, Any]:
+    """What a sampler is given for a part of a run, with a noise mask that changes by the levels of the whole run.
+
+    Args:
+        extra_args: of the sampler: model_options and seed.
+        sigmas: all levels of the run: from the first to the last such a mask changes (Differential Diffusion).
+    """
+    options = extra_args["model_options"]
+    change = options.get("denoise_mask_function")
+    if change is None:
+        return extra_args
+
+    def changed(sigma: Tensor, mask: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        return change(sigma, mask, extra_options={**extra_options, "sigmas": sigmas})
+
+    return {**extra_args, "model_options": {**options, "denoise_mask_function": changed}}
 
 
 def require_target(guider: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 EVENT = "pix2pix-zero.saying"
-"""Message to the browser, for what is said while a node runs: node, note."""
+"""Message to the browser, for what is said while a node runs: prompt_id, node, note."""
 
 
 def said(note: str = "", warning: str = "") -> dict[str, list[str]]:
@@ -35,4 +35,5 @@ def say_meanwhile(node: Any, note: str) -> None:
         from server import PromptServer  # not at the top: it is there only while the server runs
 
         server = PromptServer.instance
-        server.send_sync(EVENT, {"node": node.hidden.unique_id, "note": note}, server.client_id)
+        said = {"prompt_id": server.last_prompt_id, "node": node.hidden.unique_id, "note": note}
+        server.send_sync(EVENT, said, server.client_id)

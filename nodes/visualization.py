@@ -38,6 +38,12 @@ from .types import CATEGORY, InversionType, search_aliases
 
 CAPTION_HEIGHT = 24  # pixels of the strip that carries a word or a title
 
+REMEDIES = {
+    "source": "Enter the text from which the source was encoded.",
+    "target": "Connect a target that Apply Edit Direction made of the source: its words stand where the source's do.",
+}
+"""Input -> what to do where its text has no such place."""
+
 
 class AttentionMaps(io.ComfyNode):
     """Cross-attention maps as heat maps over the picture (arXiv:2302.03027, figure 4)."""
@@ -70,7 +76,12 @@ class AttentionMaps(io.ComfyNode):
                 InversionType.Input(
                     "edited", optional=True, tooltip="The way of the edited picture: path of the guided sampler."
                 ),
-                io.Conditioning.Input("target", optional=True, tooltip="Text of the edited picture, if it is shown."),
+                io.Conditioning.Input(
+                    "target",
+                    optional=True,
+                    tooltip="Text of the edited picture, if it is shown. Its words must stand where the source's do, "
+                    "as they do in what Apply Edit Direction makes.",
+                ),
             ],
             outputs=[
                 io.Image.Output("sheets", display_name="sheets", tooltip="One sheet a word."),
@@ -114,7 +125,8 @@ class AttentionMaps(io.ComfyNode):
         rows = [watch(model, inversion, source, moments, picture)]
         if edited is not None and target is not None:
             rows.append(watch(model, edited, target, moments, picture))
-        require_places(places, rows[0][0])
+        for name, row in zip(("source", "target"), rows, strict=False):
+            require_places(places, row[0], name)
         under = image[picture if len(image) > 1 else 0]
         latent, pixels = inversion.noise.shape[-2:], under.shape[:2]
         heat = torch.stack([torch.stack([_heat(maps, places, pixels, latent) for maps in row]) for row in rows])
@@ -290,8 +302,13 @@ def words_of(text: str) -> list[str]:
     return list(dict.fromkeys(word for part in parts if (word := re.sub(r"^\W+|\W+$", "", part))))
 
 
-def require_places(places: Mapping[str, list[int]], maps: Maps) -> None:
+def require_places(places: Mapping[str, list[int]], maps: Maps, name: str) -> None:
     """Refuse words that stand behind the end of the text that the maps are of.
+
+    Args:
+        places: word -> its tokens.
+        maps: of one moment.
+        name: of the input that is the text.
 
     Raises:
         ValueError: names the word.
@@ -300,8 +317,8 @@ def require_places(places: Mapping[str, list[int]], maps: Maps) -> None:
     for word, positions in places.items():
         if max(positions) >= count:
             raise ValueError(
-                f"The word {word!r} is token {max(positions)} of text, but the source has only {count}. Enter the text "
-                "from which the source was encoded."
+                f"The word {word!r} is token {max(positions)} of text, but the {name} has only {count}. "
+                f"{REMEDIES[name]}"
             )
 
 

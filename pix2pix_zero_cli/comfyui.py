@@ -29,7 +29,7 @@ from typing import Any
 
 from .arguments import UsageError, add_inputs, add_json, some_path
 from .jobs import Row, Tick, seconds_since
-from .pictures import find_pictures, place, require_own_names, write
+from .pictures import find_pictures, place, require_output_elsewhere, require_own_names, write
 from .report import process, say
 
 Workflow = dict[str, dict[str, Any]]
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run a workflow on pictures; returns the exit status."""
     found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
+    require_output_elsewhere(arguments.pictures, arguments.output)
     workflow = read_workflow(arguments.workflow)
     loader, output = find_loader(workflow, arguments.node), arguments.output.resolve()
     job = Job(workflow, loader, output, found.searched, arguments.overwrite)
@@ -188,10 +189,14 @@ class Job:
             index: of the picture among those that the node saved.
             saved: its name on the server.
         """
-        titles = {name: entry.get("_meta", {}).get("title", "saved") for name, entry in self.workflow.items()}
-        title = titles[node] if list(titles.values()).count(titles[node]) == 1 else f"{titles[node]} {node}"
+        titles = {
+            name: re.sub(r"(?:[^\w-]|_)+", "_", entry.get("_meta", {}).get("title", "saved"))
+            for name, entry in self.workflow.items()
+        }
+        alone = list(titles.values()).count(titles[node]) == 1
+        title = titles[node] if alone else f"{titles[node]}_{re.sub(r'[^0-9a-zA-Z-]+', '_', node)}"
         number = f"_{index + 1}" if index else ""
-        return f"{picture.stem}_{re.sub(r'[^a-zA-Z0-9-]+', '_', title)}{number}{Path(saved).suffix}"
+        return f"{picture.stem}_{title}{number}{Path(saved).suffix}"
 
 
 class Gone(Exception):

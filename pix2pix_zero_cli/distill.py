@@ -161,10 +161,6 @@ class PairTask(EditTask):
         """The pictures of which there is a pair in which the edit shows."""
         return [picture for picture in pictures if self.score(picture) > 0]
 
-    def record_strength(self, strength: float | None) -> dict[str, Any]:
-        """See `EditTask.record_strength`; and who judges."""
-        return {**super().record_strength(strength), "blip": str(self.model.blip)}
-
     def make(
         self,
         edit_at: Callable[[float], Tensor],

@@ -313,11 +313,16 @@ class EditTask(InvertingTask):
         guidance, strength = variant
         settings = asdict(replace(self.settings, guidance=self.guidance(guidance)))
         edit = {"direction": self.direction.name, "sha256": self.direction.digest, **self.record_strength(strength)}
-        return json.dumps({**self.describe_inputs(), **edit, **settings})
+        return json.dumps({**self.describe_inputs(), **edit, **self.describe_captioner(), **settings})
 
     def record_strength(self, strength: float | None) -> dict[str, Any]:
         """The part of the record that says how strong the direction is."""
         return {"strength": strength}
+
+    def leads(self, direction: Direction) -> list[tuple[str, str]]:
+        """From what to what the edits lead, each once: of a negative strength the other way."""
+        names = direction.source, direction.target
+        return list(dict.fromkeys(names if strength >= 0 else names[::-1] for strength in self.strengths))
 
     def guidance(self, strength: float) -> MapGuidance:
         """The guidance of a variant."""
@@ -349,10 +354,10 @@ class EditTask(InvertingTask):
 
                 picture, said = self.make(edit_at, strength, model, caption, direction)
                 write_picture(picture, output, {SETTINGS: self.record(variant), "caption": caption, **said})
-        named = source_warning(caption, direction.source, direction.target, known_concepts())
+        named = [source_warning(caption, *names, known_concepts()) for names in self.leads(direction)]
         shifted = [r for strength in self.strengths for r in model.editor.shift(inverted, direction, strength).remarks]
         said, warnings = self.judged(path, model, inverted, caption, direction)
-        warning = "\n  ".join(dict.fromkeys(filter(None, [named, note_on(path), *shifted, *warnings])))
+        warning = "\n  ".join(dict.fromkeys(filter(None, [*named, note_on(path), *shifted, *warnings])))
         outputs = [str(output) for output in self.outputs(path)]
         said = {"caption": caption, **said, **({"warning": warning} if warning else {})}
         return {"outputs": outputs, **said, **({"remarks": found} if (found := self.remarks(model)) else {})}
@@ -386,8 +391,8 @@ class UntilTask(EditTask):
         return [(guidance, None) for guidance in self.guidances]
 
     def record_strength(self, strength: float | None) -> dict[str, Any]:
-        """All strengths that may be tried, and who judges."""
-        return {"until": self.strengths, "blip": None if self.model.blip is None else str(self.model.blip)}
+        """All strengths that may be tried."""
+        return {"until": self.strengths}
 
     def make(
         self,

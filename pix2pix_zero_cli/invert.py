@@ -87,7 +87,7 @@ class InvertTask(InvertingTask):
     def record(self) -> str:
         """All settings that the noise depends on, in one line of JSON."""
         inversion = {name: asdict(self.settings)[name] for name in ("steps", "regularizer", "fixed_point")}
-        return json.dumps({**self.describe_inputs(), **inversion})
+        return json.dumps({**self.describe_inputs(), **self.describe_captioner(), **inversion})
 
     def noise(self, picture: Path) -> Path:
         """Where the noise of a picture goes; it is written last."""

@@ -57,6 +57,10 @@ class InvertingTask:
         """The part of a result's record that says of what it was made."""
         return {"model": self.model.name, "dtype": self.model.dtype, "size": self.size, "caption": self.caption}
 
+    def describe_captioner(self) -> dict[str, Any]:
+        """The part that says who captions the pictures, or judges them; nothing where nobody does."""
+        return {} if self.model.blip is None else {"blip": str(self.model.blip)}
+
     def is_ours(self, path: Path, found: str | None, record: str) -> bool:
         """See `made_alike`."""
         return made_alike(path, found, record, overwrite=self.overwrite, flag=self.flag)

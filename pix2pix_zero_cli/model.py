@@ -154,8 +154,9 @@ def find_device(name: str) -> torch.device:
     Raises:
         UsageError: no such device.
     """
-    if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    if name == "auto":  # torch names the accelerator that it was built for, whether there is one or not
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (AssertionError, RuntimeError) as error:  # a torch without CUDA asserts

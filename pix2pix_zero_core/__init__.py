@@ -14,7 +14,7 @@ from .directions import Direction, EditDirection
 from .edit import ClassifierFreeGuidance, ReplayedGuidance, edit, reconstruct
 from .forms import apply_direction, combine_directions, load_direction
 from .fresh import FreshNoise, InFreshNoise, Remembering, TextDifference
-from .guidance import guidance_move, guided_steps
+from .guidance import guidance_move, guided_steps, pace_of
 from .inversion import invert
 from .region import RegionalDenoiser, edit_region, within
 from .settings import EditSettings
@@ -66,6 +66,7 @@ __all__ = [
     "guided_steps",
     "invert",
     "load_direction",
+    "pace_of",
     "reconstruct",
     "unguided_distance",
     "within",

@@ -20,13 +20,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .direction_files import ALIGNED, DirectionFile, write_direction
-from .directions import Direction, EditDirection, Encode, OnProgress, Placed, combined_names
+from .directions import Direction, EditDirection, Encode, OnProgress, Placed, combined_names, counting
 from .phrases import Exchange, PairSums, Phrase, compare_pair, require_one_chunk
 from .placement import find_place, shift, split_chunks
 from .readings import Reading, fitting_length, part_embedding
@@ -178,14 +179,15 @@ class AlignedDirection(Direction):
             weighted: directions of one encoder with their weights; a negative weight reverses an edit.
 
         Returns:
-            the sum; its names join those of the parts (a reversed edit's are exchanged), its counts add up.
+            the sum; its names join those of the parts (a reversed edit's are exchanged, those of weight 0 left out),
+            its counts add up.
 
         Raises:
             ValueError: no directions, a weight that is not finite, or different encoders.
         """
         names = combined_names(weighted)
         return AlignedDirection(
-            edits=tuple(replace(e, weight=weight * e.weight) for d, weight in weighted for e in d.edits),
+            edits=tuple(replace(e, weight=weight * e.weight) for d, weight in counting(weighted) for e in d.edits),
             readings=weighted[0][0].readings,
             source=names.source,
             target=names.target,
@@ -217,7 +219,7 @@ class AlignedDirection(Direction):
         embedding = embedding.detach().float().cpu()
         vector, remarks, pooled = torch.zeros(embedding.shape), list[str](), list[Tensor]()
         taken, bases, added = set[int](), [embedding[:0]], [embedding[:0]]
-        for edit in self.edits:
+        for edit in filter(attrgetter("weight"), self.edits):
             part, reading = parts[edit.reading], self.readings[edit.reading]
             chunks = split_chunks(embedding, part, tokens, reading, edit.exchanges[0].source)
             ways: list[tuple[Sequence[Exchange], int]] = [(edit.exchanges, 1)]

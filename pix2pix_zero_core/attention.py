@@ -68,8 +68,8 @@ def _layer_distances(maps: AttentionMaps, reference: AttentionMaps) -> Iterator[
     """Yield for every layer the mean over heads of the squared distance of each query's probabilities, (B, N)."""
     if not maps and not reference:
         raise ValueError(
-            "The denoiser returned no cross-attention maps. Guidance needs a model with cross-attention to the text "
-            "(Stable Diffusion 1, 2 or XL); for any other set the guidance strength to 0."
+            "The denoiser returned no cross-attention maps. Guidance needs a model with cross-attention to the text; "
+            "for any other set the guidance strength to 0."
         )
     if maps.keys() != reference.keys():
         differing = sorted(map(str, maps.keys() ^ reference.keys()))

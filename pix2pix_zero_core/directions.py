@@ -14,13 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from .direction_files import MEAN, DirectionFile, read_direction, read_embedding, write_direction
-from .encoders import differing_settings
+from .encoders import differing_settings, kind_of
 from .tokens import Token
 
 Encode = Callable[[Sequence[str]], tuple[Tensor | Sequence[Tensor], Tensor | None]]
@@ -96,10 +96,15 @@ class Direction(ABC):
                 f"Direction {self.name} was made by the prompt's text encoder, but set differently: {differing}. Or "
                 "build the direction again with the CLIP that encodes the prompt."
             )
+        said = f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}. "
+        if kind_of(self.encoder) != kind_of(encoder):
+            raise ValueError(
+                f"{said}That is another kind, or another program's (ComfyUI and the command line name the same encoder "
+                "differently, and cannot exchange directions). Build the direction again, here."
+            )
         raise ValueError(
-            f"Direction {self.name} was made by text encoder {self.encoder!r}, the prompt by {encoder!r}. The weights "
-            "are another checkpoint's. Build the direction again with the checkpoint in use, or load the checkpoint "
-            "that made it."
+            f"{said}The weights are another checkpoint's. Build the direction again with the checkpoint in use, or "
+            "load the checkpoint that made it."
         )
 
     def file(self, tensors: Mapping[str, Tensor], more: Mapping[str, str]) -> DirectionFile:
@@ -132,6 +137,14 @@ class Placed(NamedTuple):
         return direction.apply(embedding[None], strength, encoder=encoder)[0]
 
 
+D = TypeVar("D", bound=Direction)
+
+
+def counting(weighted: Sequence[tuple[D, float]]) -> list[tuple[D, float]]:
+    """Leave out directions of weight 0, of which nothing is wanted, their names neither; but for all of them."""
+    return [(direction, weight) for direction, weight in weighted if weight] or list(weighted)
+
+
 class CombinedNames(NamedTuple):
     """What a sum of directions is called, and over how many sentences its parts were averaged."""
 
@@ -148,10 +161,16 @@ def combined_names(weighted: Sequence[tuple[Direction, float]]) -> CombinedNames
     """
     if not weighted:
         raise ValueError("There are no directions to combine; give at least one.")
+    first = weighted[0][0]
     for direction, weight in weighted:
         if not math.isfinite(weight):
             raise ValueError(f"The weight of {direction.name} is {weight}; it must be finite.")
-        direction.require_encoder(weighted[0][0].encoder)
+        if direction.encoder != first.encoder:
+            raise ValueError(
+                f"Direction {first.name} was made by text encoder {first.encoder!r}, {direction.name} by "
+                f"{direction.encoder!r}. Build both with the same CLIP, or apply one after the other."
+            )
+    weighted = counting(weighted)
     names = [(d.source, d.target) if weight >= 0 else (d.target, d.source) for d, weight in weighted]
     counts = [direction.sentences for direction, _ in weighted]
     return CombinedNames(
@@ -290,7 +309,8 @@ class EditDirection(Direction):
             weighted: directions of one encoder with their weights; a negative weight reverses an edit.
 
         Returns:
-            the sum; its names join those of the parts (a reversed edit's are exchanged), its counts add up.
+            the sum; its names join those of the parts (a reversed edit's are exchanged, those of weight 0 left out),
+            its counts add up.
 
         Raises:
             ValueError: no directions, a weight that is not finite, different encoders or different shapes.

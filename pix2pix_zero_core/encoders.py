@@ -39,6 +39,11 @@ def fingerprint(weights: str, settings: Iterable[Setting] = ()) -> str:
     return "; ".join([weights, *changed])
 
 
+def kind_of(encoder: str) -> str:
+    """The part of a fingerprint that says what computes the encoder, without its weights: "SD1ClipModel"."""
+    return _parts(encoder)[0].rpartition("-")[0]
+
+
 def differing_settings(made_by: str, used: str) -> str:
     """Say in which settings two encoders of the same weights differ, and what to do.
 

@@ -32,6 +32,22 @@ def guided_steps(sigmas: Tensor, inversion: Inversion, guidance: MapGuidance) ->
     return [guidance.covers(step_at(inversion.sigmas, float(sigma)), total) for sigma in sigmas[:-1]]
 
 
+def pace_of(sigmas: Tensor, inversion: Inversion) -> float:
+    """How many of a sampler's steps lead as far as one of the inversion's: 1 on the inversion's own grid.
+
+    Args:
+        sigmas: the sampler's grid, or a part of it, in the inversion's coordinates, (T+1,), strictly descending.
+        inversion: of the picture.
+    """
+
+    def done(sigma: Tensor) -> float:
+        step = step_at(inversion.sigmas, float(sigma))
+        begin, end = inversion.sigmas[step : step + 2]
+        return step + min(max(float((begin - sigma) / (begin - end)), 0.0), 1.0)
+
+    return (len(sigmas) - 1) / max(done(sigmas[-1]) - done(sigmas[0]), 1e-3)
+
+
 def guidance_move(
     denoise: Denoiser,
     x: Tensor,
@@ -42,6 +58,7 @@ def guidance_move(
     guidance: MapGuidance,
     guide: GuidanceStep = map_guidance_step,
     pursuit: Pursuit | None = None,
+    pace: float = 1.0,
 ) -> Tensor:
     """Compute the move that brings x's attention back to the inverted picture's, at the begin of a step from sigma.
 
@@ -57,6 +74,7 @@ def guidance_move(
         guidance: strength and its unit.
         guide: computes the move, as in `edit`.
         pursuit: of this run's share, which takes note of every step; the unit "share" needs it.
+        pace: of the sampler, see :func:`pace_of`; at 2 each of its steps moves half as far.
 
     Returns:
         what to add to x, (B, C, H, W).
@@ -67,7 +85,9 @@ def guidance_move(
     """
     reference = inversion.latent_at(float(sigma)).to(x)
     reference_maps = predict(denoise, reference, sigma, source, maps=True).maps
-    of_one_step = pursuit.aim(sigma) if pursuit else guidance.of_one_step(len(inversion.sigmas) - 1)
+    of_one_step = (
+        pursuit.aim(sigma) if pursuit else guidance.of_one_step(max(1, round(pace * (len(inversion.sigmas) - 1))))
+    )
     move, loss, _ = guide(denoise, x, sigma, target, reference_maps, of_one_step, inversion.coordinates)
     if pursuit:
         pursuit.reached(sigma, loss)

@@ -1,9 +1,9 @@
-"""The gradient of L_pair in the frequency domain, where the regulariser of `noise` spends all its iterations.
+"""The gradient of L_pair in the frequency domain, where `regularizer` spends all its iterations.
 
-Along each axis of each level of the pyramid the gradient is a filter with an even spectrum (see `noise`). Hartley's
-transform, the sum over n of e[n] (cos + sin)(2 pi k n / N) / sqrt(N), is real and its own inverse, and such filters
-multiply it as they do Fourier's. Pooling is linear, so the next coarser level's transform is this level's between two
-constant matrices. (Bracewell 1983, The discrete Hartley transform.)
+Along each axis of each level of the pyramid the gradient is a filter with an even spectrum (see `regularizer`).
+Hartley's transform, the sum over n of e[n] (cos + sin)(2 pi k n / N) / sqrt(N), is real and its own inverse, and such
+filters multiply it as they do Fourier's. Pooling is linear, so the next coarser level's transform is this level's
+between two constant matrices. (Bracewell 1983, The discrete Hartley transform.)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ parity tests. Its departures from the paper, with what becomes of each in this m
     Followed here (``pool_gain=1``); 2 by default.
  3. The pair loss draws one random shift for both axes; five draws are five steps of a fifth. It squares the mean per
     channel and level.
-    Followed here; by default the exact mean over all shifts, squared likewise (see :mod:`.noise` for why).
+    Followed here; by default the exact mean over all shifts, squared likewise (see :mod:`.regularizer` for why).
  4. Older versions drew shift 0 too, which penalises the variance.
     Followed nowhere.
  5. Inversion leaves out the first and the last timestep, takes the image for the latent at abar[20] (of 50 steps), and

@@ -4,13 +4,15 @@ For each unit, the share of the distance of the attention maps that guidance tak
 embedded UNet, on that of 0.1.0, which a clone with its history has, and on UNets of Stable Diffusion 1.5 and XL of full
 size with random weights. Every step is guided, and counted is the later half of them, which had time to get there.
 Then the same for the unit of the defaults with all else as it is by default: in fresh noise, in a region, over less
-than half of the steps. Writes `results/dial.md`.
+than half of the steps. Writes `results/dial.json` after each model, and `results/dial.md` of it; models that are not
+named keep what they had.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,9 +43,15 @@ PICTURES, STEPS, SIDE = 8, 12, 128
 BY_DEFAULT: dict[str, ModelName] = {"Tiny Zoo": "unet", "Tiny Zoo's flow model": "flow"}
 """Name -> model that is measured with the defaults, on `SCENES` validation scenes of each of the paper's tasks."""
 
+DEFAULTS = ", by default"
+"""Ends the name of a model of `BY_DEFAULT` in the command."""
+
 SCENES = 4
 
 USUAL = Pix2PixZero().guidance
+
+Found = dict[str, dict[str, str]]
+"""Unit -> number -> the share that it takes away, as it is shown."""
 
 POSE = """
 import sys
@@ -166,7 +174,7 @@ def shares(subject: Subject) -> Iterator[tuple[str, float, Tensor]]:
             yield unit, number, 1 - distance(number, unit) / plain
 
 
-def shares_by_default(model: ModelName) -> Iterator[tuple[float, Tensor]]:
+def shares_by_default(model: ModelName) -> Iterator[tuple[str, float, Tensor]]:
     """Measure the same for numbers of the unit *share*, all else by default: in the later half of the guided steps."""
     bench = Bench("validation", SCENES, EditSettings.steps, model=model)
     ours = Pix2PixZero()
@@ -179,7 +187,7 @@ def shares_by_default(model: ModelName) -> Iterator[tuple[float, Tensor]]:
 
     plain = distance(1e-9, "normalized")
     for number in NUMBERS["share"]:
-        yield number, 1 - distance(number) / plain
+        yield "share", number, 1 - distance(number) / plain
 
 
 def shown(taken: Tensor) -> str:
@@ -188,36 +196,55 @@ def shown(taken: Tensor) -> str:
 
 
 def main() -> None:
-    """Measure all, and write the table."""
+    """Measure what is asked for, and write the tables of all that is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(SUBJECTS)} (default: all)")
-    chosen = parser.parse_args().models or list(SUBJECTS)
-    if unknown := [name for name in chosen if name not in SUBJECTS]:
-        parser.error(f"there is no model {unknown[0]}; there are {', '.join(SUBJECTS)}")
+    known = [*SUBJECTS, *(f"{name}{DEFAULTS}" for name in BY_DEFAULT)]
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {'; '.join(known)} (default: all)")
+    chosen = parser.parse_args().models or known
+    if unknown := [name for name in chosen if name not in known]:
+        parser.error(f"there is no model {unknown[0]}; there are {'; '.join(known)}")
     torch.set_flush_denormal(True)
-    lines, by_default = dict[tuple[str, float], list[str]](), dict[float, list[str]]()
-    for name, model in BY_DEFAULT.items():
-        for number, taken in shares_by_default(model):
-            by_default.setdefault(number, []).append(shown(taken))
-            print(f"{name}, by default: share {number} takes away {shown(taken)}", flush=True)
     for name in chosen:
-        for unit, number, taken in shares(SUBJECTS[name]()):
-            lines.setdefault((unit, number), []).append(shown(taken))
-            print(f"{name}: {unit} {number} takes away {shown(taken)}", flush=True)
-    rows = [[unit, f"{number:g}", *found] for (unit, number), found in lines.items()]
-    text = (
+        taken: Found = {}
+        for unit, number, shares in measure(name):
+            taken.setdefault(unit, {})[f"{number:g}"] = shown(shares)
+            print(f"{name}: {unit} {number:g} takes away {shown(shares)}", flush=True)
+        path = RESULTS / "dial.json"
+        found = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}) | {name: taken}
+        found = {name: found[name] for name in known if name in found}
+        write_text(path, json.dumps(found, indent=1) + "\n")
+        write_text(RESULTS / "dial.md", describe(found))
+    print(f"written to {RESULTS / 'dial.md'}")
+
+
+def measure(name: str) -> Iterator[tuple[str, float, Tensor]]:
+    """Measure for a model, by its name in the command, what numbers of units take away."""
+    if name in SUBJECTS:
+        return shares(SUBJECTS[name]())
+    return shares_by_default(BY_DEFAULT[name.removesuffix(DEFAULTS)])
+
+
+def describe(found: Mapping[str, Found]) -> str:
+    """Write in Markdown what was found for models, by their names in the command."""
+
+    def of(models: Iterable[str], numbers: Mapping[str, Sequence[float]]) -> str:
+        columns = [name for name in models if name in found]
+        rows = [
+            [unit, f"{number:g}", *(found[name][unit][f"{number:g}"] for name in columns)]
+            for unit in numbers
+            for number in numbers[unit]
+        ]
+        return markdown(["unit", "guidance", *(name.removesuffix(DEFAULTS) for name in columns)], rows)
+
+    return (
         f"Share of the attention maps' distance that guidance takes away, in the later half of {STEPS} guided steps; "
         f"CFG 5 away from no text, the inversion's noise. Tiny Zoo: {PICTURES} validation scenes, the median (and the "
         f"least and the most); Stable Diffusion: a random picture of {SIDE} pixels.\n\n"
-    )
-    text += markdown(["unit", "guidance", *chosen], rows) + (
-        f"\nAll else by default, so in fresh noise, in a region, and guided from {USUAL.start:g} to {USUAL.end:g} of "
+        + of(SUBJECTS, NUMBERS)
+        + f"\nAll else by default, so in fresh noise, in a region, and guided from {USUAL.start:g} to {USUAL.end:g} of "
         f"{EditSettings.steps} steps, of which the later half counts; {SCENES} validation scenes of each of the "
-        "paper's tasks.\n\n"
+        "paper's tasks.\n\n" + of([f"{name}{DEFAULTS}" for name in BY_DEFAULT], {"share": NUMBERS["share"]})
     )
-    rows = [["share", f"{number:g}", *found] for number, found in by_default.items()]
-    write_text(RESULTS / "dial.md", text + markdown(["unit", "guidance", *BY_DEFAULT], rows))
-    print(f"written to {RESULTS / 'dial.md'}")
 
 
 if __name__ == "__main__":

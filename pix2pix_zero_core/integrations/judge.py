@@ -135,8 +135,10 @@ def ask_of_direction(caption: str, direction: Direction, strength: float = 1.0) 
     """
     names = list(zip(direction.source.split(" + "), direction.target.split(" + "), strict=False))
     exchanges: list[list[tuple[str, str]]] = [[] for _ in names]
-    if isinstance(direction, AlignedDirection) and len(direction.edits) == len(names):
-        for known, edit in zip(exchanges, direction.edits, strict=True):
+    # of an encoder that reads a text twice there are as many for each reading
+    edits = [e for e in direction.edits if e.reading == 0] if isinstance(direction, AlignedDirection) else []
+    if len(edits) == len(names):
+        for known, edit in zip(exchanges, edits, strict=True):
             phrases = [(e.source.text, e.target.text) for e in edit.exchanges]
             known += phrases if edit.weight >= 0 else _reversed(phrases)
     if strength < 0:

@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 
 from pix2pix_zero_cli import edit
+from pix2pix_zero_cli.comfyui import Job
 from pix2pix_zero_cli.main import COMMANDS, main
-from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
+from pix2pix_zero_cli.model import TINY_BLIP, DirectionOptions, ModelOptions, find_device
 from pix2pix_zero_cli.pictures import find_pictures, fit, note_on, read_picture, write, write_picture
 from pix2pix_zero_core import EditDirection, EditSettings, load_direction
 
@@ -313,6 +314,46 @@ def test_without_a_caption_blip_says_what_the_picture_shows(tmp_path: Path, caps
     assert edited["caption"] == captioned["caption"]
     assert "dog" in captioned["caption"]
     assert "already names 'dog'" in edited["warning"]
+
+
+def test_a_negative_strength_leads_from_the_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = ["--edit", "cat2dog", "--direction-strength", "-1", *QUICK[:-2], "--output", str(tmp_path), "--json"]
+    for picture, fits in (("dog", True), ("cat", False)):
+        assert main(["edit", str(EXAMPLES / f"{picture}.png"), *options, "--caption", f"a {picture}"]) == 0
+        assert ("already names 'cat', where this edit leads" in rows(capsys)[0].get("warning", "")) is not fits
+
+
+@pytest.mark.parametrize("command", [["edit", "--edit", "cat2dog"], ["invert"]], ids=["edit", "invert"])
+def test_results_of_another_captioner_are_others(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = Path(shutil.copytree(TINY_BLIP, tmp_path / "blip"))
+    name, *more = command
+    call = [name, str(EXAMPLES / "cat.png"), *more, "--steps", "2", "--size", "64", "--output", str(tmp_path / "out")]
+    assert main(call) == 0
+    capsys.readouterr()
+    assert "made with other settings" in refusal(capsys, *call, "--blip", other)
+    assert main(call) == 0 and "finished before" in capsys.readouterr().out
+
+
+def test_the_device_is_one_that_is_there(monkeypatch: pytest.MonkeyPatch):
+    """A torch that was built for CUDA names it on machines without a GPU, too."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert find_device("auto") == torch.device("cuda")
+
+
+def test_pictures_of_a_workflow_keep_apart_whatever_their_nodes_are_called(tmp_path: Path):
+    titles = {"1": "保存甲", "2": "保存乙", "3": "A b", "4": "A_b", "5": "Save: all", "6": "Save: all"}
+    nodes = {node: {"class_type": "SaveImage", "inputs": {}, "_meta": {"title": t}} for node, t in titles.items()}
+    job = Job(nodes, "1", tmp_path, (), overwrite=False)
+    names = [job.file_name(Path("cat.png"), node, 0, "x.png") for node in nodes]
+    assert names == [
+        *("cat_保存甲.png", "cat_保存乙.png", "cat_A_b_3.png", "cat_A_b_4.png"),
+        *("cat_Save_all_5.png", "cat_Save_all_6.png"),
+    ]
 
 
 def test_two_words_make_an_edit_whose_sentences_a_seed_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -385,6 +385,20 @@ def test_a_frozen_workflow_opens_with_its_settings(
         )
 
 
+def test_an_api_file_of_an_earlier_release_opens_with_what_it_meant(front_end: FrontEnd, server: Server) -> None:
+    server.upload(EXAMPLES / "cat.png")
+    path = FROZEN[0].parents[1] / "0.1.0" / "tiny_zoo_edit.api.json"
+    front_end.drop(path)
+    queued, twin = front_end.prompt(), json.loads(path.read_text(encoding="utf-8"))
+    told = 0
+    for number, node in twin.items():
+        meant = {name: value for name, value in LATER.get(node["class_type"], {}).items() if name not in node["inputs"]}
+        kept = {name: value for name, value in node["inputs"].items() if not isinstance(value, list)}
+        assert (kept | meant).items() <= queued[number]["inputs"].items()
+        told += len(meant)
+    assert told
+
+
 def test_a_node_shows_its_help_page(front_end: FrontEnd) -> None:
     if front_end.version() < (1, 32):
         pytest.skip("this front end has its help elsewhere")

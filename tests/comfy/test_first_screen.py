@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -223,6 +224,17 @@ def test_few_steps_are_told(pack: Any):
 
 def test_what_is_said_meanwhile_needs_no_server(pack: Any):
     pack.nodes.saying.say_meanwhile(SimpleNamespace(hidden=None), "strength 1")
+
+
+def test_what_is_said_meanwhile_names_its_run(pack: Any, monkeypatch: pytest.MonkeyPatch):
+    """Or it would stand on whatever workflow is open."""
+    sent: list[Any] = []
+    instance = SimpleNamespace(
+        client_id="me", last_prompt_id="this run", send_sync=lambda *message: sent.append(message)
+    )
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=instance)))
+    pack.nodes.saying.say_meanwhile(SimpleNamespace(hidden=SimpleNamespace(unique_id="7")), "strength 1")
+    assert sent == [("pix2pix-zero.saying", {"prompt_id": "this run", "node": "7", "note": "strength 1"}, "me")]
 
 
 # --- what the browser is given

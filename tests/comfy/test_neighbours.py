@@ -448,3 +448,30 @@ def test_a_noise_mask_means_the_same_in_all_forms(pack: Any, case: Any, settings
         torch.testing.assert_close(found, case.latent["samples"], rtol=1e-4, atol=1e-4)
     plain, _ = invert_at(case.model, case.latent, case.source, 3, 0.0, 0.0, 0, False, sigmas=sigmas)[:2]
     assert not torch.allclose(edited(pack, "all in one", case, plain, noise), all_in_one, atol=1e-2)
+
+
+@pytest.mark.parametrize("settings", [{}, FRESH], ids=["inverted noise", "fresh noise"])
+def test_differential_diffusion_means_the_same_in_all_forms(pack: Any, case: Any, settings: dict[str, Any]):
+    """A mask that is released level by level, in a run whose guided steps are parts of their own."""
+    import comfy.samplers
+
+    def released(sigma: Tensor, mask: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        first, last = extra_options["sigmas"][0], extra_options["sigmas"][-1]
+        return (mask >= (sigma[0] - last) / (first - last)).to(mask.dtype)
+
+    differential = case.model.clone()
+    differential.set_model_denoise_mask_function(released)
+    mask = torch.linspace(0, 1, 128).expand(1, 1, 128, 128).clone()
+    masked = dataclasses.replace(case, model=differential, latent=case.latent | {"noise_mask": mask})
+    sigmas = torch.tensor([8.0, 5.0, 3.0, 1.0, 0.5, 0.0])
+    invert_at = pack.nodes.RegularizedDDIMInvert.invert
+    inversion, noise = invert_at(case.model, masked.latent, case.source, 5, 0.0, 0.0, 0, False, sigmas=sigmas)[:2]
+    usual = {"guidance": 0.3, "unit": "share", "guidance_start": 0.2, "guidance_end": 0.8, "cfg_start": 0.0}
+    all_in_one = edited(pack, "all in one", masked, inversion, noise, **usual | settings)
+    texts = case.source, case.target, case.negative, CFG
+    guider = pack.nodes.CrossAttnGuider.execute(differential, inversion, *texts, **usual | settings).result[0]
+    euler, picture = comfy.samplers.ksampler("euler"), case.latent["samples"]
+    other = guider.sample(torch.ones_like(noise["samples"]), picture, euler, inversion.sigmas, denoise_mask=mask)
+    torch.testing.assert_close(all_in_one, other, rtol=1e-3, atol=1e-3)
+    plainly = edited(pack, "all in one", dataclasses.replace(masked, model=case.model), inversion, noise, **usual)
+    assert not torch.allclose(plainly, all_in_one, atol=1e-2)

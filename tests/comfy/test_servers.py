@@ -135,3 +135,11 @@ def test_a_bad_workflow_or_server_is_refused(
         main(["comfyui", str(pictures), "--workflow", str(path), "--server", "http://127.0.0.1:1", *options])
     assert exit.value.code == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_results_among_the_pictures_are_refused(pictures: Path, workflow: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit:
+        command = ["comfyui", str(pictures), "--workflow", str(workflow), "--server", "http://127.0.0.1:1"]
+        main([*command, "--output", str(pictures)])
+    assert exit.value.code == 2
+    assert "is a folder of pictures that are read" in " ".join(capsys.readouterr().err.split())

@@ -91,6 +91,15 @@ def test_a_mask_is_the_mean_probability_of_its_word(in_process: Any, clip: Any):
     torch.testing.assert_close(heat[0], (one + torch.cat(halves, 1)) / 2)
 
 
+def test_a_target_that_is_too_short_for_the_words_is_named(in_process: Any):
+    visualization = in_process.nodes.visualization
+    maps = {"layer": torch.ones(1, 4, 6)}
+    visualization.require_places({"cat": [5]}, maps, "target")
+    for name, remedy in (("source", "Enter the text from which"), ("target", "that Apply Edit Direction made")):
+        with pytest.raises(ValueError, match=f"'sofa' is token 6 of text, but the {name} has only 6. .*{remedy}"):
+            visualization.require_places({"cat": [2], "sofa": [6]}, maps, name)
+
+
 def test_the_grid_is_the_latent_s(in_process: Any, clip: Any, latent: dict[str, Tensor]):
     """A picture of another form is told of, and its maps are those of the right picture, stretched."""
     inversion = in_process.invert(steps=1, latent=latent)[0]

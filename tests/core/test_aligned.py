@@ -342,6 +342,16 @@ def test_surplus_words_of_two_edits_do_not_meet():
         torch.testing.assert_close(added[2 * k : 2 * k + 2], expected, rtol=0, atol=1e-5)
 
 
+def test_an_edit_of_weight_0_is_not_in_the_sum():
+    edit, longer = build(), build("grass", "very deep snow")
+    alone = combine_directions([(edit, 1.0), (longer, 0.0)])
+    assert alone.name == "cat -> dog" and len(alone.edits) == 1
+    nothing = combine_directions([(edit, 0.0), (longer, 0.0)])
+    placed = nothing.place(encode_one("a cat on sand")[0])
+    assert nothing.name == "cat + grass -> dog + very deep snow"
+    assert not placed.direction.vector.any() and not placed.filled and placed.remarks == ()
+
+
 def test_a_negative_weight_leads_back():
     back = combine_directions([(build("dog", "cat"), -1.0)])
     assert back.name == "cat -> dog"
@@ -352,7 +362,7 @@ def test_combining_refuses_what_does_not_fit():
     by_position = EditDirection(torch.zeros(LENGTH, WIDTH), None, "cat", "dog", ENCODER, (1, 1))
     with pytest.raises(ValueError, match="cat -> dog is aligned to words, cat -> dog is mean by position; build both"):
         combine_directions([(build(), 1), (by_position, 1)])
-    with pytest.raises(ValueError, match="made by text encoder 'other'"):
+    with pytest.raises(ValueError, match="made by text encoder 'toy:1', cat -> dog by 'other'"):
         combine_directions([(build(), 1), (build(encoder="other"), 1)])
     with pytest.raises(ValueError, match="no directions to combine"):
         combine_directions([])

@@ -168,16 +168,16 @@ def test_an_encoder_that_is_set_differently_is_refused_with_both_values(made_by,
     with pytest.raises(ValueError, match="made by the prompt's text encoder, but set differently") as refusal:
         direction.require_encoder(fingerprint("clip-l:1234", used))
     assert all(text in str(refusal.value) for text in words)
-    with pytest.raises(ValueError, match=r"the prompt by 'other.*'. The weights are another checkpoint's"):
-        direction.require_encoder(fingerprint("other", used))
+    with pytest.raises(ValueError, match=r"the prompt by 'clip-other.*'. The weights are another checkpoint's"):
+        direction.require_encoder(fingerprint("clip-other", used))
 
 
 @pytest.mark.parametrize("method", ["apply", "apply_pooled"])
 def test_another_encoder_is_refused(direction, method):
     with pytest.raises(
-        ValueError, match=r"made by text encoder 'clip-l:1234', the prompt by 'other'. The weights are another"
+        ValueError, match=r"made by text encoder 'clip-l:1234', the prompt by 'other-l:1234'. That is another kind, or"
     ):
-        getattr(direction, method)(torch.zeros(1, LENGTH, WIDTH), encoder="other")
+        getattr(direction, method)(torch.zeros(1, LENGTH, WIDTH), encoder="other-l:1234")
 
 
 @pytest.mark.parametrize("method", ["apply", "apply_pooled"])
@@ -200,12 +200,21 @@ def test_directions_add(direction):
     assert both.name == "cat + dog -> dog + cat", "a negative weight reverses an edit"
 
 
+def test_a_direction_of_weight_0_is_not_in_the_sum(direction):
+    other = build(target=["a horse"])
+    alone = EditDirection.combine([(direction, 0.5), (other, 0.0)])
+    assert alone.name == "cat -> dog" and torch.equal(alone.vector, 0.5 * direction.vector)
+    assert alone.sentences == direction.sentences
+    nothing = EditDirection.combine([(direction, 0.0), (other, 0.0)])
+    assert nothing.name == "cat + cat -> dog + dog" and not nothing.vector.any()
+
+
 def test_combining_refuses_what_does_not_fit(direction):
     with pytest.raises(ValueError, match="no directions to combine"):
         EditDirection.combine([])
     with pytest.raises(ValueError, match="The weight of cat -> dog is nan; it must be finite"):
         EditDirection.combine([(direction, math.nan)])
-    with pytest.raises(ValueError, match="made by text encoder 'other', the prompt by 'clip-l:1234'"):
+    with pytest.raises(ValueError, match=r"made by text encoder 'clip-l:1234', cat -> dog by 'other'\. Build both"):
         EditDirection.combine([(direction, 1), (build(encoder="other"), 1)])
     with pytest.raises(ValueError, match="differ in shape or in having a pooled part"):
         EditDirection.combine([(direction, 1), (build(encode=encode_without_pooled), 1)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pix2pix_zero_core import Inversion, MapGuidance, carried, edit, guidance_move, guided_steps, invert
+from pix2pix_zero_core import Inversion, MapGuidance, carried, edit, guidance_move, guided_steps, invert, pace_of
 from pix2pix_zero_core.edit import euler_step
 from pix2pix_zero_core.schedule import step_at
 
@@ -47,6 +47,24 @@ def test_start_and_end_count_the_steps_of_the_inversion(inversion: Inversion):
     finer = torch.tensor([4.0, 3.0, 2.0, 1.5, 1.0, 0.7, 0.1])
     assert guided_steps(finer, inversion, guidance) == [False, False, False, False, True, True]
     assert not any(guided_steps(finer, inversion, MapGuidance(0.0)))
+
+
+def test_finer_steps_move_less_each(model: Any, inversion: Inversion, source: Tensor, target: Tensor):
+    """As KSampler's do with a `denoise` of 0.5, whose steps are half of a schedule of twice as many."""
+    total, grid = len(inversion.sigmas) - 1, inversion.sigmas
+    assert pace_of(grid, inversion) == pace_of(grid[2:], inversion) == pace_of(grid[1:4], inversion) == 1
+    finer = torch.cat([torch.stack([level, (level + following) / 2]) for level, following in pairwise(grid)])
+    assert pace_of(finer, inversion) == pytest.approx(2, rel=0.1) and pace_of(grid[::2], inversion) == 0.5
+    sigma, guidance = grid[1], MapGuidance(0.3, "normalized")
+    x = inversion.latent_at(float(sigma))
+    whole, half = (
+        guidance_move(model, x, sigma, source, target, inversion, guidance, pace=pace) for pace in (1.0, 2.0)
+    )
+    torch.testing.assert_close(half, whole / 2)
+    same = guidance_move(
+        model, x, sigma, source, target, inversion, MapGuidance(0.3, "normalized"), pace=1 + 0.1 / total
+    )
+    assert torch.equal(same, whole), "rounding is no other pace"
 
 
 def test_a_move_takes_the_reference_of_its_level(model: Any, inversion: Inversion, source: Tensor, target: Tensor):

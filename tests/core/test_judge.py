@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,8 @@ def test_a_direction_asks_for_each_edit_that_was_combined_and_backwards_where_it
     animal, time = ask_of_direction("a kitty by day", direction)
     assert animal.target == ("a doggy by day",)
     assert time.source == ("a kitty by day",) and time.target == ("a kitty by night",)
+    twice = replace(direction, edits=(*edits, *(replace(e, reading=1) for e in edits)), readings=(Reading(8),) * 2)
+    assert ask_of_direction("a kitty by day", twice) == [animal, time], "an encoder that reads the text twice"
     back, _ = ask_of_direction("a doggy at night", direction, -1.0)
     assert (back.source, back.target) == (("a doggy at night",), ("a kitty at night",))
     named = EditDirection(torch.ones(8, 2), None, "cat", "dog", "encoder", (1, 1))
