@@ -321,8 +321,8 @@ class EditTask(InvertingTask):
 
     def leads(self, direction: Direction) -> list[tuple[str, str]]:
         """From what to what the edits lead, each once: of a negative strength the other way."""
-        names = direction.source, direction.target
-        return list(dict.fromkeys(names if strength >= 0 else names[::-1] for strength in self.strengths))
+        start, end = direction.source, direction.target
+        return list(dict.fromkeys((start, end) if strength >= 0 else (end, start) for strength in self.strengths))
 
     def guidance(self, strength: float) -> MapGuidance:
         """The guidance of a variant."""

@@ -20,7 +20,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -219,7 +218,7 @@ class AlignedDirection(Direction):
         embedding = embedding.detach().float().cpu()
         vector, remarks, pooled = torch.zeros(embedding.shape), list[str](), list[Tensor]()
         taken, bases, added = set[int](), [embedding[:0]], [embedding[:0]]
-        for edit in filter(attrgetter("weight"), self.edits):
+        for edit in [edit for edit in self.edits if edit.weight]:
             part, reading = parts[edit.reading], self.readings[edit.reading]
             chunks = split_chunks(embedding, part, tokens, reading, edit.exchanges[0].source)
             ways: list[tuple[Sequence[Exchange], int]] = [(edit.exchanges, 1)]
