@@ -35,5 +35,6 @@ def say_meanwhile(node: Any, note: str) -> None:
         from server import PromptServer  # not at the top: it is there only while the server runs
 
         server = PromptServer.instance
-        said = {"prompt_id": server.last_prompt_id, "node": node.hidden.unique_id, "note": note}
+        run = getattr(server, "last_prompt_id", None)  # ComfyUI sets it when a run begins
+        said = {"prompt_id": run, "node": node.hidden.unique_id, "note": note}
         server.send_sync(EVENT, said, server.client_id)
