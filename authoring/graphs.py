@@ -581,10 +581,13 @@ def edit_node(model: Model, note: Note) -> Graph:
         model=g.input("caption_model"),
         direction=direction["direction"],
         original=picture,
+        strength=g.input("strength"),
     )
-    warning = g.add(
-        "StringConcatenate", "warning", string_a=inversion["warning"], string_b=judged["warning"], delimiter="\n"
-    )
+    joined, joins = direction["warning"], list[Node]()
+    for one in (target, inversion, sampler, judged):
+        joins.append(g.add("StringConcatenate", string_a=joined, string_b=one["warning"], delimiter="\n"))
+        joined = joins[-1]["STRING"]
+    warning = g.add("StringTrim", "warning", string=joined)
     compared = g.add("Pix2PixZeroCompare", source=picture, edited=edited["IMAGE"])
     g.outputs = {
         "edited": edited["IMAGE"],
@@ -598,7 +601,7 @@ def edit_node(model: Model, note: Note) -> Graph:
         {"Edit direction": ((direction, target, notes.DIRECTION),)},
         {"Invert": ((inversion, reconstructed, notes.INVERT),)},
         {"Edit": ((sampler, edited, notes.EDIT),)},
-        {"Judge": ((judged, warning, compared),)},
+        {"Judge": ((judged, compared), (*joins, warning))},
     )
     return g
 

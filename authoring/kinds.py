@@ -232,6 +232,7 @@ OURS = {
             "direction": Socket(DIRECTION, optional=True),
             "target": replace(text_box(), optional=True),
             "original": Socket("IMAGE", optional=True),
+            "strength": Widget("FLOAT", 1.0, optional=True),
         },
         {"score": "FLOAT", "shows": "BOOLEAN", "words": "STRING", "warning": "STRING"},
         MESSAGE,
@@ -338,6 +339,7 @@ STOCK = {
     "StringConcatenate": Kind(
         {"string_a": text_box(), "string_b": text_box(), "delimiter": Widget("STRING", "")}, {"STRING": "STRING"}
     ),
+    "StringTrim": Kind({"string": text_box(), "mode": Widget("COMBO", "Both")}, {"STRING": "STRING"}),
     "StringReplace": Kind({"string": text_box(), "find": text_box(), "replace": text_box()}, {"STRING": "STRING"}),
     "MaskToImage": Kind({"mask": Socket("MASK")}, {"IMAGE": "IMAGE"}),
     "SaveImage": Kind({"images": Socket("IMAGE"), "filename_prefix": Widget("STRING", "")}, {}, PREVIEW),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ..pix2pix_zero_core.integrations.download import UNFINISHED
+
 KIND, DISTILLED = "edit_directions", "distilled_edits"
 
 LONGEST = 150
@@ -42,6 +44,7 @@ def model_folders(kind: str) -> dict[str, Path]:
         for root in reversed(roots(kind))  # where two have one name, the first root wins
         for pattern in ("models--*/snapshots/*/config.json", "*/*/config.json", "*/config.json")
         for config in sorted(root.glob(pattern))
+        if not config.parent.name.endswith(UNFINISHED)
     }
 
 

@@ -90,6 +90,15 @@ class JudgeEdit(io.ComfyNode):
                     tooltip="The picture before the edit: the node then also says when it shows the target already, "
                     "or does not show the source.",
                 ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="That of Apply Edit Direction. Only the sign counts: below 0 the edit leads the other way.",
+                ),
             ],
             outputs=[
                 io.Float.Output(
@@ -122,18 +131,20 @@ class JudgeEdit(io.ComfyNode):
         direction: Direction | None = None,
         target: str = "",
         original: Tensor | None = None,
+        strength: float = 1.0,
     ) -> io.NodeOutput:
         check_pictures(image, "image", channels=(3, 4))
         if original is not None:
             check_pictures(original, "original", channels=(3, 4))
             require_one_or_each("original", len(original), "image", len(image))
-        asked = _questions(caption, direction, target, len(image))
+        asked = _questions(caption, direction, target, strength, len(image))
         captioner = load_captioner(model)
         scores = judge_pictures(captioner, image[..., :3], asked)  # as BLIP Caption does with an alpha channel
         warnings = [warn_after(questions, score) for questions, score in zip(asked, scores, strict=True)]
         if original is not None:
-            pictures = original[..., :3].expand(len(image), -1, -1, -1)
-            fits = warn_originals(captioner, pictures, asked)
+            once = len(original) == 1 and all(questions == asked[0] for questions in asked)
+            pictures = original[..., :3].expand(1 if once else len(image), -1, -1, -1)
+            fits = warn_originals(captioner, pictures, asked[: len(pictures)]) * (len(image) if once else 1)
             warnings = [" ".join(filter(None, pair)) for pair in zip(fits, warnings, strict=True)]
         words = [in_words(questions, score) for questions, score in zip(asked, scores, strict=True)]
         for warning in filter(None, dict.fromkeys(warnings)):
@@ -169,7 +180,7 @@ def numbered(lines: Sequence[str]) -> str:
     return "\n".join(f"{i}: {line}" if len(lines) > 1 else line for i, line in enumerate(lines, start=1) if line)
 
 
-def _questions(caption: str, direction: Any, target: str, count: int) -> Asked:
+def _questions(caption: str, direction: Any, target: str, strength: float, count: int) -> Asked:
     """The questions of each picture from the widgets of the node."""
     if not caption.strip():
         raise ValueError(
@@ -185,8 +196,13 @@ def _questions(caption: str, direction: Any, target: str, count: int) -> Asked:
             "Judge Edit needs the edit once: connect a direction and leave target empty, or write what the edited "
             "picture is to show into target."
         )
+    if direction is None and strength < 0:
+        raise ValueError(
+            f"strength is {strength:g}, but no direction is connected that it could reverse. Set it to 1; target says "
+            "where the edit leads."
+        )
     if direction is not None:
-        asked = [ask_of_direction(text, direction) for text in captions]
+        asked = [ask_of_direction(text, direction, strength) for text in captions]
     else:
         asked = [[ask_of_texts([text], parse_sentences(target))] for text in captions]
     return asked * (count if len(captions) == 1 else 1)

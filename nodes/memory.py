@@ -30,4 +30,7 @@ def loaded(
         offload_device=offload or comfy.model_management.text_encoder_offload_device(),
     )
     comfy.model_management.load_models_gpu([patcher], memory_required=room, force_full_load=True)
-    yield  # ComfyUI's books refer to the patcher weakly: it goes with this frame
+    try:
+        yield  # ComfyUI's books refer to the patcher weakly: it goes with this frame
+    finally:
+        network.to(patcher.offload_device)  # who holds the network would else hold memory that nobody accounts for

@@ -349,9 +349,9 @@ def _compare(
     for row, pair in enumerate(pairs):
         pooled = None
         if sides[0][1] is not None and sides[1][1] is not None:
-            pooled = sides[0][1][row].detach().double().cpu(), sides[1][1][row].detach().double().cpu()
+            pooled = sides[0][1][row].detach().cpu().double(), sides[1][1][row].detach().cpu().double()
         texts = [
-            list(_split(sentence, tokenize(sentence), embeddings[row].detach().double().cpu(), readings))
+            list(_split(sentence, tokenize(sentence), embeddings[row].detach().cpu().double(), readings))
             for sentence, (embeddings, _) in zip(pair, sides, strict=True)
         ]
         for found, reading, (before, one), (after, other) in zip(compared, readings, *texts, strict=True):

@@ -442,12 +442,12 @@ def _mean_embedding(
         tokens, pooled = encode(batch)
         for row, sentence in zip(tokens, batch, strict=True):
             _require_same_tokens(tokens[0], row, sentence)
-        sums = torch.stack([row.detach().double().cpu() for row in tokens]).sum(0)
+        sums = torch.stack([row.detach().cpu().double() for row in tokens]).sum(0)
         if start > 0:
             _require_same_tokens(total, sums, batch[0])
         total = total + sums
         if pooled is not None:
-            has_pooled, pooled_total = True, pooled_total + pooled.detach().double().cpu().sum(0)
+            has_pooled, pooled_total = True, pooled_total + pooled.detach().cpu().double().sum(0)
         report(start + len(batch))
     return total / len(sentences), pooled_total / len(sentences) if has_pooled else None
 

@@ -164,7 +164,7 @@ class Training:
         """
         self.settings, self.pairs, self.device = settings, pairs, torch.device(device)
         with cast(Any, torch).random.fork_rng(devices=[]):
-            cast(Any, torch).manual_seed(settings.seed)  # the layers draw their first weights from it
+            torch.default_generator.manual_seed(settings.seed)  # the layers draw their first weights from it
             self.generator = Generator(settings.width, settings.blocks).to(self.device)
             self.critic = Critic(settings.width).to(self.device)
         self.averaged = copy.deepcopy(self.generator).eval().requires_grad_(False)

@@ -224,7 +224,7 @@ class Captioner:
             raise ValueError(f"max_tokens is {max_tokens}; with this prefix and model it must be in 1..{room}.")
 
         parameter: Tensor = next(self.model.parameters())
-        pixels = self._preprocess(images.to(parameter.device)).to(parameter.dtype)
+        pixels = self._preprocess(images).to(parameter)
         with _blamed_on(self.model.name_or_path):
             tokens: Tensor = self.model.generate(
                 pixel_values=pixels,
@@ -260,7 +260,7 @@ class Captioner:
             )
         rows = [self._caption_ids(text) for text in chain.from_iterable(captions)]
         parameter: Tensor = next(self.model.parameters())
-        pixels = self._preprocess(images.to(parameter.device)).to(parameter.dtype)
+        pixels = self._preprocess(images).to(parameter)
         with _blamed_on(self.model.name_or_path):
             seen: Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
             each = torch.tensor([len(texts) for texts in captions], device=seen.device)

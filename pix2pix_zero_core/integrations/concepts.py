@@ -87,6 +87,22 @@ def source_warning(caption: str, source: str, target: str, known: Iterable[str] 
     return None
 
 
+def without_details(caption: str, concept: str) -> str:
+    """A caption without what it adds about a concept in other words: of a "bearded man" that he is *with a beard*."""
+    for detail in _content_words(concept)[1:]:
+        names = [re.sub(r"^with an? ", "", form) for name in _names(detail) for form in (name, pluralize(name))]
+        named = "|".join(map(re.escape, names))
+        added = rf",?\s+(?:with|wearing)\s+(?:(?:an?|the|his|her|its)\s+)?(?:[\w-]+\s+)?(?:{named})(?!\w)"
+        caption = re.sub(added, "", caption, flags=re.IGNORECASE)
+    return caption
+
+
+def mentions_several(mention: str, concept: str) -> bool:
+    """Whether a word that :func:`find_mention` found is a plural: "kittens" for "cat"."""
+    names = _names(_content_words(concept)[0])
+    return mention.lower() not in names and mention.lower() in map(pluralize, names)
+
+
 _OF_A_MEDIUM = re.compile(
     r"\s*(?:black and white |(?:[\w-]+ ){0,2})"
     r"(?:picture|painting|drawing|sketch|illustration|photo|photograph)s? of ",
@@ -109,9 +125,13 @@ def _find(word: str, caption: str) -> int | None:
 
 
 def _search(word: str, caption: str) -> re.Match[str] | None:
-    names = [word, *(_SYNONYMS.get(word, ()))]
-    names += [pluralize(name) for name in names]
+    names = [name for one in _names(word) for name in (one, pluralize(one))]
     return re.search(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", caption, re.IGNORECASE)
+
+
+def _names(word: str) -> list[str]:
+    """A word and its synonyms."""
+    return [word, *_SYNONYMS.get(word, ())]
 
 
 def _words(text: str) -> frozenset[str]:

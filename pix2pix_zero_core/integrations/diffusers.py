@@ -41,6 +41,7 @@ from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
 from .diffusers_flow import FLOWS, GUIDANCE, FlowConditioning, FluxModel, flow_model, own_tokens
 from .english import shorten
+from .folders import require_plain_attention
 from .pairs import Form, build_direction, without_partner
 from .pictures import Picture, read_pictures
 from .sentences import EditSentences
@@ -390,7 +391,7 @@ class PipelineEditor:
         """
         pictures = read_pictures(pictures, self._model.multiple)
         vae = self.pipeline.vae
-        encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(vae.device, vae.dtype))
+        encoded = vae.encode((pictures.movedim(-1, 1) * 2 - 1).to(device_of(vae), vae.dtype))
         latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return (latents.float() - _shift(vae)) * vae.config.scaling_factor
 
@@ -399,7 +400,7 @@ class PipelineEditor:
         """Turn latents into pictures, (B, 8H, 8W, 3) in 0..1, float32 on the CPU."""
         vae = self.pipeline.vae
         scaled = latents / vae.config.scaling_factor + _shift(vae)
-        pixels: Tensor = vae.decode(scaled.to(vae.device, vae.dtype)).sample
+        pixels: Tensor = vae.decode(scaled.to(device_of(vae), vae.dtype)).sample
         return (pixels.float().cpu().movedim(1, -1) / 2 + 0.5).clamp(0, 1)
 
     def invert(
@@ -607,6 +608,11 @@ def _require_settings_of(inverted: InvertedPictures, settings: EditSettings) -> 
             )
 
 
+def device_of(vae: Any) -> torch.device:
+    """Where a VAE computes; one that waits elsewhere (`enable_model_cpu_offload`) moves, but not what it is given."""
+    return getattr(getattr(vae, "_hf_hook", None), "execution_device", None) or vae.device
+
+
 def encoder_fingerprint(encoders: Iterable[nn.Module]) -> str:
     """Name text encoders by their architecture and their weights.
 
@@ -636,7 +642,7 @@ def load_pipeline(
     Args:
         path: a folder in diffusers' format, or a single `.safetensors` checkpoint.
         config: for a checkpoint: a folder in diffusers' format of the same family, of which the configuration and the
-            tokenizers are read. None is what diffusers finds in its cache.
+            tokenizers are read. None is what is in the cache of Hugging Face.
         dtype: of UNet and text encoders; the VAE is in float32, since that of SDXL overflows in half precision.
         device: where it goes.
 
@@ -653,18 +659,22 @@ def load_pipeline(
         raise FileNotFoundError(f"There is no model at {path}: give a folder in diffusers' format or a .safetensors.")
     if path.is_dir():
         name = _pipeline_name(path)
-        read, options = "from_pretrained", {}
+        read = "from_pretrained"
     elif path.suffix == ".safetensors":
-        name = "StableDiffusionXLPipeline" if _has_second_encoder(path) else "StableDiffusionPipeline"
-        read, options = "from_single_file", {} if config is None else {"config": str(config)}
+        name, read = _checkpoint_name(path), "from_single_file"
     else:
         raise ValueError(f"{path} is no .safetensors file; other checkpoints may hold code and are not read.")
+    options: dict[str, Any] = {}
     if name == "StableDiffusionPipeline":
-        options = {**options, "safety_checker": None, "requires_safety_checker": False}
+        options = {"safety_checker": None, "requires_safety_checker": False}
 
     import diffusers  # takes seconds, and denoisers do without it
 
+    for folder in filter(None, (path if path.is_dir() else None, config)):
+        require_plain_attention(folder)
     try:
+        if read == "from_single_file":
+            options["config"] = str(config or _cached_config(path))
         load = getattr(getattr(diffusers, name), read)
         pipeline = load(str(path), dtype=dtype, local_files_only=True, **options)
     except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
@@ -693,12 +703,36 @@ def _pipeline_name(folder: Path) -> str:
     return name
 
 
-def _has_second_encoder(path: Path) -> bool:
-    """Whether a checkpoint is of the XL family."""
+def _checkpoint_name(path: Path) -> str:
+    """The kind of pipeline that a checkpoint is of, by the names of its tensors."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with cast(Any, safe_open)(path, framework="pt") as file:
-            return any(name.startswith("conditioner.embedders.") for name in file.keys())  # noqa: SIM118
+            names: list[str] = list(file.keys())
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}). Copy it anew.") from error
+    if any(part in name for name in names for part in ("joint_blocks.", "double_blocks.")):
+        raise ValueError(
+            f"{path} is of a flow transformer; of these only a folder in diffusers' format is read. Give one."
+        )
+    xl = any(name.startswith("conditioner.embedders.") for name in names)
+    return "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
+
+
+def _cached_config(path: Path) -> str:
+    """The folder of Hugging Face's cache with the configuration of a checkpoint's family.
+
+    diffusers would look there as well, and then go online for it, even with `local_files_only`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    import huggingface_hub
+    from diffusers.loaders import single_file_utils
+    from safetensors import safe_open
+
+    with cast(Any, safe_open)(path, framework="pt") as file:
+        shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+    repository = cast(Any, single_file_utils).fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
+    return cast(Any, huggingface_hub).snapshot_download(repository, local_files_only=True)

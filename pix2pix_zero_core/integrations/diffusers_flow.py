@@ -78,7 +78,8 @@ class SD3Denoiser:
             embedding, pooled = (
                 part.to(weight).expand(len(x), *part.shape[1:]) for part in (cond.embedding, cond.pooled)
             )
-            velocity = self.velocity(x.to(weight), sigma.to(weight), embedding, pooled).to(x)
+            time = sigma.to(weight.device)  # as exact as it is: in half precision it would be another one
+            velocity = self.velocity(x.to(weight), time, embedding, pooled).to(x)
         missing = watched.keys() - recorded.keys()
         if missing:
             raise ValueError(

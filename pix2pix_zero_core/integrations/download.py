@@ -9,6 +9,7 @@ import http.client
 import os
 import shutil
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ PARTS: tuple[tuple[str, ...], ...] = (
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte
+UNFINISHED = ".partial"
+"""Ends the name of a folder that is being filled, or that a killed process left behind."""
+STALE = 24 * 60 * 60  # seconds after which such a folder is nobody's
 
 OnBytes = Callable[[int, int], None] | None
 """Called with the bytes of the present file that have arrived and its size; may raise to stop."""
@@ -62,7 +66,10 @@ def download_blip(name: str, folder: Path, on_bytes: OnBytes = None) -> None:
         raise ConnectionError(f"HF_HUB_OFFLINE forbids to download {repository}. {by_hand}")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".partial", dir=folder.parent))
+    for left in folder.parent.glob(f"{name}.*{UNFINISHED}"):
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=UNFINISHED, dir=folder.parent))
     try:
         for files in PARTS:
             _fetch_first(f"{endpoint}/{repository}/resolve/main", files, unfinished, on_bytes)

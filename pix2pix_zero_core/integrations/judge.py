@@ -35,7 +35,7 @@ from ..aligned import AlignedDirection
 from ..directions import Direction
 from ..tokens import Token, exchanged, written
 from .captioner import TokenLikelihoods
-from .concepts import find_mention, source_warning
+from .concepts import find_mention, mentions_several, source_warning, without_details
 from .english import Noun, exchange_phrase
 
 NAMED = 0.1
@@ -116,10 +116,14 @@ def ask(caption: str, source: str, target: str, exchanges: Iterable[tuple[str, s
     if place is None:
         said = [", ".join(filter(None, [caption.strip(), noun.text])) for noun in (before, after)]
         return Question((said[0],), (said[1],), source, target)
-    olds = [old for old, new in pairs if new == after.text]
+    bare = without_details(caption, source)
+    if bare != caption and before.head == after.text:
+        return Question((caption,), (bare,), source, target)
+    there = after.plural if mentions_several(place, source) and after.plural else after.text
+    olds = [old for old, new in pairs if new == there]
     if before.text == before.head:  # else the caption has the "cat" of "cat with glasses", and says nothing of glasses
         olds.append(place)
-    return Question(_fill(caption, place, olds), _fill(caption, place, [after.text]), source, target)
+    return Question(_fill(caption, place, olds), _fill(caption, place, [there]), source, target)
 
 
 def ask_of_direction(caption: str, direction: Direction, strength: float = 1.0) -> list[Question]:

@@ -99,8 +99,8 @@ class SentenceWriter:
         Args:
             concept: a word or phrase, as the grammar takes it.
             count: how many sentences, at least 1.
-            seed: the same seed on the same device gives the same sentences. Torch's own generators are left as they
-                were.
+            seed: the same seed on the same device gives the same sentences. Torch's own generators of CPUs and CUDA
+                are left as they were.
             temperature: of the sampling; higher is more varied, and less sensible.
             on_progress: told how far it is; the number grows with each batch of replies.
 
@@ -124,7 +124,7 @@ class SentenceWriter:
         device: torch.device = next(self.model.parameters()).device
         generators = cast(Any, torch.random)
         with generators.fork_rng(devices=[device] if device.type == "cuda" else []):
-            generators.manual_seed(seed)
+            _seed(device, seed)
             while len(found) < count:
                 before, examples = len(found), sentences_about(concept, EXAMPLES, seed + batch)
                 shown = {_gist(example) for example in examples}
@@ -214,6 +214,16 @@ def _split(reply: str, ended: bool) -> list[str]:
     lines = re.split(r"\n|\s[-•]\s", reply.rpartition("</think>")[2])
     bare = (re.sub(r"^\s*(?:[-*•]|\d+[.):])?\s*", "", line) for line in (lines if ended else lines[:-1]))
     return [" ".join(line.strip(" \t\"“”'*").split()) for line in bare]
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed the generator that a device samples with, and no other: `torch.manual_seed` would seed those of all."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type != "cpu":
+        cast(Any, torch).get_device_module(device).manual_seed(seed)
 
 
 def _is_about(sentence: str, noun: Noun) -> bool:

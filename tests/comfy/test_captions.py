@@ -160,6 +160,18 @@ def test_a_network_is_loaded_whole_where_text_encoders_run(pack: Any, monkeypatc
         assert settings == {"memory_required": 0, "force_full_load": True}
 
 
+def test_a_network_waits_elsewhere_after_its_turn(pack: Any, monkeypatch: pytest.MonkeyPatch):
+    """Or who holds it on would hold memory of the GPU that is in nobody's books."""
+    import comfy.model_management as memory
+
+    monkeypatch.setattr(memory, "text_encoder_offload_device", lambda: torch.device("meta"))
+    network = torch.nn.Linear(2, 2)
+    with pytest.raises(KeyError), pack.nodes.memory.loaded(network):
+        assert network.weight.device.type == "cpu"
+        raise KeyError
+    assert network.weight.device.type == "meta"
+
+
 @pytest.mark.parametrize("half", [True, False])
 def test_half_precision_where_comfyui_wants_it(
     pack: Any, folders: Path, pictures: Tensor, monkeypatch: pytest.MonkeyPatch, half: bool
@@ -184,7 +196,8 @@ def test_every_folder_that_extra_model_paths_names(pack: Any, folders: Path, tmp
     import folder_paths
 
     far = tmp_path / "far" / "blips"
-    for place in (folders / "blip" / "mine", folders / "blip" / "Salesforce" / "large", far / "other"):
+    unfinished = folders / "blip" / "blip-image-captioning-base.a1b2.partial"
+    for place in (folders / "blip" / "mine", folders / "blip" / "Salesforce" / "large", far / "other", unfinished):
         place.mkdir(parents=True)
         (place / "config.json").write_text("{}")
     config = tmp_path / "extra_model_paths.yaml"

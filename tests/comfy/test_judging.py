@@ -58,6 +58,36 @@ def test_a_direction_brings_its_words_and_every_picture_may_have_a_caption(
     assert two[0] == pytest.approx(by_words[0], abs=1e-3) and len(two) == 2
 
 
+def test_an_edit_backwards_is_judged_backwards(judge: Callable[..., Any], pack: Any, in_process: Any):
+    direction = pack.pix2pix_zero_core.EditDirection(torch.ones(2, 2), None, "cat", "dog", "encoder", (1, 1))
+    back = {
+        "direction": direction,
+        "target": "",
+        "caption": "a brown dog",
+        "original": example("dog"),
+        "strength": -1.25,
+    }
+    yes, no = (judge(shown, **back) for shown in ("cat", "dog"))
+    assert yes.result[1] == [True] and yes.result[3] == [""]
+    assert no.result[1] == [False] and "The edit does not show: cat: no" in no.result[3][0]
+    with pytest.raises(ValueError, match="strength is -1, but no direction is connected"):
+        judge("cat", strength=-1.0)
+
+
+def test_one_original_of_many_is_read_once(judge: Callable[..., Any], pack: Any, in_process: Any, monkeypatch: Any):
+    read: list[int] = []
+    warn = pack.nodes.judge.warn_originals
+    monkeypatch.setattr(
+        pack.nodes.judge,
+        "warn_originals",
+        lambda captioner, shown, asked: read.append(len(shown)) or warn(captioner, shown, asked),
+    )
+    assert judge("cat", "dog", original=example("dog")).result[3][0].startswith("The picture shows 'dog' already")
+    judge("cat", "dog", original=example("cat"), caption="a brown cat\na cat")
+    judge("cat", "dog", original=example("cat", "cat"))
+    assert read == [1, 2, 2]
+
+
 def test_the_original_tells_whether_the_edit_fits_it(judge: Callable[..., Any], in_process: Any):
     assert judge("dog", original=example("cat")).result[3] == [""]
     (there,) = judge("dog", original=example("dog")).result[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import re
 import socket
 import threading
@@ -12,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 
-from pix2pix_zero_core.integrations.download import REPOSITORIES, download_blip
+from pix2pix_zero_core.integrations.download import REPOSITORIES, UNFINISHED, download_blip
 
 BASE, LARGE = REPOSITORIES
 BASE_FILES = {
@@ -137,3 +138,12 @@ def test_what_exists_is_left_alone(tmp_path: Path) -> None:
         download_blip(BASE, tmp_path / BASE)
     with pytest.raises(ValueError, match=f"'other' cannot be downloaded; it must be one of {BASE}, {LARGE}"):
         download_blip("other", tmp_path / "other")
+
+
+def test_what_a_killed_download_left_is_cleared_away_after_a_day(server: type[Repository], tmp_path: Path) -> None:
+    old, new = (tmp_path / f"{BASE}.{name}{UNFINISHED}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    download_blip(BASE, tmp_path / BASE)
+    assert not old.exists() and new.exists()

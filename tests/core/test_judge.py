@@ -72,6 +72,7 @@ def odds(p: float) -> float:
         ("a cat", "cat", "elephant", ["a cat"], ["an elephant"]),
         ("An elephant", "elephant", "cat", ["An elephant"], ["A cat"]),
         ("a kitten asleep", "cat", "dog", ["a kitten asleep", "a cat asleep"], ["a dog asleep"]),
+        ("two kittens asleep", "cat", "dog", ["two kittens asleep", "two cats asleep"], ["two dogs asleep"]),
         ("a catalog", "cat", "dog", ["a catalog, cat"], ["a catalog, dog"]),
         ("a boat", "photograph", "oil painting", ["a boat, photograph"], ["a boat, oil painting"]),
         ("", "day", "night", ["day"], ["night"]),
@@ -80,6 +81,14 @@ def odds(p: float) -> float:
         ("a cat wearing glasses", "cat with glasses", "cat", WORN, ["a cat"]),
         ("a cat", "cat with glasses", "cat", WORN, ["a cat"]),
         ("a man", "man", "bearded man", ["a man"], ["a bearded man"]),
+        ("a man with a long beard", "bearded man", "man", ["a man with a long beard"], ["a man"]),
+        (
+            "a cat in sun, wearing sunglasses",
+            "cat with glasses",
+            "cat",
+            ["a cat in sun, wearing sunglasses"],
+            ["a cat in sun"],
+        ),
         ("a cat", "a cat", "a dog", ["a cat"], ["a dog"]),
     ],
 )

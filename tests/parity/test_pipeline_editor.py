@@ -6,17 +6,20 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from pix2pix_zero_core import EditSettings, MapGuidance, NoiseRegularizer, ReplayedGuidance, StepInfo, edit, invert
 from pix2pix_zero_core.integrations.diffusers import (
     PipelineEditor,
+    device_of,
     encoder_fingerprint,
     load_pipeline,
 )
@@ -251,6 +254,37 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path):
         load_pipeline(empty)
     with pytest.raises(ValueError, match="give a folder in diffusers' format of the same family as config"):
         load_pipeline(zoo.CHECKPOINT)
+
+
+def test_diffusers_is_not_asked_for_a_configuration_since_it_would_go_online(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(StableDiffusionPipeline, "from_single_file", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(ValueError, match=r"FileNotFoundError|LocalEntryNotFoundError"):
+        load_pipeline(zoo.CHECKPOINT)
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_an_attention_from_the_network_is_refused(folder: Path, tmp_path: Path, name: str):
+    odd = Path(shutil.copytree(folder, tmp_path / "odd"))
+    path = odd / "text_encoder" / "config.json"
+    config = json.loads(path.read_text())
+    for value in ("somebody/kernel", {"": "eager", "text_config": "somebody/kernel"}):
+        path.write_text(json.dumps({**config, name: value}))
+        for given in ({"path": odd}, {"path": zoo.CHECKPOINT, "config": odd}):
+            with pytest.raises(ValueError, match=r"text_encoder.config\.json asks for the attention 'somebody/kernel'"):
+                load_pipeline(**given)
+
+
+def test_a_flow_transformers_checkpoint_wants_its_folder(tmp_path: Path):
+    save_file({"model.diffusion_model.joint_blocks.0.x": torch.zeros(1)}, path := tmp_path / "sd35.safetensors")
+    with pytest.raises(ValueError, match="is of a flow transformer; of these only a folder"):
+        load_pipeline(path)
+
+
+def test_a_vae_that_waits_elsewhere_is_given_pictures_where_it_computes(editor: PipelineEditor):
+    vae = editor.pipeline.vae
+    assert device_of(vae) == vae.device
+    hook = SimpleNamespace(execution_device=torch.device("meta"))
+    assert device_of(SimpleNamespace(_hf_hook=hook, device=torch.device("cpu"))) == torch.device("meta")
 
 
 def test_other_pipelines_are_refused(folder: Path, tmp_path: Path):

@@ -242,6 +242,16 @@ def test_the_maps_are_those_of_the_images_queries_and_the_texts_keys():
     torch.testing.assert_close(maps["transformer_blocks.0"], expected)
 
 
+def test_times_are_exact_in_half_precision():
+    transformer = make_sd3().transformer.to(torch.bfloat16)
+    told: list[Tensor] = []
+    transformer.time_text_embed.register_forward_pre_hook(lambda _, inputs: told.append(inputs[0]))
+    time = torch.tensor([0.9137])
+    cond = FlowConditioning(torch.zeros(1, 4, transformer.config.joint_attention_dim), torch.zeros(1, 32))
+    SD3Denoiser(transformer)(torch.zeros(1, 4, 8, 8), time, cond)
+    assert torch.equal(told[0].float(), 1000 * time), "bfloat16 has multiples of 4 there"
+
+
 def test_what_a_distilled_model_is_told_counts():
     x, time = torch.randn(1, 4, 8, 8), torch.tensor([0.7])
     usual, weak = (PipelineEditor(make_flux(), **more) for more in ({}, {"distilled_guidance": 1.0}))
