@@ -169,6 +169,8 @@ class Pass:
         rows: what each row is; none where only the running of the layers is asked for.
         finest_layer: maps come from layers at 1/finest_layer of the latent's resolution and coarser.
         guided: names of the layers that maps come from.
+        tokens: length of every row's text; of texts of several lengths ComfyUI repeats the shorter ones. 0 where there
+            is none.
         ran: names of the layers.
         seen: layer, copy and key of the text -> grid, numbers of the rows, and their probabilities, (rows, h, N, L).
     """
@@ -177,6 +179,7 @@ class Pass:
     texts: int
     finest_layer: int
     guided: frozenset[str]
+    tokens: int = 0
     ran: set[str] = field(default_factory=set)
     seen: dict[tuple[str, int, Any], tuple[tuple[int, int], list[int], Tensor]] = field(default_factory=dict)
 
@@ -211,7 +214,7 @@ class Pass:
         for copy, numbers in enumerate(self._copies(q, layer)):
             for shown in {row.text.key: row.text for row in self.rows if row.text.common is not None}.values():
                 of_text = [number for number, row in enumerate(self.rows) if row.text is shown]
-                keys = _in_common(k.shape[2], shown, layer)
+                keys = _in_common(k.shape[2], self.tokens, shown, layer)
                 if mask is not None and not _spares(mask, image, text, keys):
                     raise Obstacle(f"its layer {layer.name} masks the attention to the text")
                 rows = [numbers[number] for number in of_text]
@@ -239,9 +242,15 @@ class Pass:
         return copies
 
 
-def _in_common(keys: int, text: Text, layer: Layer) -> slice | Tensor:
-    """Find the keys of the tokens in common, also where a patch has made more or fewer of every token."""
+def _in_common(keys: int, tokens: int, text: Text, layer: Layer) -> slice | Tensor:
+    """Find the keys of the tokens in common, also where a patch has made more or fewer of every token.
+
+    Of a text that is repeated those of its first copy: the others have the same probabilities.
+    """
     assert text.common is not None
+    copies, remainder = divmod(tokens, text.tokens.shape[1])
+    if layer.family.attention and copies > 1 and not remainder and keys % copies == 0:
+        keys //= copies
     expected, count = text.keys or text.tokens.shape[1], len(text.common)
     joint = not layer.family.attention and keys > expected  # padding that the network adds
     if keys == expected or joint:
@@ -478,7 +487,9 @@ class Watch:
         if self.texts and not shown:
             with self.attention.watching(None):
                 return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        current = Pass(rows, len(transformer_options.get("uuids", ())), self.finest_layer, self.attention.guided)
+        tokens = 0 if c_crossattn is None else c_crossattn.shape[1]
+        texts = len(transformer_options.get("uuids", ()))
+        current = Pass(rows, texts, self.finest_layer, self.attention.guided, tokens)
         self.passes.append(current)
         options = {**transformer_options, PACK: True}
         if not (shown and self.x.requires_grad):

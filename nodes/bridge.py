@@ -245,6 +245,11 @@ def require_inversion_of(model: Any, inversion: Inversion) -> None:
         )
 
 
+def at_rest(samples: Tensor) -> dict[str, Tensor]:
+    """A LATENT of samples, where ComfyUI's own nodes leave theirs: not on the device that samples."""
+    return {"samples": samples.to(comfy.model_management.intermediate_device())}
+
+
 class GuiderDenoiser:
     """A core `Denoiser` on a running guider: one row a sample, no classifier-free guidance, maps and gradients."""
 
@@ -344,9 +349,10 @@ class GuiderDenoiser:
         return texts
 
     def predict(self, x: Tensor, sigma: Tensor, cond: str, options: dict[str, Any]) -> Tensor:
-        """Ask the model for x0, (B, C, H, W)."""
-        model, x = self.guider.inner_model, self.framed(self.seen(x, sigma))
-        return picture_of(comfy.samplers.calc_cond_batch(model, [self.guider.conds[cond]], x, sigma, options)[0])
+        """Ask the model for x0, (B, C, H, W); only the maps carry gradients, so a ControlNet takes none."""
+        model, x = self.guider.inner_model, self.framed(self.seen(x.detach(), sigma))
+        with torch.no_grad():
+            return picture_of(comfy.samplers.calc_cond_batch(model, [self.guider.conds[cond]], x, sigma, options)[0])
 
     def seen(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Find the latent that the model is asked about, (B, C, H, W)."""
@@ -471,15 +477,18 @@ def require_text_alone(conds: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _evaluate_apart(options: dict[str, Any]) -> None:
-    """Evaluate positive and negative in passes of their own: only the former's is to carry gradients."""
+    """Evaluate positive and negative in passes of their own: only the former's is watched, and to carry gradients.
+
+    It comes last: hooks change the weights for each text, and the backward pass may ask for them again.
+    """
     evaluate_before = options.get(EVALUATE, _evaluate)
 
     def evaluate(args: dict[str, Any]) -> list[Tensor]:
         positive, negative = args["conds"]
+        alone = {**args, "conds": [None, negative], "model_options": unwatched(args["model_options"])}
+        away = None if negative is None else evaluate_before(alone)[1]
         predictions = evaluate_before({**args, "conds": [positive, None]})
-        if negative is not None:
-            predictions[1] = evaluate_before({**args, "conds": [None, negative]})[1]
-        return predictions
+        return predictions if away is None else [predictions[0], away, *predictions[2:]]
 
     options[EVALUATE] = evaluate
 
@@ -646,18 +655,18 @@ def _predict_in_fresh_noise(
         seen = noise.seen(latent, sigma).view_as(x)
         return picture_of(executor(seen, sigma, options, seed))
 
-    begun = has_begun(inversion, level, start)
-    if begun:
-        require_comparable(guider.conds, level)
-    edited = ask(picture_of(x), model_options) if begun or is_watched(model_options) else None
-    if edited is None or not begun:
+    if not has_begun(inversion, level, start):
+        if is_watched(model_options):
+            ask(picture_of(x), model_options)
         return along(inversion, torch.zeros_like(picture_of(x)), level).view_as(x)
+    require_comparable(guider.conds, level)
     original, options = inversion.latent_at(level).to(x), unwatched(model_options)
     known = denoise.known(original, level)
     if known is not None and EVALUATE not in denoise.model_options:
         options[EVALUATE] = partial(_evaluate_negative, known.view_as(x))
     with _source_in_place(guider):
         unchanged = ask(original, options)
+    edited = ask(picture_of(x), model_options)  # last, as in `_evaluate_apart`
     return along(inversion, edited - unchanged, level).view_as(x)
 
 
@@ -691,8 +700,7 @@ def require_comparable(conds: dict[str, list[dict[str, Any]]], sigma: float) -> 
         ValueError: source or target has no text there, or one has a ControlNet that the other has not.
     """
     source, target = (_active_parts(conds[name], sigma, name) for name in (SOURCE, TARGET))
-    steered = ["control" in part for parts in (source, target) for part in parts.values()]
-    if any(steered) and not all(steered):
+    if any(("control" in source.get(key, {})) != ("control" in target.get(key, {})) for key in {**source, **target}):
         raise ValueError(
             "One of source and target text has a ControlNet, the other has not: in fresh noise all that it does would "
             "be taken for what the texts differ in. Apply it to both, or set noise_from to inversion."
@@ -717,8 +725,9 @@ def _active_parts(cond: list[dict[str, Any]], sigma: float, name: str) -> dict[P
         ValueError: none.
     """
     parts: dict[PartKey, dict[str, Any]] = {}
+    level = torch.tensor(sigma, dtype=torch.float32)  # in which ComfyUI compares: the bounds of flows are more exact
     for part in cond:
-        if part.get("timestep_end", 0.0) <= sigma <= part.get("timestep_start", math.inf):
+        if not (level > part.get("timestep_start", math.inf) or level < part.get("timestep_end", 0.0)):
             area = part.get("area")
             parts[area, sum(known == area for known, _ in parts)] = part
     if not parts:
@@ -738,7 +747,8 @@ def _tokens(part: dict[str, Any]) -> Tensor:
 def _place(part: dict[str, Any], x: Tensor) -> Place:
     """The area of a part in a latent, cut off at its edges, as ComfyUI does."""
     below, right = x.shape[-2:]
-    height, width, top, left = part.get("area") or (below, right, 0, 0)
+    area = part.get("area") or (below, right, 0, 0)
+    (height, width), (top, left) = area[: len(area) // 2][-2:], area[-2:]  # of videos also the frames
     return Place(top, left, min(height, below - top), min(width, right - left))
 
 

@@ -20,7 +20,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
 from ..pix2pix_zero_core.edit import map_guidance_step
 from .attention import TextAttention
@@ -231,7 +231,8 @@ class _CopyOnWrite(TorchDispatchMode):
     def pack(self, tensor: Tensor) -> _Saved:
         """Keep a tensor for the backward pass, as a hook of autograd."""
         saved = _Saved(tensor)
-        self._of_memory[tensor.untyped_storage().data_ptr()].add(saved)
+        if not is_traceable_wrapper_subclass(tensor):  # a quantised weight has no memory of its own
+            self._of_memory[tensor.untyped_storage().data_ptr()].add(saved)
         return saved
 
     def let_go(self) -> None:
@@ -333,6 +334,10 @@ def _fixed_in_layer(t: Tensor) -> Tensor:
 
 def _constant(t: Tensor) -> Tensor:
     """View a tensor's storage as an ordinary tensor that needs no gradient."""
+    if is_traceable_wrapper_subclass(t):  # a quantised weight is made of several
+        names, described = t.__tensor_flatten__()
+        parts = {name: _constant(getattr(t, name)) for name in names}
+        return type(t).__tensor_unflatten__(parts, described, t.size(), t.stride())
     return torch.empty(0, dtype=t.dtype, device=t.device).set_(
         t.untyped_storage(), t.storage_offset(), t.size(), t.stride()
     )

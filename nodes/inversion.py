@@ -27,6 +27,7 @@ from .bridge import (
     TARGET,
     Conditioning,
     GuiderDenoiser,
+    at_rest,
     coordinates_of,
     distilled_warning,
     embeddings,
@@ -240,10 +241,10 @@ class RegularizedDDIMInvert(io.ComfyNode):
             **found, family=family_of_model(model).name, mask=latent.get("noise_mask"), texts=embeddings(source)
         )
         if not reconstruct:
-            return inversion, {"samples": noise}, ExecutionBlocker(None), ExecutionBlocker(None)
+            return inversion, at_rest(noise), ExecutionBlocker(None), ExecutionBlocker(None)
         error = (sampler.reconstruction - x.to(sampler.reconstruction)).square().mean()
         decibels = float(10 * (x0.float().var() / error).log10())
-        return inversion, {"samples": noise}, {"samples": sampler.reconstruction}, decibels
+        return inversion, at_rest(noise), at_rest(sampler.reconstruction), decibels
 
 
 def in_words(decibels: float) -> str:

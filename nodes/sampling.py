@@ -21,6 +21,7 @@ from .bridge import (
     Conditioning,
     GuidedDenoiser,
     GuiderDenoiser,
+    at_rest,
     edit_in_fresh_noise,
     edit_in_region,
     family_of_model,
@@ -88,7 +89,7 @@ class CrossAttnGuidedSampler(io.ComfyNode):
             picture = guided.get_model_object("latent_format").process_out(picture)
         edited = guider.sample(empty, picture, sampler, inversion.sigmas, denoise_mask=mask, disable_pbar=True)
         warning = settings.warning(inversion, source, target, cfg, needs_cfg=needs_cfg(model))
-        outputs = {"samples": edited}, {"samples": sampler.reference}, sampler.path
+        outputs = at_rest(edited), at_rest(sampler.reference), sampler.path
         return io.NodeOutput(*outputs, warning, ui=said(warning=warning))
 
 

@@ -204,6 +204,17 @@ def areas(case: Case) -> Case:
     return dataclasses.replace(case, source=area(case.source, other), target=area(case.target, other))
 
 
+def two_areas(case: Case) -> Case:
+    """Texts for both halves of the picture, of one size: the negative, for all of it, gets a copy for each."""
+
+    def halves(left: Any, right: Any) -> Any:
+        place = stock.ConditioningSetAreaPercentage().append
+        return [*place(left, 0.5, 1.0, 0.0, 0.0, 1.0)[0], *place(right, 0.5, 1.0, 0.5, 0.0, 1.0)[0]]
+
+    other = encode(case.clip, "a red house")
+    return dataclasses.replace(case, source=halves(case.source, other), target=halves(case.target, other))
+
+
 def area_of_the_target(case: Case) -> Case:
     return dataclasses.replace(case, target=area(case.target, encode(case.clip, "a red house")))
 
@@ -446,6 +457,7 @@ NEIGHBOURS: dict[str, Callable[[Case], Case]] = {
     "attn2 replaced (IPAdapter)": ip_adapter,
     "attn2 led away from a negative (NAG)": normalized_attention,
     "areas": areas,
+    "two areas of one size": two_areas,
     "area in the target only": area_of_the_target,
     "masked text": text_mask,
     "target of two chunks": long_target,

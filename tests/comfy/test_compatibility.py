@@ -28,6 +28,7 @@ NEIGHBOURS = (
     "attn2 replaced (IPAdapter)",
     "attn2 led away from a negative (NAG)",
     "areas",
+    "two areas of one size",
     "area in the target only",
     "masked text",
     "target of two chunks",

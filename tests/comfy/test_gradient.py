@@ -79,3 +79,14 @@ def test_nothing_is_copied_where_nothing_is_written(pack: Any):
         activation = x * 1
         squared = activation.square()
         assert squared.grad_fn._saved_self.data_ptr() == activation.data_ptr()
+
+
+def test_a_quantised_weight_is_a_constant(pack: Any):
+    """Of a checkpoint in mixed precision, where the GPU computes in fp8: ComfyUI leaves such weights as they are."""
+    quantised = pytest.importorskip("comfy.quant_ops").QuantizedTensor
+    x = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with torch.inference_mode():
+        weight = quantised.from_float(torch.eye(16)[:8], "TensorCoreFP8Layout")
+    with torch.inference_mode(False), pack.nodes.gradient.differentiable():
+        (gradient,) = torch.autograd.grad(torch.nn.functional.linear(x, weight).sum(), x)
+    torch.testing.assert_close(gradient, torch.ones(2, 8) @ torch.eye(16)[:8])

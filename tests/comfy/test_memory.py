@@ -294,3 +294,13 @@ def test_an_edit_leaves_no_tensor_behind(in_process: Any, checkpointing: str):
 
     alive()
     assert alive() == alive()
+
+
+def test_latents_lie_where_comfyui_leaves_its_own(in_process: Any, monkeypatch: pytest.MonkeyPatch):
+    """On a GPU its nodes could else not put them beside others."""
+    import comfy.model_management as management
+
+    monkeypatch.setattr(management, "intermediate_device", lambda: torch.device("meta"))
+    inversion, noise, reconstruction, _ = in_process.invert(steps=2, reconstruct=True)
+    latents = (noise, reconstruction, *in_process.sample(inversion)[:2])
+    assert {latent["samples"].device.type for latent in latents} == {"meta"}

@@ -104,7 +104,7 @@ def test_a_graph_of_a_checkpointed_block_leaves_another_pack_s_forward(pack: Any
         del block.forward
 
 
-@pytest.mark.parametrize("neighbour", ["none", "FreeU", "queries written over"])
+@pytest.mark.parametrize("neighbour", ["none", "FreeU", "LoRA as a hook", "queries written over"])
 def test_checkpointing_beside_patches_that_write_in_place(pack: Any, case: Any, neighbour: str):
     from comfy.ldm.modules.attention import optimized_attention
 
@@ -124,7 +124,7 @@ def test_checkpointing_beside_patches_that_write_in_place(pack: Any, case: Any, 
         changed = dataclasses.replace(case, model=model)
     inversion, noise = invert(pack, changed)
     kept, again = (
-        edited(pack, "all in one", changed, inversion, noise, checkpointing=checkpointing)
+        edited(pack, "all in one", changed, inversion, noise, checkpointing=checkpointing, guidance=1.0)
         for checkpointing in ("never", "always")
     )
     torch.testing.assert_close(again, kept, rtol=1e-5, atol=1e-5)
@@ -386,6 +386,55 @@ def test_a_controlnet_on_one_text_alone_is_no_difference_of_texts(pack: Any, cas
         ValueError, match=r"One of source and target text has a ControlNet.*set noise_from to inversion"
     ):
         edited(pack, form, steered, inversion, noise, **FRESH)
+
+
+def test_a_controlnet_on_one_part_of_both_texts_is_on_both(pack: Any, case: Any):
+    from tests.comfy.neighbours import controlnet
+
+    steered = controlnet(case)
+    both = {name: [*getattr(steered, name), *getattr(case, name)] for name in ("source", "target")}
+    inversion, noise = invert(pack, case)
+    assert torch.isfinite(edited(pack, "guider", dataclasses.replace(steered, **both), inversion, noise, **FRESH)).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_controlnet_takes_no_gradient(pack: Any, case: Any, form: str):
+    from comfy.cldm.cldm import ControlNet
+
+    from tests.comfy.neighbours import controlnet
+
+    steered, taken = controlnet(case), list[bool]()
+    network = next(part["control"].control_model for _, part in steered.target)
+    network.register_forward_hook(lambda _, __, out: taken.extend(t.requires_grad for t in out["output"]))
+    assert isinstance(network, ControlNet)
+    inversion, noise = invert(pack, steered)
+    edited(pack, form, steered, inversion, noise)
+    assert taken and not any(taken)
+
+
+def test_parts_of_different_lengths_in_one_pass(pack: Any, case: Any):
+    """ComfyUI repeats the shorter one; of its copies one counts."""
+    from tests.comfy.neighbours import encode
+
+    other, long = encode(case.clip, "a red house"), encode(case.clip, "a red house on a hill " * 20)
+    changed = dataclasses.replace(case, source=[*case.source, *other], target=[*case.target, *long])
+    inversion, noise = invert(pack, changed)
+    found, without = (edited(pack, "guider", changed, inversion, noise, guidance=g) for g in (0.02, 0.0))
+    assert torch.isfinite(found).all() and not torch.equal(found, without)
+
+
+def test_bounds_in_time_are_compared_as_comfyui_does(pack: Any):
+    """A flow's bounds are doubles, of which a level of the grid may be the nearest float: above or below."""
+    active = pack.nodes.bridge._active_parts
+    for bound in (0.9265734265734266, 0.2, 0.6, 1 / 3):
+        level = float(torch.tensor(bound))
+        for name in ("timestep_start", "timestep_end"):
+            assert active([{name: bound}], level, "target")
+
+
+def test_an_area_of_a_video_is_one_of_its_pictures(pack: Any):
+    place = pack.nodes.bridge._place({"area": (1, 4, 6, 0, 2, 3)}, torch.zeros(1, 4, 8, 8))
+    assert tuple(place) == (2, 3, 4, 5)
 
 
 @pytest.mark.parametrize("settings", [FRESH, {"region": 0.4}], ids=["fresh noise", "region"])

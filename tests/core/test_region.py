@@ -35,6 +35,22 @@ class LeftHalf:
         return Prediction((x + shown) / (1 + sigma[:, None, None, None]))
 
 
+class Corner(LeftHalf):
+    """One whose text shows in a corner alone, less than the share of the picture by which regions are scaled."""
+
+    def __call__(self, x, sigma, cond, *, maps=False):
+        shown = torch.zeros_like(x)
+        shown[..., :1, :1] = float(cond)
+        return Prediction((x + shown) / (1 + sigma[:, None, None, None]))
+
+
+def test_texts_that_differ_in_a_corner_alone_draw_that_corner(sigmas, generator):
+    x0 = torch.randn(1, 4, 24, 24, generator=generator, dtype=torch.float64)
+    inversion = invert(Corner(), x0, 0.0, sigmas, PLAIN)
+    region = edit_region(Corner(), inversion, 0.0, 1.0, 0.4)
+    assert region[0, 0, 0, 0] == 1 and region[..., 3:, 3:].max() == 0
+
+
 @pytest.fixture
 def x0(generator):
     return torch.randn(2, 4, 8, 12, generator=generator, dtype=torch.float64)
