@@ -458,7 +458,7 @@ class Watch:
         Args:
             attention: the layers.
             x: the latent, (B, C, H, W). If it requires grad, passes whose text is shown are run with gradients back to
-                it, also where a patch runs the model without.
+                it, though whoever runs the model takes none.
             texts: uuid of a part of the conditioning -> what it is; none where no maps are asked for.
             options: a copy of the model's options.
             finest_layer: maps come from layers at 1/finest_layer of the latent's resolution and coarser.
@@ -497,7 +497,7 @@ class Watch:
                 return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         options[OVERRIDE] = partial(_differentiable, options.get(OVERRIDE))
         with torch.inference_mode(False), torch.enable_grad(), self.attention.watching(current):
-            if not x.requires_grad:  # a patch runs the model without gradients
+            if not x.requires_grad:  # the denoiser runs the model without gradients: here they begin
                 x = torch.stack([row.place.of(self.x[row.sample]) for row in rows]).view_as(x)
             out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         return out if torch.is_grad_enabled() else out.detach()

@@ -309,7 +309,7 @@ class GuiderDenoiser:
                 f"finest_layer is {self.finest_layer}; the model has no cross-attention at 1/{self.finest_layer} of "
                 "the latent's resolution or coarser. Lower finest_layer; 1 guides every layer."
             )
-        if cond == SOURCE and not denoised.requires_grad:
+        if cond == SOURCE:
             self._of_the_source = level, x, denoised
         return Prediction(denoised, found)
 
@@ -479,7 +479,7 @@ def require_text_alone(conds: dict[str, list[dict[str, Any]]]) -> None:
 def _evaluate_apart(options: dict[str, Any]) -> None:
     """Evaluate positive and negative in passes of their own: only the former's is watched, and to carry gradients.
 
-    It comes last: hooks change the weights for each text, and the backward pass may ask for them again.
+    The positive comes last: hooks change the weights for each text, and the backward pass may ask for them again.
     """
     evaluate_before = options.get(EVALUATE, _evaluate)
 
@@ -488,7 +488,7 @@ def _evaluate_apart(options: dict[str, Any]) -> None:
         alone = {**args, "conds": [None, negative], "model_options": unwatched(args["model_options"])}
         away = None if negative is None else evaluate_before(alone)[1]
         predictions = evaluate_before({**args, "conds": [positive, None]})
-        return predictions if away is None else [predictions[0], away, *predictions[2:]]
+        return predictions if away is None else [predictions[0], away]
 
     options[EVALUATE] = evaluate
 
@@ -700,11 +700,16 @@ def require_comparable(conds: dict[str, list[dict[str, Any]]], sigma: float) -> 
         ValueError: source or target has no text there, or one has a ControlNet that the other has not.
     """
     source, target = (_active_parts(conds[name], sigma, name) for name in (SOURCE, TARGET))
-    if any(("control" in source.get(key, {})) != ("control" in target.get(key, {})) for key in {**source, **target}):
+    if any(_steered(source, key) != _steered(target, key) for key in {**source, **target}):
         raise ValueError(
             "One of source and target text has a ControlNet, the other has not: in fresh noise all that it does would "
             "be taken for what the texts differ in. Apply it to both, or set noise_from to inversion."
         )
+
+
+def _steered(parts: dict[PartKey, dict[str, Any]], key: PartKey) -> bool:
+    """Whether a part of a text has a ControlNet; of a part that this text lacks, whether any of its parts has."""
+    return any("control" in part for part in ([parts[key]] if key in parts else parts.values()))
 
 
 def _evaluate(args: dict[str, Any]) -> list[Tensor]:

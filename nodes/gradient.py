@@ -247,6 +247,8 @@ class _CopyOnWrite(TorchDispatchMode):
         kwargs = kwargs or {}
         if func._schema.is_mutable:
             for t in _tensors(kwargs.get(key) if isinstance(key, str) else args[key] for key in _written(func)):
+                if is_traceable_wrapper_subclass(t):  # written anew for each layer, and never saved
+                    continue
                 for saved in self._of_memory.pop(t.untyped_storage().data_ptr(), ()):
                     saved.tensor = saved.tensor.clone()
         return func(*args, **kwargs)

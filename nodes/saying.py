@@ -36,5 +36,5 @@ def say_meanwhile(node: Any, note: str) -> None:
 
         server = PromptServer.instance
         run = getattr(server, "last_prompt_id", None)  # ComfyUI sets it when a run begins
-        said = {"prompt_id": run, "node": node.hidden.unique_id, "note": note}
-        server.send_sync(EVENT, said, server.client_id)
+        message = {"prompt_id": run, "node": node.hidden.unique_id, "note": note}
+        server.send_sync(EVENT, message, server.client_id)

@@ -320,9 +320,10 @@ class EditTask(InvertingTask):
         return {"strength": strength}
 
     def leads(self, direction: Direction) -> list[tuple[str, str]]:
-        """From what to what the edits lead, each once: of a negative strength the other way."""
+        """What the edits lead away from, and what to, each pair once: with a negative strength from the target."""
         start, end = direction.source, direction.target
-        return list(dict.fromkeys((start, end) if strength >= 0 else (end, start) for strength in self.strengths))
+        signs = [strength for strength in self.strengths if strength] or [1.0]
+        return list(dict.fromkeys((start, end) if strength > 0 else (end, start) for strength in signs))
 
     def guidance(self, strength: float) -> MapGuidance:
         """The guidance of a variant."""

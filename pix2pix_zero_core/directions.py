@@ -168,7 +168,7 @@ def combined_names(weighted: Sequence[tuple[Direction, float]]) -> CombinedNames
         if direction.encoder != first.encoder:
             raise ValueError(
                 f"Direction {first.name} was made by text encoder {first.encoder!r}, {direction.name} by "
-                f"{direction.encoder!r}. Build both with the same CLIP, or apply one after the other."
+                f"{direction.encoder!r}. Build both with the same CLIP, set alike."
             )
     weighted = counting(weighted)
     names = [(d.source, d.target) if weight >= 0 else (d.target, d.source) for d, weight in weighted]

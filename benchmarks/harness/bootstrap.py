@@ -1,7 +1,8 @@
 """Bootstrap intervals over scenes: how far a figure would move if other scenes had been drawn.
 
 Percentile intervals (Efron 1979, Bootstrap Methods: Another Look at the Jackknife). Every draw takes the same scenes
-for every method, so comparisons are paired.
+for every method, so comparisons are paired. Scene i has one seed in all tasks, so the same pose, layout and background:
+the tasks of a draw take the same seeds, or their means would seem surer than they are.
 """
 
 from __future__ import annotations
@@ -19,20 +20,23 @@ Figure = tuple[float, float, float]
 
 
 def draw_means(samples: Sequence[Tensor], draws: int = DRAWS) -> Tensor:
-    """Average resampled values, stratified: the scenes of each task are drawn among themselves, all tasks count alike.
+    """Average resampled values: seeds are drawn, and of every task those of its scenes; all tasks count alike.
 
     Args:
-        samples: for every task the values of its scenes, (n_task,). The same lengths give the same scenes.
+        samples: for every task the values of its scenes, (n_task,), in the order of their seeds.
         draws: number of resamplings.
 
     Returns:
         means, (draws + 1,); the first is that of the scenes as they are.
     """
-    generator = torch.Generator().manual_seed(0)
+    seeds = max(map(len, samples))
+    picked = torch.randint(seeds, (draws, seeds), generator=torch.Generator().manual_seed(0))
     means: list[Tensor] = []
     for values in samples:
-        picked = torch.randint(len(values), (draws, len(values)), generator=generator)
-        means.append(torch.cat([values.mean()[None], values[picked].mean(1)]))
+        there = picked < len(values)  # of tasks with fewer scenes
+        sums, counts = (values[picked.clamp(max=len(values) - 1)] * there).sum(1), there.sum(1)
+        drawn = torch.where(counts > 0, sums / counts.clamp(min=1), values.mean())
+        means.append(torch.cat([values.mean()[None], drawn]))
     return torch.stack(means).mean(0)
 
 

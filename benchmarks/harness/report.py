@@ -31,16 +31,24 @@ TITLES = {
     "excess_lpips": "LPIPS beyond the true edit's",
     "unet_rows": "network rows",
     "seconds": "seconds",
+    "structure_off": "structure off the true edit's, either way",
 }
 """Column -> what stands over it. Higher is better in edit success, attributes kept and PSNR, lower in all others."""
 
-RATIOS = ("bg_lpips", "structure_distance", "unet_rows", "seconds")
+SURE = (*COLUMNS, "structure_off")
+"""Columns with intervals."""
+
+RATIOS = ("bg_lpips", "structure_distance", "structure_off", "unet_rows", "seconds")
 """Columns in which methods are compared by a ratio; in the others by a difference."""
 
 
 def measured(cell: Cell) -> dict[str, Tensor]:
-    """All columns of a cell, one value a scene."""
-    return {**cell.columns, "unet_rows": cell.rows, "seconds": cell.seconds}
+    """All columns of a cell, one value a scene.
+
+    The mean of an excess may be near 0 since some edits change too little, others too much; that of its size is not.
+    """
+    off = cell.columns["excess_structure"].abs()
+    return {**cell.columns, "unet_rows": cell.rows, "seconds": cell.seconds, "structure_off": off}
 
 
 def summarise(task: str, method: str, cells: Sequence[Cell]) -> Row:
@@ -53,7 +61,7 @@ def summarise(task: str, method: str, cells: Sequence[Cell]) -> Row:
         "n": sum(len(cell.latents) for cell in cells),
         **{column: round(value, 5) for column, (value, _, _) in figures.items()},
         "intervals": {
-            column: [round(low, 5), round(high, 5)] for column, (_, low, high) in figures.items() if column in COLUMNS
+            column: [round(low, 5), round(high, 5)] for column, (_, low, high) in figures.items() if column in SURE
         },
         "devices": sorted({device for cell in cells for device in cell.devices}),
     }
@@ -87,7 +95,7 @@ def contrast_table(rows: Sequence[Row]) -> str:
     def cell(row: Row, column: str) -> str:
         ratio = column in RATIOS
         value, low, high = (f"x{v:.2f}" if ratio else show(v, column, signed=True) for v in row[column])
-        return f"{value} ({low} – {high})" if column in COLUMNS else value  # noqa: RUF001
+        return f"{value} ({low} – {high})" if column in SURE else value  # noqa: RUF001
 
     lines = [[row["method"], *(cell(row, column) for column in TITLES)] for row in rows]
     return markdown(["ours against", *TITLES.values()], lines)

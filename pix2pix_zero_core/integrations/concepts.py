@@ -92,7 +92,8 @@ def without_details(caption: str, concept: str) -> str:
     for detail in _content_words(concept)[1:]:
         names = [re.sub(r"^with an? ", "", form) for name in _names(detail) for form in (name, pluralize(name))]
         named = "|".join(map(re.escape, names))
-        added = rf",?\s+(?:with|wearing)\s+(?:(?:an?|the|his|her|its)\s+)?(?:[\w-]+\s+)?(?:{named})(?!\w)"
+        added = rf",?\s+(?:with|wearing)\s+(?:(?:an?|the|his|her|its)\s+)?(?:[\w-]+\s+)?(?:{named})"
+        added += r"(?=\s*(?:[,.;]|$|\b(?:and|in|on|at|with|wearing|who)\b))"  # no "bearded dragon"
         caption = re.sub(added, "", caption, flags=re.IGNORECASE)
     return caption
 

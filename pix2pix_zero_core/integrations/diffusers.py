@@ -670,21 +670,16 @@ def load_pipeline(
 
     import diffusers  # takes seconds, and denoisers do without it
 
-    for folder in filter(None, (path if path.is_dir() else None, config)):
-        require_plain_attention(folder)
+    if read == "from_single_file":
+        options["config"] = str(config or _cached_config(path))
+    require_plain_attention(options.get("config", path))
     try:
-        if read == "from_single_file":
-            options["config"] = str(config or _cached_config(path))
         load = getattr(getattr(diffusers, name), read)
         pipeline = load(str(path), dtype=dtype, local_files_only=True, **options)
     except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
-        remedy = "Copy it anew."
-        if read == "from_single_file" and config is None:
-            remedy = (
-                "A checkpoint holds no configuration and no tokenizer: give a folder in diffusers' format of the same "
-                "family as config."
-            )
-        raise ValueError(f"{path} cannot be read as a {name} ({type(error).__name__}: {error}). {remedy}") from error
+        raise ValueError(
+            f"{path} cannot be read as a {name} ({type(error).__name__}: {error}). Copy it anew."
+        ) from error
     pipeline.vae.to(torch.float32)
     return pipeline.to(device)
 
@@ -726,13 +721,20 @@ def _cached_config(path: Path) -> str:
     diffusers would look there as well, and then go online for it, even with `local_files_only`.
 
     Raises:
-        FileNotFoundError: it is not there.
+        ValueError: it is not there, or nobody knows the family.
     """
     import huggingface_hub
     from diffusers.loaders import single_file_utils
     from safetensors import safe_open
 
-    with cast(Any, safe_open)(path, framework="pt") as file:
-        shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
-    repository = cast(Any, single_file_utils).fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
-    return cast(Any, huggingface_hub).snapshot_download(repository, local_files_only=True)
+    kinds = ["*.json", "*.txt", "*.model"]  # what diffusers keeps there: without naming them, weights are missed
+    try:
+        with cast(Any, safe_open)(path, framework="pt") as file:
+            shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
+        repository = cast(Any, single_file_utils).fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
+        return cast(Any, huggingface_hub).snapshot_download(repository, allow_patterns=kinds, local_files_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} holds no configuration and no tokenizer, and the cache has none for it ({type(error).__name__}): "
+            "give a folder in diffusers' format of the same family as config."
+        ) from error

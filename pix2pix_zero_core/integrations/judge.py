@@ -120,7 +120,7 @@ def ask(caption: str, source: str, target: str, exchanges: Iterable[tuple[str, s
     if bare != caption and before.head == after.text:
         return Question((caption,), (bare,), source, target)
     there = after.plural if mentions_several(place, source) and after.plural else after.text
-    olds = [old for old, new in pairs if new == there]
+    olds = [old for old, new in pairs if new == there] or [before.text]
     if before.text == before.head:  # else the caption has the "cat" of "cat with glasses", and says nothing of glasses
         olds.append(place)
     return Question(_fill(caption, place, olds), _fill(caption, place, [there]), source, target)

@@ -25,6 +25,15 @@ def test_the_estimate_is_the_mean_over_tasks_whatever_their_sizes() -> None:
     assert low == pytest.approx(5.5) and high == pytest.approx(6.5)
 
 
+def test_tasks_with_the_same_scenes_are_no_more_sure_than_one() -> None:
+    values = torch.randn(40, generator=torch.Generator().manual_seed(2))
+    alone, twice = interval(draw_means([values])), interval(draw_means([values, values]))
+    assert twice == pytest.approx(alone, abs=1e-6)
+    other = torch.randn(40, generator=torch.Generator().manual_seed(3))
+    _, low, high = interval(draw_means([values, other]))
+    assert high - low < alone[2] - alone[1]
+
+
 def test_a_constant_shift_between_methods_is_certain() -> None:
     a = torch.randn(40, generator=torch.Generator().manual_seed(2))
     estimate, low, high = compare([a + 0.5], [a], torch.sub)

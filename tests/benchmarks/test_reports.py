@@ -121,7 +121,7 @@ def test_a_row_has_the_columns_that_readers_expect() -> None:
     measured = "edit_success attributes_kept pose_error bg_lpips structure_distance truth_psnr"
     excess = "excess_structure excess_lpips"
     assert list(row)[:13] == ["task", "method", "n", *measured.split(), *excess.split(), "unet_rows", "seconds"]
-    assert set(row["intervals"]) == set(COLUMNS)
+    assert set(row["intervals"]) == {*COLUMNS, "structure_off"}
     assert (row["n"], row["edit_success"], row["unet_rows"]) == (4, 1.5, 10.0)
     low, high = row["intervals"]["edit_success"]
     assert 1 < low < 1.5 < high < 2

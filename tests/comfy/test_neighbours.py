@@ -393,8 +393,11 @@ def test_a_controlnet_on_one_part_of_both_texts_is_on_both(pack: Any, case: Any)
 
     steered = controlnet(case)
     both = {name: [*getattr(steered, name), *getattr(case, name)] for name in ("source", "target")}
+    more = {"source": steered.source, "target": [*steered.target, *steered.target]}
     inversion, noise = invert(pack, case)
-    assert torch.isfinite(edited(pack, "guider", dataclasses.replace(steered, **both), inversion, noise, **FRESH)).all()
+    for texts in (both, more):
+        changed = dataclasses.replace(steered, **texts)
+        assert torch.isfinite(edited(pack, "guider", changed, inversion, noise, **FRESH)).all()
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -121,7 +121,7 @@ FROZEN = {
     "Pix2PixZeroJudgeEdit": (
         "Judge Edit",
         "image:IMAGE caption:STRING model:COMBO",
-        f"direction:{DIRECTION} target:STRING original:IMAGE",
+        f"direction:{DIRECTION} target:STRING original:IMAGE strength:FLOAT",
         "score:FLOAT* shows:BOOLEAN* words:STRING* warning:STRING*",
     ),
     "Pix2PixZeroEditUntilItShows": (
