@@ -94,7 +94,7 @@ class PromptToPrompt:
     """Inject the source's attention maps while sampling from plainly inverted noise (Hertz et al., arXiv:2208.01626).
 
     With the source caption as negative the source branch needs no classifier-free guidance, and stays close to the
-    picture: better for this rival than the published empty text.
+    picture. The published negative is the empty text, which `p2p_direct` has.
 
     Attributes:
         cross: share of the steps in which the swapped caption's tokens take over cross-attention maps.

@@ -128,7 +128,7 @@ def with_excess(columns: Columns, true_edit: Columns) -> Columns:
 
 
 def pose_of(scenes: list[Scene]) -> Tensor:
-    """Pose parameters as fractions of their ranges, as the probe reads them: (n, 6)."""
+    """Pose parameters as fractions of their ranges, as the probe reads them: (n, number of them)."""
     return torch.tensor(
         [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in scenes]
     )

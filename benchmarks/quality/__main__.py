@@ -117,9 +117,10 @@ def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
     parts = [
         f"# Quality of edits on held-out scenes, by {MODELS[about['model']].title}\n",
         f"By `python -m benchmarks.quality --model {about['model']}`, {about['date']}, {about['steps']} steps, on "
-        f"{' and '.join(about['devices'])}. In parentheses: 95 % bootstrap intervals over scenes. Every method was "
-        f"tuned with {tuning['settings_tried']} settings on the same validation scenes, at most {tuning['scenes']} a "
-        f"task.{stale}\n",
+        f"{' and '.join(about['devices'])}. In parentheses: 95 % bootstrap intervals over the scenes' seeds, which all "
+        f"tasks share. Every method was tuned with {tuning['settings_tried']} settings on the same validation scenes, "
+        f"at most {tuning['scenes']} a task.{stale} That chose `ours`. `ours_by_default` has the nodes' defaults, which "
+        "ablations on those scenes found, in many more trials, for edits that happen more surely.\n",
     ]
     groups = list(dict.fromkeys(row["task"] for row in (*results["means"], *results["rows"])))
     for group in groups:

@@ -63,7 +63,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "paper": combine({"guidance.strength": STRENGTHS, "cfg": LOW}),
     "ours": combine({"guidance.strength": (0.1, 0.2, 0.4), "cfg": SCALES}),
 }
-"""Method id -> the settings of the first round; those of the publications are among them."""
+"""Method id -> the settings of the first round. Those of the publications are among them, but for p2p (cfg 7.5, away
+from an empty text) and infedit (0.7 of both, cfg about 2); where the choice is at an edge, the best may lie beyond."""
 
 EMBEDDED = (2.0, 4.0, 6.0)  # 2 in the publications, an input of Flux's network
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from pix2pix_zero_core import Direction, EditSettings, apply_direction, official
 from pix2pix_zero_core.integrations.diffusers import DiffusersDenoiser, PipelineEditor
 from pix2pix_zero_core.integrations.pairs import Form
+from pix2pix_zero_core.settings import USUAL_STRENGTH
 
 
 def methods(steps: int, published_cfg: float) -> dict[str, Method]:
@@ -117,9 +118,12 @@ class Ours(Method):
 
     Attributes:
         edit: its settings.
+        strength: of a direction that is aligned to words. The mean of two prompts leads from the one to the other as it
+            is.
     """
 
     edit: EditSettings = EditSettings()  # noqa: RUF009 (immutable)
+    strength: float = USUAL_STRENGTH
     form: ClassVar[Form] = "aligned to words"
     prompted: ClassVar[bool] = True
 
@@ -131,4 +135,5 @@ class Ours(Method):
     def __call__(self, editor: PipelineEditor, picture: Tensor, caption: str, direction: Direction) -> Tensor:
         """Invert and edit."""
         inverted = editor.invert(picture, caption, self.edit)
-        return editor.decode(editor.edit(inverted, direction, output_type="latent"))
+        strength = self.strength if direction.form == self.form else 1.0
+        return editor.decode(editor.edit(inverted, direction, strength, output_type="latent"))

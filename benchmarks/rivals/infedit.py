@@ -27,7 +27,9 @@ class InfEdit:
 
     Of the unified attention control, its part that is prompt-to-prompt's is taken: cross-attention maps of what the
     captions share, and self-attention maps, both from the source branch. Not taken are the third branch that mediates
-    layouts for non-rigid edits (these are none) and the blend by a mask. The published runs are those of a latent
+    layouts for non-rigid edits (these are none) and the blend by a mask; and the row without a text takes nothing over,
+    where the authors' takes self-attention maps over as well, so that here CFG also amplifies what is taken over, and
+    this row may be worse than theirs. The published runs are those of a latent
     consistency model in few steps; Tiny Zoo is none, hence as many steps as all others take.
 
     Attributes:

@@ -20,7 +20,7 @@ def describe(results: dict[str, Any]) -> str:
         "# Speed and memory of edits\n",
         f"By `python run.py bench --speed`, {about['date']}, torch {about['torch']}, {about['device']}, "
         f"{about['threads']} thread(s). Seconds are those of the {about['clock']}. Rows of the UNet: a backward pass "
-        "costs as much as two forward passes. Encoding and decoding the picture is in no figure.\n",
+        "counts as two forward passes, by convention. Encoding and decoding the picture is in no figure.\n",
     ]
     for unet in dict.fromkeys(row["unet"] for row in results["rows"]):
         rows = [row for row in results["rows"] if row["unet"] == unet]

@@ -80,7 +80,7 @@ def mean_counts(usages: Sequence[Usage]) -> dict[Call, float]:
 
 
 def count_rows(counts: dict[Call, float]) -> Row:
-    """Rows of the UNet, forward and backward; a backward pass costs as much as two forward passes."""
+    """Rows of the UNet, forward and backward; by convention a backward pass is two, whatever it takes."""
     backward = sum(count * call.rows for call, count in counts.items() if call.what == "backward")
     forward = sum(count * call.rows for call, count in counts.items() if call.what != "backward")
     return {"unet_rows": forward + 2 * backward, "forward_rows": forward, "backward_rows": backward}

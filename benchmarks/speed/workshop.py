@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from .subjects import Subject
 class Workshop:
     """Measures what has not been measured yet, and keeps it.
 
-    What is kept is known by everything that it depends on, the code included.
+    What is kept is known by everything that it depends on, the code and the machine included.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +29,8 @@ class Workshop:
         self.folder = folder
         benchmarks = Path(__file__).parents[1]
         code = [*(benchmarks.parent / "pix2pix_zero_core").rglob("*.py"), *(benchmarks / "rivals").glob("*.py")]
-        code += [benchmarks / "harness" / name for name in ("methods.py", "rows.py", "sampling.py")]
+        code += [benchmarks / "harness" / name for name in ("methods.py", "rows.py", "sampling.py", "tasks.py")]
+        code += list((benchmarks.parent / "tiny_zoo").glob("*.py"))
         code += [benchmarks / "speed" / name for name in ("edits.py", "meter.py", "plan.py", "subjects.py")]
         files = [*sorted(code), CHECKPOINT]
         contents = sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
@@ -45,7 +47,8 @@ class Workshop:
             watch_maps: count bytes of maps instead of time.
         """
         shape, steps = tuple(subject.problem.x0.shape), subject.problem.steps
-        known = repr((self._about, method, shape, steps, run, watch_maps))
+        where = platform.node(), str(subject.problem.x0.device)
+        known = repr((self._about, where, method, shape, steps, run, watch_maps))
         path = self.folder / f"speed-{subject.name}-{method}-{sha256(known.encode()).hexdigest()[:20]}.json"
         if not path.is_file():
             started = time.perf_counter()

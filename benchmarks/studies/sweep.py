@@ -36,11 +36,17 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
         for unit, strengths in (("paper", (0.1, 0.3, 1.0, 3.0)), ("normalized", (0.5, 1.0, 2.5, 5.0)))
         for strength in strengths
     ],
-    "cfg": combine({"negative": ("source", "empty", "replayed"), "cfg": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5)}),
+    "cfg": combine(
+        {
+            "noise_from": ("inversion",),  # without which nothing can be replayed
+            "negative": ("source", "empty", "replayed"),
+            "cfg": (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5),
+        }
+    ),
     "reference": along("replay", True, False),
     "direction": along("direction", 0.75, 1.0, 1.25, 1.5, 2.0),
     "steps": along("steps", 5, 10, 20, 30, 50),
-    "sentences": along("sentences", 0, 1, 2, 5, 10, 20, 50, 100, 200),
+    "sentences": combine({"form": ("mean by position",), "sentences": (0, 1, 2, 5, 10, 20, 50, 100, 200)}),
 }
 """Name -> settings of ours, each tried on top of those of `before_finals`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pix2pix_zero_core import Denoiser, Inversion, Prediction
@@ -42,6 +43,8 @@ class PromptInterpolation(Trial):
         """What predicts and has maps."""
 
         def interpolated(x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            if torch.equal(cond, problem.empty):
+                return denoise(x, sigma, cond, maps=maps)
             way = step_at(inversion.sigmas, float(sigma[0])) / problem.steps / self.share
             return denoise(x, sigma, problem.source + min(1.0, way) * (cond - problem.source), maps=maps)
 
