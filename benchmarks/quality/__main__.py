@@ -119,8 +119,8 @@ def describe(results: dict[str, list[Row]], about: dict[str, Any]) -> str:
         f"By `python -m benchmarks.quality --model {about['model']}`, {about['date']}, {about['steps']} steps, on "
         f"{' and '.join(about['devices'])}. In parentheses: 95 % bootstrap intervals over the scenes' seeds, which all "
         f"tasks share. Every method was tuned with {tuning['settings_tried']} settings on the same validation scenes, "
-        f"at most {tuning['scenes']} a task.{stale} That chose `ours`. `ours_by_default` has the nodes' defaults, which "
-        "ablations on those scenes found, in many more trials, for edits that happen more surely.\n",
+        f"at most {tuning['scenes']} a task.{stale} That chose `ours`. `ours_by_default` has the nodes' defaults, "
+        "which ablations on those scenes found, in many more trials, for edits that happen more surely.\n",
     ]
     groups = list(dict.fromkeys(row["task"] for row in (*results["means"], *results["rows"])))
     for group in groups:
