@@ -68,6 +68,11 @@ class Cell:
             tuple(sorted({device for part in parts for device in part.devices})),
         )
 
+    def after(self, first: int) -> Cell:
+        """The cell without its first scenes."""
+        columns = {column: values[first:] for column, values in self.columns.items()}
+        return Cell(self.latents[first:], columns, self.rows[first:], self.seconds[first:], self.devices)
+
     def save(self, path: Path) -> None:
         """Write a file, under a temporary name first."""
         path.parent.mkdir(parents=True, exist_ok=True)

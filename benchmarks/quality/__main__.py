@@ -3,7 +3,9 @@
 100 scenes of each of the paper's tasks, and 40 of each reverse, which has fewer rows. Writes `quality.json`,
 `quality.md` and contact sheets to `benchmarks/results/` (`results/quick/` with `--quick`). Every method has the
 settings that `python -m benchmarks.quality.tune` chose on other scenes. With `--model flow` it is the flow model that
-edits, and the names of all files begin with `flow_`. Interrupted, it goes on where it was.
+edits, and the names of all files begin with `flow_`. With `--first 20` the tables, of which the names begin with
+`from_20_`, leave out the first 20 scenes of every task, by which some defaults were decided. Interrupted, it goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ def main() -> None:
     add_model(parser)
     add_processes(parser)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
+    parser.add_argument("--first", type=int, default=0, help="leave out as many scenes of each task (default: none)")
     parser.add_argument("--quick", action="store_true", help="two scenes a task, 8 steps: does it run?")
     options = parser.parse_args()
     if options.quick:
@@ -62,6 +65,8 @@ def main() -> None:
     methods = tuned_methods(settings["settings"], options.model)
     whole = Bench.from_options(options, "test", options.model)
     benches = {task: whole.with_count(options.count or SCENES[task]) for task in options.tasks}
+    if not 0 <= options.first < (fewest := min(bench.count for bench in benches.values())):
+        parser.error(f"--first {options.first}: it must leave some of {fewest} scenes")
 
     units = [
         Unit(bench.count, task, method, name)
@@ -72,15 +77,16 @@ def main() -> None:
     edit_all(whole, units, options.processes)
     cells: Cells = {task: {} for task in benches}
     for unit in units:
-        cells[unit.task][unit.label] = benches[unit.task].cell(unit.task, unit.method, unit.label)
-    results = collect(cells, {task: bench.true_edits(task) for task, bench in benches.items()})
+        cell = benches[unit.task].cell(unit.task, unit.method, unit.label)
+        cells[unit.task][unit.label] = cell.after(options.first)
+    results = collect(cells, {task: bench.true_edits(task).after(options.first) for task, bench in benches.items()})
     about = {"model": options.model, "steps": whole.steps, "weights": whole.weights, "settings": settings}
     about |= environment(results["rows"])
-    prefix = MODELS[options.model].prefix
+    prefix = MODELS[options.model].prefix + (f"from_{options.first}_" if options.first else "")
     write_text(output / f"{prefix}quality.json", json.dumps({**results, "environment": about}, indent=1) + "\n")
     write_text(output / f"{prefix}quality.md", describe(results, about))
     for task in cells:
-        if task in PAPER_TASKS:
+        if task in PAPER_TASKS and not options.first:
             draw_sheet(benches[task], task, cells[task], output / f"{prefix}{task}.png")
     print(f"written to {output}")
 

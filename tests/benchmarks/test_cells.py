@@ -169,6 +169,13 @@ def test_parts_say_on_which_devices_they_were_made(make) -> None:
     assert make(count=2).cell("cat2dog", Nothing(), "nothing").devices == ("cpu",)
 
 
+def test_a_cell_without_its_first_scenes(make) -> None:
+    whole = make(count=3).cell("cat2dog", Nothing(), "nothing")
+    rest = whole.after(2)
+    assert torch.equal(rest.latents, whole.latents[2:]) and len(rest.rows) == len(rest.seconds) == 1
+    assert all(torch.equal(rest.columns[column], whole.columns[column][2:]) for column in COLUMNS)
+
+
 def test_true_edits_are_kept_too(make, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make().true_edits("cat2dog")
     monkeypatch.setattr(cells, "draw_scenes", None)
