@@ -150,15 +150,15 @@ class Graph:
         return Kind(entries, {name: link.type for name, link in self.outputs.items()}, room)
 
     def held(self, node: Node, name: str) -> Any:
-        """What a widget of a node inside holds: its value, or under a link what it would have without."""
+        """What a widget of a node inside holds: its value, or under a link what it would have without.
+
+        Several widgets on one input hold the same.
+        """
         value, entry = node.inputs.get(name), node.schema.inputs[name]
         assert not isinstance(entry, Socket)
         if isinstance(value, Link):
-            return (
-                self.values.get(list(self.inputs)[value.output], entry.value)
-                if value.node == self.INPUT
-                else entry.value
-            )
+            shown = self._promoted(list(self.inputs)[value.output]) if value.node == self.INPUT else None
+            return entry.value if shown is None else shown.value
         return node.inputs.get(name, entry.value)
 
     def _promoted(self, name: str) -> Widget | None:
