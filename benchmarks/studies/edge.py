@@ -1,8 +1,9 @@
-"""Did FlowEdit's grid end too early? `python -m benchmarks.studies.edge`.
+"""Did FlowEdit's grid end too early, and would ours gain by the same? `python -m benchmarks.studies.edge`.
 
 What the two rounds of `benchmarks.quality.tune` chose for it is at the lowest CFG of its grid, and the second round
 moved its share alone. Here is what lies beyond: some settings on the validation scenes of the second round, then two of
-them on held-out scenes beside the nodes' defaults. Writes `results/edge.md`.
+them on held-out scenes beside the nodes' defaults, and beside these beginning as early, with less CFG. Writes
+`results/edge.md`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ TRIED = [
 """The choice of both rounds, and settings near it."""
 
 HELD_OUT = TRIED[3:5]
+
+EARLIER = [{"cfg": 4.0}, {"cfg": 4.0, "cfg_start": 0.08, "guidance.start": 0.2}]
+"""Of ours: less CFG, and also from 8 % of the steps on."""
 VALIDATION, TEST = 16, 40  # scenes a task
 
 
@@ -33,11 +37,13 @@ def main() -> None:
     processes: int = parser.parse_args().processes
     flowedit, steps = METHODS["unet"]["flowedit"], 25
     tried = [("flowedit", label_of(settings), adjust(flowedit, settings)) for settings in TRIED]
+    ours = tuned_methods(read_settings()["settings"])["ours_by_default"]
+    tried += [("ours", f"ours, {label_of(settings)}", adjust(ours, settings)) for settings in ({}, *EARLIER)]
     validation = try_all(Bench("validation", VALIDATION, steps), tried, PAPER_TASKS, processes)
 
     bench = Bench("test", TEST, steps)
-    ours = tuned_methods(read_settings()["settings"])["ours_by_default"]
     methods = {"ours_by_default": ours} | {label_of(s): adjust(flowedit, s) for s in HELD_OUT}
+    methods[f"ours, {label_of(EARLIER[-1])}"] = adjust(ours, EARLIER[-1])
     edit_all(bench, [Unit(TEST, task, method, name) for name, method in methods.items() for task in TASKS], processes)
     cells = {name: [bench.cell(task, method, name) for task in TASKS] for name, method in methods.items()}
     own = cells["ours_by_default"]
