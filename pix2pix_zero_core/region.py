@@ -67,8 +67,8 @@ def edit_region(
         difference = predict(denoise, x, sigma, target).denoised - predict(denoise, x, sigma, source).denoised
         disagreement += (difference / inversion.coordinates.noise_to_signal(sigma)).abs().mean(1, keepdim=True)
     smooth = F.avg_pool2d(F.pad(disagreement, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    most, top = (smooth.flatten(1).quantile(q, dim=1)[:, None, None, None] for q in (1.0, TOP))
-    top = torch.where(top > 0, top, most)  # texts that differ in a small area alone
+    top = smooth.flatten(1).quantile(TOP, dim=1)[:, None, None, None]
+    top = torch.where(top > 0, top, smooth.amax((1, 2, 3), keepdim=True))  # texts that differ in a small area alone
     share = torch.where(top > 0, smooth / top, 1.0)  # texts that agree everywhere draw no region
     return ((share / threshold - SOFT) / (1 - SOFT)).clamp(0, 1)
 
