@@ -151,7 +151,7 @@ class FrontEnd:
     def drop(self, path: Path) -> None:
         """Drag a workflow, or a picture that holds one, from the desktop onto the canvas; return when it is open."""
         self.wait_until_ready()
-        opened = self.evaluate("app.extensionManager.workflow.openWorkflows.length")
+        before = self.evaluate("app.extensionManager.workflow.activeWorkflow?.path")
         x, y = self.evaluate(FREE)
         event = {"x": x, "y": y, "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
         session = self.page.context.new_cdp_session(self.page)
@@ -159,9 +159,10 @@ class FrontEnd:
             session.send("Input.dispatchDragEvent", {"type": kind, **event})
         session.detach()
         workflows = "app.extensionManager.workflow"
-        fresh = f"{workflows}.openWorkflows.length > argument[0]"
+        # the one before may have the same name, and stays active for a while after the new one is among those open
+        fresh = f"{workflows}.activeWorkflow.path !== argument[0]"
         named = f"{workflows}.activeWorkflow.filename.startsWith(argument[1])"
-        self.wait(f"{fresh} && {named}", [opened, path.stem])
+        self.wait(f"{fresh} && {named}", [before, path.stem])
         self.wait_until_ready()
         self.settle()
 

@@ -122,7 +122,16 @@ app.registerExtension({
   name: "pix2pix-zero.saying",
 
   setup() {
-    api.addEventListener("execution_start", ({ detail }) => graphs.set(detail.prompt_id, root().id))
+    // a run may wait for others, and another workflow be open when it begins
+    const queue = api.queuePrompt
+    api.queuePrompt = async function (number, prompt, ...rest) {
+      const answer = await queue.call(this, number, prompt, ...rest)
+      if (answer?.prompt_id && prompt.workflow?.id) graphs.set(answer.prompt_id, prompt.workflow.id)
+      return answer
+    }
+    api.addEventListener("execution_start", ({ detail: { prompt_id } }) => {
+      if (!graphs.has(prompt_id)) graphs.set(prompt_id, root().id)
+    })
     api.addEventListener("pix2pix-zero.saying", ({ detail }) => keep(detail.prompt_id, detail.node, { note: [detail.note], warning: [] }))
     api.addEventListener("executed", ({ detail: { prompt_id, node, output } }) => {
       if (output?.pix2pix_zero_note) say(prompt_id, node, output)

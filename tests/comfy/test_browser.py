@@ -245,6 +245,23 @@ def test_the_one_node_says_what_is_wrong_and_goes_on_saying_it(front_end: FrontE
     assert said(front_end, 3) == before
 
 
+def test_a_run_that_waited_speaks_in_its_own_workflow(front_end: FrontEnd) -> None:
+    """Another workflow is open when it begins, whose nodes have the same numbers."""
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    name = front_end.evaluate("app.extensionManager.workflow.activeWorkflow.filename")
+    set_steps = "app.graph.getNodeById(3).widgets.find(widget => widget.name == 'steps').value = argument"
+    for steps in (30, 2):
+        front_end.evaluate(set_steps, steps)
+        front_end.run()
+        front_end.wait("app.ui.lastQueueSize > argument", 0 if steps == 30 else 1)
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    front_end.wait("app.ui.lastQueueSize === 0")
+    assert said(front_end, 3) == {"warning": [], "note": []}
+    front_end.page.locator(".workflow-tabs").get_by_text(name, exact=True).first.click()
+    front_end.wait("app.graph.getNodeById(3)?.widgets.some(widget => widget.element?.querySelector('.warning'))")
+    assert any("The inversion has 2 steps" in line for line in said(front_end, 3)["warning"])
+
+
 def test_a_cached_node_says_in_another_workflow_what_it_said_in_the_first(front_end: FrontEnd) -> None:
     kinds = ("Pix2PixZeroBLIPCaption", "Pix2PixZeroRegularizedDDIMInvert")
     says: list[dict[str, dict[str, list[str]]]] = []
