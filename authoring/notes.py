@@ -23,7 +23,7 @@ CAPTION = Note(
 **model**: a folder of `models/blip`. **prefix**: how the caption begins. **beams**: 1 is fastest. **max_tokens**: its
 longest length.
 
-Caption wrong? Unplug it and type your own into *source text*.
+Caption wrong? Put a *String* node with your own in its place.
 """,
     (320, 100),
 )
@@ -93,7 +93,7 @@ To try another knob, unplug **value** from **strength**, plug it into that knob,
 GUIDER = Note(
     "guider: what to turn",
     """\
-- **sampler_name**: any that adds no noise. euler, ddim, heun and dpm_2 are exact.
+- **sampler_name**: any that adds no noise, but not uni_pc, and no cfg_pp. euler, ddim, heun and dpm_2 are exact.
 - **scheduler**, **steps**: of inversion and sampler at once, since both take these *sigmas*.
 - **noise_seed** does nothing: the sampler starts from the picture's own noise.
 - **guidance**: how strongly the layout is held. **cfg**: how strongly the new text is followed.
@@ -215,7 +215,8 @@ Press **Run**. The picture is inverted once and edited five times; the contact s
 edits, from left to right, with the strength below.
 {TINY_ZOO}
 ## Next
-Change **values**, or plug **value** into **guidance** or **cfg** instead: all that comes after it runs once for each.
+Change **values**, or plug **value** into **cfg** instead, or for **guidance** in *share* values from 0 to 1: all that
+comes after it runs once for each.
 """
 
 WITH_GUIDER = f"""\

@@ -35,6 +35,8 @@ def say_meanwhile(node: Any, note: str) -> None:
         from server import PromptServer  # not at the top: it is there only while the server runs
 
         server = PromptServer.instance
+        if server.client_id is None:
+            return  # a script's run: the message would go to every browser
         run = getattr(server, "last_prompt_id", None)  # ComfyUI sets it when a run begins
         message = {"prompt_id": run, "node": node.hidden.unique_id, "note": note}
         server.send_sync(EVENT, message, server.client_id)

@@ -45,7 +45,8 @@ class WriteSentences(io.ComfyNode):
             category=CATEGORY,
             **search_aliases("language model", "prompt generator", "sentence bank"),
             description="Write many different sentences about one thing, for a custom Edit Direction. Look at them "
-            "with Preview Any, keep them with Save Sentences, or paste and change them in Edit Direction.",
+            "with Preview as Text (once Preview Any), keep them with Save Sentences, or paste and change them in Edit "
+            "Direction.",
             inputs=[
                 io.String.Input("concept", default="cat", tooltip="The word or phrase that every sentence names."),
                 io.Combo.Input(

@@ -31,8 +31,9 @@ class ValuesToTry(io.ComfyNode):
             display_name="Values to Try",
             category=CATEGORY,
             **search_aliases("XY plot", "sweep", "list of numbers", "compare settings"),
-            description="Several values for one setting: connect them to a number such as strength, guidance or cfg, "
-            "and all nodes from there on run once for each. Contact Sheet puts the pictures together.",
+            description="Several values for one setting: connect them to a number such as strength or cfg, or to "
+            "guidance, in share from 0 to 1, and all nodes from there on run once for each. Contact Sheet puts the "
+            "pictures together.",
             inputs=[
                 io.String.Input("values", default="0, 0.5, 0.75, 1, 1.5", tooltip="Numbers with commas between them."),
                 io.String.Input("name", default="strength", tooltip="What is written before each, on a Contact Sheet."),

@@ -20,12 +20,10 @@ const MEANT = {
   Pix2PixZeroCrossAttnGuider: { from: 5, values: GUIDED },
 }
 
-function tell(nodes) {
-  for (const node of nodes) {
-    const meant = MEANT[node.type]
-    if (!meant || !Array.isArray(node.widgets_values)) continue
-    Object.values(meant.values).forEach((value, i) => (node.widgets_values[meant.from + i] ??= value))
-  }
+function tell(node) {
+  const meant = MEANT[node.type]
+  if (!meant || !Array.isArray(node.widgets_values)) return
+  Object.values(meant.values).forEach((value, i) => (node.widgets_values[meant.from + i] ??= value))
 }
 
 /** Files in API format name the inputs that they have, and ComfyUI has no hook for them. */
@@ -47,8 +45,13 @@ app.registerExtension({
     if (app.loadApiJson) tellApiFormat()
   },
 
-  beforeConfigureGraph(graph) {
-    tell(graph.nodes)
-    for (const subgraph of graph.definitions?.subgraphs ?? []) tell(subgraph.nodes)
+  // however a node comes: opened, inserted, pasted, in a blueprint
+  nodeCreated(node) {
+    if (!MEANT[node.comfyClass]) return
+    const configure = node.configure
+    node.configure = function (info, ...more) {
+      tell(info)
+      return configure.call(this, info, ...more)
+    }
   },
 })

@@ -42,8 +42,9 @@ function order(node, edit) {
 }
 
 function greyOut(node, edit) {
+  const linked = node.inputs.find(({ widget }) => widget?.name === "edit")?.link != null // what comes is not known here
   for (const widget of node.widgets.filter(({ name }) => OF_CUSTOM.includes(name))) {
-    widget.disabled = edit.value !== CUSTOM
+    widget.disabled = !linked && edit.value !== CUSTOM
     if (widget.element) Object.assign(widget.element, { readOnly: widget.disabled }).style.opacity = widget.disabled ? 0.4 : 1
   }
   node.setDirtyCanvas(true)
@@ -61,10 +62,12 @@ app.registerExtension({
       changed?.apply(this, given)
       greyOut(node, edit)
     }
-    const configured = node.onConfigure
-    node.onConfigure = function (...given) {
-      configured?.apply(this, given)
-      greyOut(node, edit)
+    for (const event of ["onConfigure", "onConnectionsChange"]) {
+      const heard = node[event]
+      node[event] = function (...given) {
+        heard?.apply(this, given)
+        greyOut(node, edit)
+      }
     }
     greyOut(node, edit)
   },

@@ -7,6 +7,7 @@ import { app } from "../../scripts/app.js"
 
 const EXAMPLE = "pix2pix-zero example" // the property of a node: a picture's name, or [folder/name, ...] for a folder
 const uploaded = new Map() // where it belongs -> its name there
+api.addEventListener("reconnected", () => uploaded.clear()) // ComfyUI was started again, perhaps with another input folder
 
 async function upload(path) {
   const [name, folder = ""] = path.split("/").reverse()
@@ -34,8 +35,11 @@ app.registerExtension({
       const example = node.properties?.[EXAMPLE]
       if (!example) continue
       const [chosen] = node.widgets_values
-      if (example === chosen) node.widgets_values[0] = await bring(example)
-      else if (Array.isArray(example))
+      if (example === chosen) {
+        node.widgets_values[0] = await bring(example)
+        // the user's own picture has the name: should it be chosen, it is no example
+        if (node.widgets_values[0] !== example) node.properties[EXAMPLE] = []
+      } else if (Array.isArray(example))
         for (const path of example) if (path.startsWith(`${chosen}/`)) await bring(path)
       // in all other cases the user has chosen another picture or folder
     }

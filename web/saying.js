@@ -8,11 +8,13 @@ import { app } from "../../scripts/app.js"
 const STORE = "pix2pix-zero.saying" // in the session of this browser tab
 const WIDGET = "pix2pix-zero saying"
 const MARGIN = 10 // pixels that the front end leaves round such a widget
+const NO_ID = "00000000-0000-0000-0000-000000000000" // of graphs that were given none
 
 const said = new Map(JSON.parse(sessionStorage.getItem(STORE) ?? "[]")) // [graph, id of a run's node] as JSON -> {note, warning}
-const graphs = new Map() // id of a run -> id of its graph
+const runs = new Map() // id of a run -> {graph, nodes}, or the promise of it: id of its graph, ids of our nodes in it
 const passedOver = new Map() // id of a run -> its nodes that were in ComfyUI's cache
 const succeeded = [] // ids of runs that ComfyUI has yet to write into its history, after which it says that it executes none
+const measured = new WeakMap() // element -> {width, height}: measuring is slow, and the front end asks whenever it draws
 
 document.head.append(
   Object.assign(document.createElement("style"), {
@@ -24,6 +26,22 @@ document.head.append(
 )
 
 const root = () => app.rootGraph ?? app.graph
+const ours = (kind) => Boolean(kind?.startsWith("Pix2PixZero"))
+
+/** A copy of an open workflow has its id, files in API format and cleared graphs have none: each gets an id of its own. */
+function tellGraphsApart() {
+  const clear = root().clear
+  root().clear = function (...given) {
+    clear.apply(this, given)
+    this.id = LiteGraph.uuidv4()
+  }
+  const load = app.loadGraphData
+  app.loadGraphData = function (graph, clean, view, workflow, ...more) {
+    const others = app.extensionManager.workflow.openWorkflows.filter(({ path }) => path !== workflow?.path)
+    const taken = graph && [NO_ID, ...others.map(({ activeState }) => activeState?.id)].includes(graph.id)
+    return load.call(this, taken ? { ...graph, id: undefined } : graph, clean, view, workflow, ...more)
+  }
+}
 
 /** The nodes on the way to a node of a run: "3:7" is node 7 in the subgraph of node 3. */
 function way(id) {
@@ -39,9 +57,10 @@ function way(id) {
 }
 
 function draw(node, id) {
+  if (!node.subgraph && !ours(node.comfyClass)) return
   const mine = [...said].filter(([key]) => {
     const [graph, at] = JSON.parse(key)
-    return graph === root().id && (at === id || at.startsWith(`${id}:`))
+    return graph === root().id && (at === id || at.startsWith(`${id}:`)) && way(at).length
   })
   const entries = mine.sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }))
   const texts = (kind) => [...new Set(entries.flatMap(([, entry]) => entry[kind]).filter(Boolean))]
@@ -53,6 +72,7 @@ function draw(node, id) {
   if (!widget && !lines.length) return
   widget ??= addWidget(node)
   widget.element.replaceChildren(...lines)
+  measured.delete(widget.element)
   const [width, height] = node.size
   node.setSize([width, Math.max(height, node.computeSize()[1])])
   node.setDirtyCanvas(true, true)
@@ -66,6 +86,11 @@ function addWidget(node) {
 }
 
 function heightOf(element, width) {
+  if (measured.get(element)?.width !== width) measured.set(element, { width, height: measure(element, width) })
+  return measured.get(element).height
+}
+
+function measure(element, width) {
   const copy = element.cloneNode(true)
   copy.style.cssText = `position: absolute; visibility: hidden; height: auto; width: ${width}px`
   document.body.append(copy)
@@ -79,42 +104,73 @@ function drawWay(id) {
   way(id).forEach((node, depth) => draw(node, parts.slice(0, depth + 1).join(":")))
 }
 
-function keep(run, id, entry) {
-  const graph = graphs.get(run) ?? root().id
+/** What is known of a run, so that it is said where it belongs. */
+function about(prompt, workflow) {
+  return { graph: workflow?.id, nodes: Object.keys(prompt ?? {}).filter((id) => ours(prompt[id].class_type)) }
+}
+
+/** Runs that were queued before the page was loaded again, or by others, are known to ComfyUI. */
+async function lookUp(run) {
+  const queue = await (await api.fetchApi("/queue")).json()
+  const history = await (await api.fetchApi(`/history/${run}`)).json() // after the queue: a run goes from there to here
+  const entry = queue.queue_running.concat(queue.queue_pending).find(([, id]) => id === run) ?? history[run]?.prompt
+  return about(entry?.[2], entry?.[3].extra_pnginfo?.workflow)
+}
+
+function find(run) {
+  if (!runs.has(run)) runs.set(run, lookUp(run))
+  return runs.get(run)
+}
+
+async function keep(run, id, entry) {
+  const { graph } = await find(run)
+  if (!graph) return // it was queued by a script, of no workflow
   const key = JSON.stringify([graph, String(id)])
   said.delete(key)
   if (entry) said.set(key, entry)
-  sessionStorage.setItem(STORE, JSON.stringify([...said].slice(-500)))
   if (graph === root().id) drawWay(id)
+  try {
+    sessionStorage.setItem(STORE, JSON.stringify([...said].slice(-500)))
+  } catch {
+    // it is full: what was said is lost when the page is loaded again
+  }
 }
 
-function say(run, id, output) {
-  keep(run, id, { note: output.pix2pix_zero_note, warning: output.pix2pix_zero_warning })
-}
+const entryOf = (output) => ({ note: output.pix2pix_zero_note, warning: output.pix2pix_zero_warning })
 
 /** Whether nodes of two prompts, and all that they depend on, are the same under whatever ids. */
-function same(id, prompt, otherId, other) {
-  const [one, two] = [prompt[id], other[otherId]]
-  const names = Object.keys(one.inputs)
-  if (one.class_type !== two.class_type || names.length !== Object.keys(two.inputs).length) return false
-  return names.every((name) => {
-    const [mine, its] = [one.inputs[name], two.inputs[name]]
-    const linked = Array.isArray(mine) && prompt[mine[0]] && Array.isArray(its) && other[its[0]]
-    return linked ? mine[1] === its[1] && same(mine[0], prompt, its[0], other) : JSON.stringify(mine) === JSON.stringify(its)
-  })
+function same(id, prompt, otherId, other, known = {}) {
+  const compare = () => {
+    const [one, two] = [prompt[id], other[otherId]]
+    const names = Object.keys(one.inputs)
+    if (one.class_type !== two.class_type || names.length !== Object.keys(two.inputs).length) return false
+    return names.every((name) => {
+      const [mine, its] = [one.inputs[name], two.inputs[name]]
+      const linked = Array.isArray(mine) && prompt[mine[0]] && Array.isArray(its) && other[its[0]]
+      if (!linked) return JSON.stringify(mine) === JSON.stringify(its)
+      return mine[1] === its[1] && same(mine[0], prompt, its[0], other, known)
+    })
+  }
+  return (known[`${id} ${otherId}`] ??= compare()) // many ways may lead to a node
 }
 
 /** ComfyUI passes over nodes in its cache without a word: find out what they said when they ran, perhaps in another workflow. */
 async function recall(run, cached) {
+  const { graph, nodes } = await find(run)
+  const silent = cached.filter((id) => nodes.includes(id))
+  if (!silent.length) return
+  const before = new Map(said)
   const history = await (await api.fetchApi("/history?max_items=50")).json()
   const prompt = history[run]?.prompt[2]
   if (!prompt) return
   const spoken = Object.values(history).flatMap((entry) =>
     Object.entries(entry.outputs).flatMap(([id, output]) => (output.pix2pix_zero_note ? [{ id, output, prompt: entry.prompt[2] }] : [])),
   )
-  for (const id of cached) {
-    const earlier = prompt[id] && spoken.findLast((then) => then.prompt[then.id] && same(id, prompt, then.id, then.prompt))
-    if (earlier) say(run, id, earlier.output)
+  for (const id of silent) {
+    const key = JSON.stringify([graph, id])
+    if (said.get(key) !== before.get(key)) continue // the next run has said something new meanwhile
+    const earlier = spoken.findLast((then) => then.prompt[then.id] && same(id, prompt, then.id, then.prompt))
+    if (earlier) keep(run, id, entryOf(earlier.output))
   }
 }
 
@@ -122,19 +178,17 @@ app.registerExtension({
   name: "pix2pix-zero.saying",
 
   setup() {
+    tellGraphsApart()
     // a run may wait for others, and another workflow be open when it begins
     const queue = api.queuePrompt
     api.queuePrompt = async function (number, prompt, ...rest) {
       const answer = await queue.call(this, number, prompt, ...rest)
-      if (answer?.prompt_id && prompt.workflow?.id) graphs.set(answer.prompt_id, prompt.workflow.id)
+      if (answer?.prompt_id) runs.set(answer.prompt_id, about(prompt.output, prompt.workflow))
       return answer
     }
-    api.addEventListener("execution_start", ({ detail: { prompt_id } }) => {
-      if (!graphs.has(prompt_id)) graphs.set(prompt_id, root().id)
-    })
     api.addEventListener("pix2pix-zero.saying", ({ detail }) => keep(detail.prompt_id, detail.node, { note: [detail.note], warning: [] }))
     api.addEventListener("executed", ({ detail: { prompt_id, node, output } }) => {
-      if (output?.pix2pix_zero_note) say(prompt_id, node, output)
+      if (output?.pix2pix_zero_note) keep(prompt_id, node, entryOf(output))
     })
     api.addEventListener("execution_cached", ({ detail: { prompt_id, nodes } }) => passedOver.set(prompt_id, nodes))
     api.addEventListener("execution_success", ({ detail: { prompt_id } }) => succeeded.push(prompt_id))
@@ -142,8 +196,8 @@ app.registerExtension({
       if (node == null) for (const run of succeeded.splice(0)) recall(run, passedOver.get(run) ?? [])
     })
     api.addEventListener("execution_error", ({ detail }) => keep(detail.prompt_id, detail.node_id))
-    api.addEventListener("execution_interrupted", ({ detail }) => {
-      if (!detail.node_type.startsWith("Pix2PixZero")) return
+    api.addEventListener("execution_interrupted", async ({ detail }) => {
+      if (!ours(detail.node_type) || !(await find(detail.prompt_id)).graph) return // ComfyUI tells every browser of a script's
       keep(detail.prompt_id, detail.node_id, { note: ["Cancelled."], warning: [] })
       app.extensionManager.toast?.add({ severity: "info", summary: "Cancelled", detail: "The edit was cancelled.", life: 4000 })
     })

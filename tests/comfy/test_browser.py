@@ -33,6 +33,10 @@ UNREACHABLE = re.compile(
 in English, before it takes the one for every language."""
 
 
+TELL = "window.comfyAPI.api.api.dispatchCustomEvent(argument[0], argument[1])"
+"""Does as if ComfyUI had sent a message: its name, its content."""
+
+
 @pytest.fixture(scope="module")
 def chromium() -> str:
     path = find_browser()
@@ -141,6 +145,29 @@ def test_a_workflow_brings_its_picture_along(front_end: FrontEnd, base: Path) ->
     front_end.wait_for_image(2)
     assert front_end.images(2)[0]["width"] == 128
     assert brought.read_bytes() == (EXAMPLES / "cat.png").read_bytes()
+    brought.unlink()
+    front_end.evaluate(TELL, ["reconnected", None])
+    front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
+    assert brought.exists(), "a server that was started again may have another input folder"
+
+
+def test_the_users_own_picture_of_an_examples_name_stays_chosen(front_end: FrontEnd, base: Path) -> None:
+    own, renamed = base / "input" / "cat.png", base / "input" / "cat (1).png"
+    shutil.copy(EXAMPLES / "oil.png", own)
+    renamed.unlink(missing_ok=True)
+    try:
+        front_end.evaluate(TELL, ["reconnected", None])
+        front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
+        name = front_end.evaluate("app.extensionManager.workflow.activeWorkflow.filename")
+        chosen = "app.graph.getNodeById(2).widgets[0].value"
+        assert front_end.evaluate(chosen) == renamed.name
+        front_end.choose(2, "image", own.name)
+        front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
+        open_tab(front_end, name)
+        assert front_end.evaluate(chosen) == own.name
+    finally:
+        shutil.copy(EXAMPLES / "cat.png", own)
+        front_end.evaluate(TELL, ["reconnected", None])
 
 
 def test_a_workflow_brings_its_folder_along(
@@ -194,9 +221,9 @@ def test_an_edit_from_the_file_to_the_shared_picture(front_end: FrontEnd, server
 
 
 def unspoken(graph: dict[str, Any]) -> dict[str, Any]:
-    """A graph without the heights of its nodes, which grow where these say something below their widgets."""
+    """A graph without its id, and without the heights of its nodes, which grow where these say something."""
     nodes = [{**node, "size": list(node["size"])[:1]} for node in graph["nodes"]]
-    return {**graph, "nodes": nodes}
+    return {**graph, "nodes": nodes, "id": None}
 
 
 def said(front_end: FrontEnd, node: int) -> dict[str, list[str]]:
@@ -283,7 +310,6 @@ def test_a_cached_node_says_in_another_workflow_what_it_said_in_the_first(front_
 
 def test_what_cached_nodes_said_is_looked_up_once_the_run_is_in_the_history(front_end: FrontEnd) -> None:
     """ComfyUI says that a run has succeeded before it writes it down, and after that, that it executes no node."""
-    tell = "window.comfyAPI.api.api.dispatchCustomEvent(argument[0], argument[1])"
     looked_up: list[str] = []
 
     def note(request: Request) -> None:
@@ -291,12 +317,108 @@ def test_what_cached_nodes_said_is_looked_up_once_the_run_is_in_the_history(fron
             looked_up.append(request.url)
 
     front_end.page.on("request", note)
-    front_end.evaluate(tell, ["execution_success", {"prompt_id": "of nobody"}])
+    for run, kind in (("of-others", "KSampler"), ("of-ours", "Pix2PixZeroBLIPCaption")):
+        remember(front_end, run, {"7": kind}, graph="elsewhere")
+        front_end.evaluate(TELL, ["execution_cached", {"prompt_id": run, "nodes": ["7"]}])
+    front_end.evaluate(TELL, ["execution_success", {"prompt_id": "of-others"}])
+    front_end.evaluate(TELL, ["executing", None])
+    front_end.evaluate(TELL, ["execution_success", {"prompt_id": "of-ours"}])
     front_end.settle()
     assert not looked_up
     with front_end.page.expect_request("**/history?max_items=50"):
-        front_end.evaluate(tell, ["executing", None])
+        front_end.evaluate(TELL, ["executing", None])
     front_end.page.remove_listener("request", note)
+
+
+def remember(front_end: FrontEnd, run: str, nodes: dict[str, str], graph: str | None) -> None:
+    """Let ComfyUI's history have a run, of nodes of these types, that was queued from this graph, or by a script."""
+    prompt = {number: {"class_type": kind, "inputs": {}} for number, kind in nodes.items()}
+    extra = {"extra_pnginfo": {"workflow": {"id": graph}}} if graph else {}
+    entry = {run: {"prompt": [0, run, prompt, extra, []], "outputs": {}}}
+    front_end.page.route(f"**/history/{run}", lambda route: route.fulfill(json=entry))
+
+
+def speak(front_end: FrontEnd, run: str, node: str, note: str) -> None:
+    """Let a node of a run say something; return once that is drawn, if it is."""
+    with front_end.page.expect_response(f"**/history/{run}"):
+        front_end.evaluate(TELL, ["pix2pix-zero.saying", {"prompt_id": run, "node": node, "note": note}])
+    front_end.settle()
+
+
+def open_tab(front_end: FrontEnd, name: str) -> None:
+    """Click on the tab of an open workflow; return when it is the active one."""
+    front_end.page.locator(".workflow-tabs").get_by_text(name, exact=True).first.click()
+    front_end.wait("app.extensionManager.workflow.activeWorkflow.filename === argument", name)
+    front_end.wait_until_ready()
+    front_end.settle()
+
+
+def test_a_run_from_before_a_reload_speaks_in_its_own_workflow(front_end: FrontEnd) -> None:
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    set_steps = "app.graph.getNodeById(3).widgets.find(({ name }) => name == 'steps').value = argument"
+    for steps in (60, 2):
+        front_end.evaluate(set_steps, steps)
+        front_end.run()
+        front_end.wait("app.ui.lastQueueSize > argument", 0 if steps == 60 else 1)
+    front_end.page.reload()
+    front_end.wait_until_ready()
+    front_end.complaints.clear()
+    name = front_end.evaluate("app.extensionManager.workflow.activeWorkflow.filename")
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    front_end.wait("app.ui.lastQueueSize === 0")
+    assert said(front_end, 3) == {"warning": [], "note": []}
+    open_tab(front_end, name)
+    assert any("The inversion has 2 steps" in line for line in said(front_end, 3)["warning"])
+
+
+def test_a_scripts_run_says_nothing_in_the_browser(front_end: FrontEnd) -> None:
+    """ComfyUI tells every browser when one is interrupted."""
+    front_end.drop(workflows.UI_FOLDER / "tiny_zoo_edit.json")
+    remember(front_end, "of-a-script", {"9": "Pix2PixZeroEditDirection"}, graph=None)
+    interrupted = {"prompt_id": "of-a-script", "node_id": "9", "node_type": "Pix2PixZeroEditDirection"}
+    with front_end.page.expect_response("**/history/of-a-script"):
+        front_end.evaluate(TELL, ["execution_interrupted", interrupted])
+    front_end.settle()
+    assert said(front_end, 9) == {"warning": [], "note": []}
+
+
+def test_a_copy_of_an_open_workflow_speaks_for_itself(front_end: FrontEnd) -> None:
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    graph, name = front_end.evaluate("[app.graph.id, app.extensionManager.workflow.activeWorkflow.filename]")
+    remember(front_end, "of-the-first", {"3": "Pix2PixZeroEditDirection"}, graph)
+    speak(front_end, "of-the-first", "3", "of the first")
+    front_end.evaluate("await app.extensionManager.command.execute('Comfy.DuplicateWorkflow')")
+    assert front_end.evaluate("app.graph.id") != graph
+    assert said(front_end, 3) == {"warning": [], "note": []}
+    open_tab(front_end, name)
+    assert front_end.evaluate("app.graph.id") == graph
+    assert said(front_end, 3)["note"] == ["of the first"]
+
+
+def test_files_in_api_format_are_told_apart(front_end: FrontEnd) -> None:
+    graphs = set[str]()
+    for _ in range(2):
+        front_end.drop(workflows.API_FOLDER / "tiny_zoo_edit.json")
+        graphs.add(front_end.evaluate("app.graph.id"))
+    assert len(graphs) == 2
+    assert front_end.evaluate("app.extensionManager.workflow.activeWorkflow.activeState.id") in graphs
+
+
+def test_a_node_inside_that_is_gone_says_nothing_more(front_end: FrontEnd) -> None:
+    """The browser's store is full, besides, which is no reason to say nothing."""
+    front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    inner = front_end.evaluate("app.graph.getNodeById(3).subgraph.nodes[0].id")
+    remember(front_end, "of-two", {"3": "Pix2PixZeroCompare"}, front_end.evaluate("app.graph.id"))
+    front_end.evaluate("sessionStorage.setItem = () => { throw new DOMException('full', 'QuotaExceededError') }")
+    try:
+        speak(front_end, "of-two", f"3:{inner}", "of one inside")
+        assert said(front_end, 3)["note"] == ["of one inside"]
+        front_end.evaluate("app.graph.getNodeById(3).subgraph.remove(app.graph.getNodeById(3).subgraph.nodes[0])")
+        front_end.evaluate(TELL, ["pix2pix-zero.saying", {"prompt_id": "of-two", "node": "3", "note": "of all"}])
+        front_end.settle()
+        assert said(front_end, 3)["note"] == ["of all"]
+    finally:
+        front_end.evaluate("delete sessionStorage.setItem")
 
 
 def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_end: FrontEnd) -> None:
@@ -307,7 +429,18 @@ def test_edits_that_fit_the_checkpoint_come_first_and_idle_words_are_grey(front_
     assert front_end.evaluate(grey) == ["source", "target", "sentences", "kind"]
     front_end.choose(9, "edit", "custom")
     assert front_end.evaluate(grey) == []
+    front_end.choose(9, "edit", "tiny_zoo/cat2dog")
+    link = """(() => {
+        const [from, node] = [LiteGraph.createNode("PrimitiveNode"), app.graph.getNodeById(9)]
+        app.graph.add(from)
+        from.connect(0, node, node.inputs.findIndex(({ name }) => name == "edit"))
+    })()"""
+    front_end.evaluate(link)
+    assert front_end.evaluate(grey) == [], "what is chosen elsewhere is not known here"
     front_end.drop(workflows.UI_FOLDER / "edit_a_picture.json")
+    front_end.choose(3, "edit", "custom")
+    inner = "app.graph.getNodeById(3).subgraph.nodes.find(node => node.comfyClass == 'Pix2PixZeroEditDirection')"
+    assert front_end.evaluate(f"{inner}.widgets.filter(widget => widget.disabled).length") == 0
     promoted = "app.graph.getNodeById(3).widgets.find(widget => widget.name == 'edit').options.values"
     assert all(edit.startswith("tiny_zoo/") for edit in front_end.evaluate(promoted)[:4])
     front_end.drop(workflows.UI_FOLDER / "sd15_edit.json")
@@ -400,6 +533,15 @@ def test_a_frozen_workflow_opens_with_its_settings(
         assert any(
             other["class_type"] == node["class_type"] and kept.items() <= other["inputs"].items() for other in same
         )
+
+
+def test_an_inserted_node_of_an_earlier_release_has_what_it_meant(front_end: FrontEnd) -> None:
+    """The front end inserts a workflow as a graph of its own, of which the nodes are then pasted."""
+    workflow = json.loads((FROZEN[0].parents[1] / "0.1.0" / "tiny_zoo_edit.json").read_text(encoding="utf-8"))
+    values = """new app.graph.constructor(argument).nodes.map(node =>
+        [node.type, Object.fromEntries((node.widgets ?? []).map(({ name, value }) => [name, value]))])"""
+    nodes = dict(front_end.evaluate(values, workflow))
+    assert all(meant.items() <= nodes[kind].items() for kind, meant in LATER.items())
 
 
 def test_an_api_file_of_an_earlier_release_opens_with_what_it_meant(front_end: FrontEnd, server: Server) -> None:

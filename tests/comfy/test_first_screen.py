@@ -235,6 +235,9 @@ def test_what_is_said_meanwhile_names_its_run(pack: Any, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=instance)))
     pack.nodes.saying.say_meanwhile(SimpleNamespace(hidden=SimpleNamespace(unique_id="7")), "strength 1")
     assert sent == [("pix2pix-zero.saying", {"prompt_id": "this run", "node": "7", "note": "strength 1"}, "me")]
+    instance.client_id = None  # of a script: ComfyUI would tell every browser
+    pack.nodes.saying.say_meanwhile(SimpleNamespace(hidden=SimpleNamespace(unique_id="7")), "strength 2")
+    assert len(sent) == 1
 
 
 # --- what the browser is given
