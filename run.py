@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--output", type=Path, default=ROOT / "output", help="folder for the results (default: output)")
     add("--keep-open", action="store_true", help="leave the server up until Ctrl-C")
     add = commands.add_parser("serve", help="open ComfyUI with the pack").add_argument
-    add("--port", type=int, default=8188, help="loopback port (default: 8188)")
+    add("--port", type=port, default=8188, help="loopback port, 1 to 65535 (default: 8188)")
     commands.add_parser("test", help="run ruff, pyright and the tests; further arguments go to pytest")
     bench_help = "measure which method edits best; further arguments go to the benchmark"
     add = commands.add_parser("bench", help=bench_help).add_argument
@@ -70,6 +70,13 @@ def main(arguments: Sequence[str]) -> int:
         say("\ninterrupted")
         return 130
     return 0
+
+
+def port(text: str) -> int:
+    """Parse a type for argparse: a TCP port."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port; it must be 1 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from .messages import Failure, say
 from .processes import child_environment, quiet_cpu, run_to_end, start, stop
 from .runtime import ROOT, Runtime
 
+NONE = 5
+"""pytest's exit status where no test was collected."""
+
 LONGEST = "comfy"
 """The suite that takes about as long as all the others."""
 
@@ -44,12 +47,16 @@ def test(runtime: Runtime, arguments: Sequence[str]) -> None:
             say(f"\n=== {LONGEST}")
             results[LONGEST] = beside.read_to_end()
     say("")
+    # That no test was collected must not pass for success, but where -k or -m may choose tests of other suites.
+    chosen = any(argument.startswith(("-k", "-m")) for argument in arguments)
+    passing = {0: "passed", NONE: "without such a test"} if chosen else {0: "passed"}
     for name, (status, seconds) in results.items():
-        # pytest's 5 is "no test was collected", which must not pass for success.
-        say(f"{name:<10}{'passed' if status == 0 else f'FAILED (exit status {status})'} in {seconds:.0f} s")
-    failed = [name for name, (status, _) in results.items() if status != 0]
+        say(f"{name:<10}{passing.get(status, f'FAILED (exit status {status})')} in {seconds:.0f} s")
+    failed = [name for name, (status, _) in results.items() if status not in passing]
     if failed:
         raise Failure(f"{', '.join(failed)} failed, see above")
+    if all(status == NONE for status, _ in results.values()):
+        raise Failure(f"no test is chosen by {' '.join(arguments)}")
 
 
 def with_environment(command: list[str | Path], path: list[Path]) -> tuple[list[str | Path], dict[str, str]]:
@@ -97,8 +104,7 @@ class Beside:
 def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple[list[str | Path], list[Path]]]:
     """List what `test` runs: name -> command line, and the folders of its PYTHONPATH."""
     scripts = runtime.python.parent
-    paths = [argument for argument in arguments if (ROOT / argument.split("::")[0]).exists()]
-    options = [argument for argument in arguments if argument not in paths]
+    paths, options = split(arguments)
     commands: dict[str, tuple[list[str | Path], list[Path]]] = {}
     if not arguments:
         commands["ruff"] = [scripts / "ruff", "check", "."], []
@@ -108,9 +114,9 @@ def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple
     live = ("comfy", "survival")
     chosen: dict[str, list[str]] = {suite: [] for suite in ("core", *live)}
     for path in paths:
-        suite = next((suite for suite in live if Path(path).as_posix().startswith(f"tests/{suite}")), "core")
+        suite = next((suite for suite in live if path.startswith(f"tests/{suite}")), "core")
         chosen[suite].append(path)
-    if not paths:
+    if not paths or "tests" in paths:
         chosen = {
             "core": ["tests", *ignored(f"tests/{suite}" for suite in live)],
             "comfy": ["tests/comfy", *ignored(FAMILIES)],
@@ -124,6 +130,20 @@ def test_commands(runtime: Runtime, arguments: Sequence[str]) -> dict[str, tuple
         elif what:
             commands[suite] = command, []
     return commands
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part paths of tests, made relative to the repository, from pytest's options and from what -k and -m choose by."""
+    paths: list[str] = []
+    options: list[str] = []
+    for option, argument in zip(["", *arguments], arguments, strict=False):
+        file, *test = argument.split("::")
+        path = (ROOT / file).resolve()
+        if option not in ("-k", "-m") and path.exists() and path.is_relative_to(ROOT / "tests"):
+            paths.append("::".join([path.relative_to(ROOT).as_posix(), *test]))
+        else:
+            options.append(argument)
+    return paths, options
 
 
 def ignored(paths: Iterable[str]) -> list[str]:

@@ -16,6 +16,9 @@ from typing import Any
 from .messages import Failure
 from .workflow import Workflow, describe_node, describe_rejection
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks no proxy: the server is on this machine, which a proxy would look for on its own."""
+
 
 @dataclass(frozen=True)
 class Client:
@@ -26,7 +29,7 @@ class Client:
     def request(self, path: str, data: bytes | None = None, content_type: str = "application/json") -> bytes:
         """GET a path, or POST data to it."""
         request = urllib.request.Request(self.url + path, data, {"Content-Type": content_type} if data else {})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with DIRECT.open(request, timeout=60) as response:
             return response.read()
 
     def get(self, path: str) -> Any:
@@ -101,7 +104,7 @@ def save_images(server: Client, workflow: Workflow, outputs: Mapping[str, Any], 
             continue
         title = node["_meta"]["title"]
         path = folder.resolve() / f"{title.replace(' ', '_')}.png"
-        unfinished = path.with_name(path.name + ".partial")
+        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # another run may save here, too
         unfinished.write_bytes(server.view(outputs[node_id]["images"][0]))
         unfinished.replace(path)
         paths[title] = path

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -20,14 +21,23 @@ from .runtime import Runtime
 
 UNFINISHED = "unfinished"
 
+TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+"""Numbers of the errors of a lock that another process has; others mean that there can be no lock at all."""
+
 
 def set_up(runtime: Runtime, *, test: bool = False, bench: bool = False) -> None:
     """Build what is missing of the environment; a second call finds everything stamped and returns at once.
 
     Every step stamps its requirements once it is complete, so a step that was interrupted, or whose requirements have
     changed, is done again.
+
+    Raises:
+        Failure: a step fails, or the environment cannot be written where it should be.
     """
-    runtime.logs.mkdir(parents=True, exist_ok=True)
+    try:
+        runtime.logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unusable(runtime.root, error) from error
     with exclusive(runtime.root / "lock"):
         create_venv(runtime)
         if runtime.version:
@@ -102,12 +112,20 @@ def discard(path: Path) -> None:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two set-ups do not mix; the system releases it whatever happens to the process."""
-    with path.open("w", encoding="utf-8") as file:
-        if not try_lock(file):
-            say(f"another run.py is setting up {path.parent}: waiting for it")
-            while not try_lock(file):
-                time.sleep(0.5)
+    """Hold a lock file, so that two set-ups do not mix; the system releases it whatever happens to the process.
+
+    Raises:
+        Failure: the file cannot be written, or not be locked.
+    """
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(path.open("w", encoding="utf-8"))
+            if not try_lock(file):
+                say(f"another run.py is setting up {path.parent}: waiting for it")
+                while not try_lock(file):
+                    time.sleep(0.5)
+        except OSError as error:
+            raise unusable(path.parent, error) from error
         yield
 
 
@@ -122,6 +140,16 @@ def try_lock(file: TextIO) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in TAKEN:
+            raise
         return False
     return True
+
+
+def unusable(root: Path, error: OSError) -> Failure:
+    """What is said of a place where the environment cannot be."""
+    return Failure(
+        f"PIX2PIX_ZERO_RUNTIME: the environment cannot be at {root} ({error.strerror or error}); name a folder on "
+        "another disk, or one that can be written"
+    )

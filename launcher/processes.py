@@ -63,14 +63,21 @@ def stop(process: subprocess.Popen[bytes]) -> None:
                 os.killpg(process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
-    process.wait()
+    wait(process)
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process, and return its exit status; in short waits, since Windows cannot interrupt a long one."""
+    while (status := process.poll()) is None:
+        time.sleep(0.2)
+    return status
 
 
 def run_to_end(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
     """Run a command on this terminal and return its exit status."""
     process = start(command, environment)
     try:
-        return process.wait()
+        return wait(process)
     finally:
         stop(process)
 

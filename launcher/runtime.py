@@ -31,7 +31,7 @@ class Runtime:
         """Read COMFYUI_PATH, COMFYUI_VERSION and PIX2PIX_ZERO_RUNTIME.
 
         Raises:
-            Failure: COMFYUI_PATH does not name a ComfyUI, or COMFYUI_VERSION none that can be fetched.
+            Failure: COMFYUI_PATH does not name a ComfyUI, COMFYUI_VERSION none that can be fetched, or both are given.
         """
         root = Path(environ.get("PIX2PIX_ZERO_RUNTIME") or ROOT / ".runtime").expanduser().resolve()
         if not environ.get("COMFYUI_PATH"):
@@ -42,6 +42,11 @@ class Runtime:
                     "it yourself and name its folder in COMFYUI_PATH"
                 )
             return cls(root, root / f"comfyui-{version}", version)
+        if environ.get("COMFYUI_VERSION"):
+            raise Failure(
+                f"COMFYUI_VERSION={environ['COMFYUI_VERSION']} and COMFYUI_PATH={environ['COMFYUI_PATH']}: one says "
+                "which ComfyUI to fetch, the other which is there; unset one of them"
+            )
         comfyui = Path(environ["COMFYUI_PATH"]).expanduser().resolve()
         needed = ("main.py", "nodes.py", "comfy", "requirements.txt")
         missing = [name for name in needed if not (comfyui / name).exists()]

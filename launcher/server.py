@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from .client import Client
 from .messages import Failure, say
-from .processes import child_environment, start, stop, tail
+from .processes import child_environment, start, stop, tail, wait
 from .runtime import Runtime
 
 STARTUP_LIMIT = 600.0  # seconds; generous, for cold disks and busy machines
@@ -46,7 +47,11 @@ def comfyui_server(
     command = [runtime.python, "main.py", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", base]
     # Without a database file two servers can share a base; API nodes would call home.
     command += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes", *flags]
-    with log.open("wb") as output:
+    # Each empties its temporary folder when it begins and ends, so each has its own.
+    (base / "temp").mkdir(exist_ok=True)
+    temporary = tempfile.TemporaryDirectory(dir=base / "temp", ignore_cleanup_errors=True)
+    with log.open("wb") as output, temporary as temp:
+        command += ["--temp-directory", temp]
         process = start(command, child_environment(environment), folder=runtime.comfyui, output=output)
         server = Server(f"http://127.0.0.1:{port}", process, log)
         try:
@@ -94,5 +99,5 @@ def wait_until_ready(server: Server) -> None:
 def hold_open(server: Server) -> None:
     """Return when the server ends; Ctrl-C interrupts."""
     say(f"ComfyUI is at {server.url} (Ctrl-C stops it)")
-    server.process.wait()
-    raise Failure(f"the server ended with status {server.process.returncode}; the end of its log:\n{tail(server.log)}")
+    status = wait(server.process)
+    raise Failure(f"the server ended with status {status}; the end of its log:\n{tail(server.log)}")

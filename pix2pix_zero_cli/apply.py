@@ -20,6 +20,7 @@ from .jobs import Row, Tick, Work, made_alike, run_here
 from .model import find_device
 from .pictures import (
     find_pictures,
+    name_content,
     note_on,
     place,
     read_picture,
@@ -103,7 +104,7 @@ class ApplyTask:
         size: width and height to which pictures are cropped; None leaves them as they are.
         output: folder of the results.
         searched: folders whose own folders the output repeats; see `place`.
-        overwrite: whether results that were made with other settings are replaced.
+        overwrite: whether results that were made with other settings or of other pictures are replaced.
     """
 
     distilled: Path
@@ -122,11 +123,15 @@ class ApplyTask:
         return 1
 
     @cached_property
-    def record(self) -> str:
-        """All settings that a result depends on, in one line of JSON."""
+    def settings(self) -> dict[str, Any]:
+        """All settings that a result depends on."""
         digest = hashlib.sha256(self.distilled.read_bytes()).hexdigest()
         edit = {"distilled": self.distilled.stem, "sha256": digest}
-        return json.dumps({**edit, "strength": self.strength, "dtype": self.dtype, "size": self.size})
+        return {**edit, "strength": self.strength, "dtype": self.dtype, "size": self.size}
+
+    def record(self, picture: Path) -> str:
+        """All that a result depends on, in one line of JSON: the picture, and the settings."""
+        return json.dumps({"picture": name_content(picture), **self.settings})
 
     def edited(self, picture: Path) -> Path:
         """Where the result of a picture goes; under the file's name, whatever its metadata say."""
@@ -135,18 +140,20 @@ class ApplyTask:
     def finished(self, picture: Path) -> bool:
         """See `Task.finished`."""
         path = self.edited(picture)
-        return path.exists() and made_alike(path, read_text(path, SETTINGS), self.record, overwrite=self.overwrite)
+        if not path.exists():
+            return False
+        return made_alike(path, read_text(path, SETTINGS), self.record(picture), overwrite=self.overwrite)
 
     def start(self) -> Work:
         """See `Task.start`."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        distilled, record, device = load_distilled(self.distilled), self.record, find_device(self.device)
+        distilled, device = load_distilled(self.distilled), find_device(self.device)
         distilled.generator.to(device, getattr(torch, self.dtype))
 
         def work(path: Path, tick: Tick) -> dict[str, Any]:
             edited = distilled.apply(read_picture(path, self.size), self.strength)
-            write_picture(edited[0], self.edited(path), {SETTINGS: record})
+            write_picture(edited[0], self.edited(path), {SETTINGS: self.record(path)})
             tick()
             warned = {"warning": note} if (note := note_on(path)) else {}
             idle = {"remarks": ["At a strength of 0 the picture stays as it is."]} if self.strength == 0 else {}

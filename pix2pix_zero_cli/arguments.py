@@ -66,6 +66,7 @@ def add_pictures(
     *,
     results: bool = True,
     usual_size: str = "what the model was made for",
+    overwrite: str = "replace results that were made with other settings or of other pictures; else refuse to",
 ) -> None:
     """Describe what pictures are read, and where results go, if there are any but those that are printed."""
     add_inputs(parser)
@@ -74,11 +75,7 @@ def add_pictures(
         parser.add_argument(
             "--output", type=some_path, default=output, help=f"folder for the results (default: {shown})"
         )
-        parser.add_argument(
-            "--overwrite",
-            action="store_true",
-            help="replace results that were made with other settings; else refuse to",
-        )
+        parser.add_argument("--overwrite", action="store_true", help=overwrite)
     add_size(parser, usual_size)
 
 
@@ -89,7 +86,9 @@ def add_size(parser: argparse.ArgumentParser, usual: str = "what the model was m
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Describe what pictures are read."""
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "pictures", nargs="+", type=some_path, metavar="PICTURE", help="a picture, or a folder of pictures"
+    )
     add_recursive(parser)
 
 
@@ -111,7 +110,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="a folder in diffusers' format, or a .safetensors checkpoint, of Stable Diffusion 1, 2 or XL; a folder "
         "also of Stable Diffusion 3 or Flux.1 (default: tiny_zoo, the embedded miniature)",
     )
-    group.add_argument("--config", type=Path, help="for a checkpoint: a folder in diffusers' format of its family")
+    group.add_argument("--config", type=some_path, help="for a checkpoint: a folder in diffusers' format of its family")
     group.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="precision (default: float32)"
     )

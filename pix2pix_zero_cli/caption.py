@@ -20,7 +20,12 @@ from .report import process
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    add_pictures(parser, None)
+    add_pictures(
+        parser,
+        usual_size="that of each picture",
+        overwrite="make captions anew that are in --output; else they are taken as they are, also those of another "
+        "--blip, --size, or picture of the same name, but not with another --prefix",
+    )
     add_captioner(parser)
     parser.add_argument("--prefix", default="", help="how every caption begins, for example: a photo of")
     add_device(parser)
@@ -29,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Caption pictures; returns the exit status."""
+    if arguments.overwrite and arguments.output is None:
+        raise UsageError("--overwrite: belongs to --output, without which nothing is written")
     found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=arguments.output)
     blip = arguments.blip or TINY_BLIP
     if not blip.is_dir():

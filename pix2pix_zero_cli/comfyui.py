@@ -21,7 +21,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from http.client import HTTPException
 from pathlib import Path
 from queue import Empty, Queue
@@ -29,7 +29,7 @@ from typing import Any
 
 from .arguments import UsageError, add_inputs, add_json, some_path
 from .jobs import Row, Tick, seconds_since
-from .pictures import find_pictures, place, require_output_elsewhere, require_own_names, write
+from .pictures import find_pictures, name_content, place, require_output_elsewhere, require_own_names, write
 from .report import process, say
 
 Workflow = dict[str, dict[str, Any]]
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--node", help="id of the LoadImage that is given the picture, where there are several")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace results that another workflow made; else refuse to"
+        "--overwrite", action="store_true", help="replace results of another workflow or picture; else refuse to"
     )
     add_json(parser)
 
@@ -131,7 +131,7 @@ class Job:
         loader: id of the LoadImage node that is given the picture.
         output: folder of the results.
         searched: folders whose own folders the output repeats; see `place`.
-        overwrite: whether results of another workflow are replaced.
+        overwrite: whether results of another workflow or picture are replaced.
     """
 
     workflow: Workflow
@@ -161,11 +161,14 @@ class Job:
             return False
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            same, files = record["workflow"] == self.digest, [path.parent / name for name in record["files"]]
+            of = record["workflow"], record["picture"]
+            same, files = of == (self.digest, name_content(picture)), [path.parent / name for name in record["files"]]
         except (KeyError, TypeError, ValueError):
             same, files = False, []
         if not same and not self.overwrite:
-            raise UsageError(f"--output: {path} is of another workflow. Choose another folder, or --overwrite")
+            raise UsageError(
+                f"--output: {path} is of another workflow or picture. Choose another folder, or --overwrite"
+            )
         return same and all(file.exists() for file in files)
 
     def of(self, image: str) -> Workflow:
@@ -213,6 +216,13 @@ class Server:
 
     url: str
 
+    @cached_property
+    def opener(self) -> urllib.request.OpenerDirector:
+        """Asks as the environment says, but no proxy for a server on this machine: it would look on its own."""
+        host = urllib.parse.urlsplit(self.url).hostname or ""
+        here = host in ("localhost", "::1") or host.startswith("127.")
+        return urllib.request.build_opener(urllib.request.ProxyHandler({} if here else None))
+
     def run(self, job: Job, picture: Path, stopped: threading.Event) -> dict[str, Any]:
         """Have a picture edited, and fetch what was saved.
 
@@ -240,7 +250,7 @@ class Server:
         path = job.record(picture)
         for name, content in files.items():
             write(path.parent / name, content)
-        record = {"workflow": job.digest, "files": list(files), "server": self.url}
+        record = {"workflow": job.digest, "picture": name_content(picture), "files": list(files), "server": self.url}
         write(path, json.dumps(record).encode())
         return {"outputs": [str(path.parent / name) for name in files], "server": self.url}
 
@@ -253,7 +263,7 @@ class Server:
         """
         request = urllib.request.Request(self.url + path, data, {"Content-Type": content_type} if data else {})
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            with self.opener.open(request, timeout=TIMEOUT) as response:
                 return response.read()
         except (OSError, HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code < 500:
@@ -343,7 +353,10 @@ def spread(servers: Sequence[Server], job: Job, pictures: Sequence[Path], tick: 
     left, lost = len(pictures), list[str]()
     try:
         while left:
-            news = rows.get()
+            try:
+                news = rows.get(timeout=POLL)  # Windows cannot interrupt a wait without an end
+            except Empty:
+                continue
             if isinstance(news, Row):
                 left -= 1
                 yield news

@@ -33,7 +33,15 @@ from .cluster import choose_runner
 from .edit import EditTask, add_edit, edit_settings
 from .jobs import Row
 from .model import DirectionOptions, Model, ModelOptions, find_device
-from .pictures import find_pictures, read_picture, read_text, require_folder, require_own_names, write_picture
+from .pictures import (
+    find_pictures,
+    read_picture,
+    read_text,
+    require_folder,
+    require_output_elsewhere,
+    require_own_names,
+    write_picture,
+)
 from .report import process, say
 
 SUFFIX = ".safetensors"
@@ -42,7 +50,12 @@ SUFFIX = ".safetensors"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
     parser.add_argument(
-        "--pictures", nargs="+", required=True, metavar="PICTURE", help="pictures to learn from, or folders of them"
+        "--pictures",
+        nargs="+",
+        type=some_path,
+        required=True,
+        metavar="PICTURE",
+        help="pictures to learn from, or folders of them",
     )
     add_recursive(parser)
     parser.add_argument(
@@ -102,6 +115,9 @@ def run(arguments: argparse.Namespace) -> int:
     found = find_pictures(arguments.pictures, recursive=arguments.recursive, output=work)
     pictures = found.pictures
     require_file(output, overwrite=arguments.overwrite)
+    for folder in (work, work / "pairs"):
+        require_output_elsewhere(arguments.pictures, folder, PairTask.flag)
+    require_folder(work, PairTask.flag)
     task, settings = pair_task(arguments, work / "pairs", found.searched), training_settings(arguments)
     require_own_names([task.edited(picture) for picture in pictures])
     status = process(
@@ -111,16 +127,23 @@ def run(arguments: argparse.Namespace) -> int:
         as_json=arguments.json,
         describe=in_words,
         run=choose_runner(task, task.model, arguments),
+        flag=task.flag,
     )
-    good = task.good(pictures)
-    require_enough(task, len(good), pictures, arguments.min_pairs)
+    made = [picture for picture in pictures if task.finished(picture)]  # one that failed may have an older pair
+    good = task.good(made)
+    require_enough(task, len(good), len(made), len(pictures), arguments.min_pairs)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     training = Training(read_pairs(task, good), settings, find_device(arguments.device))
     train(training, work, arguments.minutes * 60, overwrite=arguments.overwrite)
-    counts = {"pictures": len(pictures), "filtered_out": sum(task.edited(p).exists() for p in pictures) - len(good)}
+    counts = {"pictures": len(pictures), "filtered_out": len(made) - len(good)}
     distilled = finish(task, training, counts, arguments.licence, read_text(task.edited(good[0]), "encoder") or "")
-    distilled.save(output, overwrite=arguments.overwrite)
+    try:
+        distilled.save(output, overwrite=arguments.overwrite)
+    except OSError as error:  # somebody else has made one meanwhile, or the disk is full
+        raise UsageError(f"--output: {error}") from error
+    except ValueError as error:
+        raise diverged(training, work, f"nothing is written to --output {output}: {error}") from error
     figures = distilled.figures
     if arguments.json:
         say(json.dumps({"output": str(output), **figures}))
@@ -215,7 +238,7 @@ def require_file(path: Path, *, overwrite: bool) -> None:
     require_folder(path.parent)
 
 
-def require_enough(task: PairTask, good: int, pictures: Sequence[Path], wanted: int) -> None:
+def require_enough(task: PairTask, good: int, made: int, pictures: int, wanted: int) -> None:
     """Refuse to train on too few pairs.
 
     Raises:
@@ -223,9 +246,8 @@ def require_enough(task: PairTask, good: int, pictures: Sequence[Path], wanted: 
     """
     if good >= wanted:
         return
-    made = sum(task.edited(picture).exists() for picture in pictures)
     advice = (
-        f"At that rate {math.ceil((wanted - good) * len(pictures) / good)} more pictures give them"
+        f"At that rate {math.ceil((wanted - good) * pictures / good)} more pictures give them"
         if good
         else "Raise --direction-strength or --cfg, or lower --guidance"
     )
@@ -286,12 +308,17 @@ def train(training: Training, work: Path, every: float, *, overwrite: bool) -> N
                 raise UsageError(f"--work: {error} Or call with --overwrite") from error
     steps = training.settings.steps
     with tqdm(total=steps, initial=training.step, unit="step", file=sys.stderr, disable=None) as bar:
+        last = 0.0
 
         def show(difference: float) -> None:
+            nonlocal last
+            last = difference
             bar.set_postfix(difference=f"{difference:.4f}", refresh=False)
             bar.update()
 
         def pause() -> None:
+            if not math.isfinite(last):
+                raise diverged(training, work, f"at step {training.step} the difference is {last}")
             training.save(state)
             write_picture(training.samples(), work / "samples.png", {})
             found = training.figures()
@@ -299,6 +326,14 @@ def train(training: Training, work: Path, every: float, *, overwrite: bool) -> N
             tqdm.write(f"{line} (unedited {found['unedited_psnr']:.2f}); {work / 'samples.png'}", file=sys.stderr)
 
         training.run(show, pause, every)
+
+
+def diverged(training: Training, work: Path, how: str) -> UsageError:
+    """What is said of a training whose weights have grown without bounds."""
+    return UsageError(
+        f"--lr {training.settings.lr:g}: the training has diverged ({how}). Lower it, and call with --overwrite, or "
+        f"delete {work / 'training.pt'} if it is there"
+    )
 
 
 def finish(
@@ -314,7 +349,7 @@ def finish(
         encoder: fingerprint of the model's text encoder.
     """
     (variant,), (source, target) = task.variants, task.direction.concepts
-    teacher = json.loads(task.record(variant))
+    teacher = task.describe(variant)
     teacher |= {name: Path(teacher[name]).name for name in ("model", "blip")}  # where they are is nobody's business
     if task.strengths[0] < 0:
         source, target = target, source

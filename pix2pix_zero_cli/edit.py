@@ -40,7 +40,15 @@ from .cluster import choose_runner
 from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import DirectionOptions, Model, ModelOptions, require_tiny_zoo_knows
-from .pictures import find_pictures, note_on, read_text, require_output_elsewhere, require_own_names, write_picture
+from .pictures import (
+    find_pictures,
+    name_content,
+    note_on,
+    read_text,
+    require_output_elsewhere,
+    require_own_names,
+    write_picture,
+)
 from .report import process
 
 UNTIL = (0.75, 1.0, 1.25, 1.5)
@@ -291,16 +299,17 @@ class EditTask(InvertingTask):
     def finished(self, picture: Path) -> bool:
         """See `Task.finished`."""
         return all(
-            self.is_made(path, variant) for path, variant in zip(self.outputs(picture), self.variants, strict=True)
+            self.is_made(path, picture, variant)
+            for path, variant in zip(self.outputs(picture), self.variants, strict=True)
         )
 
-    def is_made(self, path: Path, variant: tuple[float, float | None]) -> bool:
-        """Whether a variant is there, made with these settings.
+    def is_made(self, path: Path, picture: Path, variant: tuple[float, float | None]) -> bool:
+        """Whether a variant of a picture is there, made of this very picture with these settings.
 
         Raises:
-            UsageError: it was made with others, and may not be replaced.
+            UsageError: it was made otherwise, and may not be replaced.
         """
-        return path.exists() and self.is_ours(path, read_text(path, SETTINGS), self.record(variant))
+        return path.exists() and self.is_ours(path, read_text(path, SETTINGS), self.record(picture, variant))
 
     def remarks(self, model: Model) -> list[str]:
         """What is to be said of the settings."""
@@ -308,12 +317,16 @@ class EditTask(InvertingTask):
         most = replace(self.settings, guidance=self.guidance(max(self.guidances)))
         return list(filter(None, [remarks.of_steps(self.settings.steps), *model.editor.remarks(most), idle]))
 
-    def record(self, variant: tuple[float, float | None]) -> str:
-        """All settings that a picture depends on, in one line of JSON."""
+    def record(self, picture: Path, variant: tuple[float, float | None]) -> str:
+        """All that a result depends on, in one line of JSON: the picture, and the settings."""
+        return json.dumps({"picture": name_content(picture), **self.describe(variant)})
+
+    def describe(self, variant: tuple[float, float | None]) -> dict[str, Any]:
+        """All settings that a result depends on."""
         guidance, strength = variant
         settings = asdict(replace(self.settings, guidance=self.guidance(guidance)))
         edit = {"direction": self.direction.name, "sha256": self.direction.digest, **self.record_strength(strength)}
-        return json.dumps({**self.describe_inputs(), **edit, **self.describe_captioner(), **settings})
+        return {**self.describe_inputs(), **edit, **self.describe_captioner(), **settings}
 
     def record_strength(self, strength: float | None) -> dict[str, Any]:
         """The part of the record that says how strong the direction is."""
@@ -343,7 +356,7 @@ class EditTask(InvertingTask):
         """Edit a picture in the variants that are not there yet."""
         caption, inverted = self.invert_file(model, path, tick)
         for output, variant in zip(self.outputs(path), self.variants, strict=True):
-            if not self.is_made(output, variant):
+            if not self.is_made(output, path, variant):
                 guidance, strength = variant
                 settings = replace(self.settings, guidance=self.guidance(guidance))
 
@@ -354,7 +367,7 @@ class EditTask(InvertingTask):
                     return model.editor.decode(edited)
 
                 picture, said = self.make(edit_at, strength, model, caption, direction)
-                write_picture(picture, output, {SETTINGS: self.record(variant), "caption": caption, **said})
+                write_picture(picture, output, {SETTINGS: self.record(path, variant), "caption": caption, **said})
         named = [source_warning(caption, *names, known_concepts()) for names in self.leads(direction)]
         shifted = [r for strength in self.strengths for r in model.editor.shift(inverted, direction, strength).remarks]
         said, warnings = self.judged(path, model, inverted, caption, direction)

@@ -26,7 +26,15 @@ from .cluster import choose_runner
 from .inverting import SETTINGS, InvertingTask, inversion_settings
 from .jobs import Row, Tick, Work
 from .model import Model, ModelOptions
-from .pictures import find_pictures, note_on, require_output_elsewhere, require_own_names, write, write_picture
+from .pictures import (
+    find_pictures,
+    name_content,
+    note_on,
+    require_output_elsewhere,
+    require_own_names,
+    write,
+    write_picture,
+)
 from .report import process
 
 
@@ -83,11 +91,11 @@ class InvertTask(InvertingTask):
         """Steps of a picture: there and back."""
         return 2 * self.settings.steps
 
-    @property
-    def record(self) -> str:
-        """All settings that the noise depends on, in one line of JSON."""
+    def record(self, picture: Path) -> str:
+        """All that the noise depends on, in one line of JSON: the picture, and the settings."""
         inversion = {name: asdict(self.settings)[name] for name in ("steps", "regularizer", "fixed_point")}
-        return json.dumps({**self.describe_inputs(), **self.describe_captioner(), **inversion})
+        settings = {**self.describe_inputs(), **self.describe_captioner(), **inversion}
+        return json.dumps({"picture": name_content(picture), **settings})
 
     def noise(self, picture: Path) -> Path:
         """Where the noise of a picture goes; it is written last."""
@@ -96,7 +104,7 @@ class InvertTask(InvertingTask):
     def finished(self, picture: Path) -> bool:
         """See `Task.finished`."""
         path = self.noise(picture)
-        return path.exists() and self.is_ours(path, _read_record(path), self.record)
+        return path.exists() and self.is_ours(path, _read_record(path), self.record(picture))
 
     def start(self) -> Work:
         """See `Task.start`."""
@@ -117,10 +125,11 @@ class InvertTask(InvertingTask):
         decibels = float(10 * (x0.var() / (latents - x0).square().mean()).log10())
 
         image, noise = self.file(path, "_reconstruction.png"), self.noise(path)
-        write_picture(model.editor.decode(latents)[0], image, {SETTINGS: self.record, "caption": caption})
+        about = {SETTINGS: self.record(path), "caption": caption}
+        write_picture(model.editor.decode(latents)[0], image, about)
         tensors = {"noise": inversion.noise, "sigmas": inversion.sigmas, "trajectory": inversion.trajectory}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        write(noise, safetensors.torch.save(tensors, {SETTINGS: self.record, "caption": caption}))
+        write(noise, safetensors.torch.save(tensors, about))
         said = {"caption": caption, "reconstruction_db": round(decibels, 2)}
         warning = "\n  ".join(filter(None, [note_on(path), remarks.of_reconstruction(decibels)]))
         said |= {"warning": warning} if warning else {}

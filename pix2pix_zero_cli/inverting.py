@@ -35,7 +35,7 @@ class InvertingTask:
         size: width and height; None is the model's own.
         output: folder of the results.
         searched: folders whose own folders the output repeats; see `place`.
-        overwrite: whether results that were made with other settings are replaced.
+        overwrite: whether results that were made with other settings or of other pictures are replaced.
         flag: the option that names the folder.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +35,7 @@ class Results(Protocol):
         """Whether nothing is left to do.
 
         Raises:
-            UsageError: there are results that were made with other settings.
+            UsageError: there are results that were made with other settings, or of other pictures.
         """
         ...
 
@@ -76,21 +77,33 @@ class Row:
 
 
 def made_alike(path: Path, found: str | None, record: str, *, overwrite: bool, flag: str = "--output") -> bool:
-    """Whether a result that is there was made with these settings.
+    """Whether a result that is there was made of this picture, with these settings.
 
     Args:
         path: of the result.
         found: what its metadata say of how it was made.
         record: what they would say now.
-        overwrite: whether one that was made with others may be replaced.
+        overwrite: whether one that was made otherwise may be replaced.
         flag: the option that names the folder.
 
     Raises:
-        UsageError: it was made with others, and may not be replaced.
+        UsageError: it was made otherwise, and may not be replaced.
     """
     if found != record and not overwrite:
-        raise UsageError(f"{flag}: {path} was made with other settings. Choose another folder, or --overwrite")
+        alike = (settings := _settings(found)) is not None and settings == _settings(record)
+        how = "of another picture" if alike else "with other settings"
+        raise UsageError(f"{flag}: {path} was made {how}. Choose another folder, or --overwrite")
     return found == record
+
+
+def _settings(record: str | None) -> dict[str, Any] | None:
+    """What a record says but for its picture; None where it names none."""
+    try:
+        settings = json.loads(record or "")
+        del settings["picture"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return settings
 
 
 def attempt(work: Work, picture: Path, tick: Tick) -> Row:

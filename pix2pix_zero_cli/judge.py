@@ -22,7 +22,7 @@ from .report import process
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's options."""
-    add_pictures(parser, results=False)
+    add_pictures(parser, results=False, usual_size="that of each picture")
     group = parser.add_argument_group("edit")
     way = group.add_mutually_exclusive_group(required=True)
     add_named_edit(parser, way)

@@ -1,8 +1,8 @@
 """The command `pix2pix-zero`, and its exit statuses.
 
-0: all is done. 2: an option or input cannot be used, and nothing was done. 3: some pictures failed, and are listed in
-errors.jsonl; the others are done. 130: interrupted; the same command goes on from there. 1: an error that nobody
-foresaw.
+0: all is done. 2: an option or input cannot be used, or the disk is full; nothing more was done, what was done before
+stays. 3: some pictures failed, and are listed in errors.jsonl if there is an output folder; the others are done. 130:
+interrupted; the same command goes on from what it has written, if it has. 1: an error that nobody foresaw.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from io import TextIOWrapper
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -32,6 +33,9 @@ COMMANDS = {
 }
 """Name of a command, and of its module -> what it does."""
 
+AT_ONCE = ("judge", "direction", "bench")
+"""Those that leave nothing from which they could go on."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are a line, without the usage above it."""
@@ -48,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None is that of this process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     parser = Parser("pix2pix-zero", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {name: subparsers.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.parse_args(given)  # shows the help, or says what is wrong
     name = given[0]
     try:
-        with ended_by_ctrl_c() if arguments is None else nullcontext():
+        with ended_by_ctrl_c(name) if arguments is None else nullcontext():
             command = load(name, parser)
         command.add_arguments(parsers[name])
         options, unknown = parser.parse_known_args(given)
@@ -65,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if arguments is None:  # the process ends, and is not to be interrupted in that
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        say_interrupted()
+        say_interrupted(name)
         return INTERRUPTED
 
 
@@ -88,11 +94,11 @@ def run(command: ModuleType, options: argparse.Namespace, parser: argparse.Argum
 
 
 @contextmanager
-def ended_by_ctrl_c() -> Iterator[None]:
+def ended_by_ctrl_c(name: str) -> Iterator[None]:
     """Let Ctrl-C end the process at once: modules whose import it interrupts may say that a package is missing."""
 
     def end(*_: Any) -> NoReturn:
-        say_interrupted()
+        say_interrupted(name)
         os._exit(INTERRUPTED)
 
     before = signal.signal(signal.SIGINT, end)
@@ -100,6 +106,10 @@ def ended_by_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def say_interrupted() -> None:
-    """Say what Ctrl-C did, in a line."""
-    print("interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+def say_interrupted(name: str) -> None:
+    """Say in a line what Ctrl-C did to a command."""
+    print(
+        "interrupted" if name in AT_ONCE else "interrupted; the same command goes on from here",
+        file=sys.stderr,
+        flush=True,
+    )

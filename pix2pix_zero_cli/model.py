@@ -7,7 +7,8 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from pix2pix_zero_core import Direction, EditDirection, load_direction
 from pix2pix_zero_core.integrations.captioner import Captioner
 from pix2pix_zero_core.integrations.diffusers import PipelineEditor, load_pipeline
+from pix2pix_zero_core.integrations.folders import ran_out_of_memory
 from pix2pix_zero_core.integrations.pairs import Form
 from pix2pix_zero_core.integrations.sentences import (
     SHIPPED,
@@ -68,8 +70,14 @@ class ModelOptions:
             raise UsageError(
                 f"--model {arguments.model}: there is no such folder or checkpoint; {TINY_ZOO} is the embedded model"
             )
-        if zoo and arguments.config is not None:
-            raise UsageError(f"--config {arguments.config}: belongs to a checkpoint, not to {TINY_ZOO}")
+        if arguments.config is not None:
+            if zoo or Path(arguments.model).is_dir():
+                model = TINY_ZOO if zoo else f"a folder, {arguments.model}"
+                raise UsageError(f"--config {arguments.config}: belongs to a checkpoint, not to {model}")
+            if not (arguments.config / "model_index.json").is_file():
+                raise UsageError(
+                    f"--config {arguments.config}: no folder in diffusers' format, which has a model_index.json"
+                )
         if not captions and getattr(arguments, "blip", None) is not None:
             raise UsageError(f"--blip {arguments.blip}: nothing is captioned, since --caption says what pictures show")
         if captions and not zoo and arguments.blip is None:
@@ -93,12 +101,10 @@ class ModelOptions:
         """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        try:
+        with named(f"--model {self.name}"):
             pipeline = self._pipeline()
             pipeline.set_progress_bar_config(disable=True)  # the command has its own
             editor = PipelineEditor(pipeline)
-        except (FileNotFoundError, TypeError, ValueError) as error:
-            raise UsageError(f"--model {self.name}: {error}") from error
         return Model(self, editor, None if self.blip is None else load_captioner(self.blip, self.device))
 
     def _pipeline(self) -> Any:
@@ -142,10 +148,26 @@ def load_captioner(blip: Path, device: str) -> Captioner:
         UsageError: it cannot be read.
     """
     quiet()
-    try:
+    with named(f"--blip {blip}"):
         return Captioner.from_folder(blip, device=find_device(device))
-    except (FileNotFoundError, ValueError) as error:
-        raise UsageError(f"--blip {blip}: {error}") from error
+
+
+@contextmanager
+def named(option: str) -> Iterator[None]:
+    """Name the option of a model that cannot be loaded.
+
+    Raises:
+        UsageError: instead of what was raised, too little memory also.
+    """
+    try:
+        yield
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        raise UsageError(f"{option}: {error}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        said = str(error) or type(error).__name__
+        raise UsageError(f"{option}: too little memory ({said}). Free some, or choose another --device") from error
 
 
 def find_device(name: str) -> torch.device:

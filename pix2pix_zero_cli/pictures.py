@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -44,53 +46,65 @@ class Found:
     left_out: int
 
 
-def find_pictures(inputs: Sequence[str], *, recursive: bool = False, output: Path | None = None) -> Found:
+def find_pictures(inputs: Sequence[str | Path], *, recursive: bool = False, output: Path | None = None) -> Found:
     """List the pictures that are named, and those of the folders that are named, each once.
 
     Files of a folder that are hidden (macOS leaves such beside pictures) or no pictures are left out, and counted on
-    stderr. A link goes by its own name.
+    stderr, and so are folders that are not searched. A link to a picture goes by its own name.
 
     Args:
         inputs: pictures and folders.
-        recursive: also search the folders in the folders, but for hidden ones.
+        recursive: also search the folders in the folders, but for hidden ones, and linked ones, which may lead round.
         output: folder of the results, which is not searched.
 
     Raises:
-        UsageError: nothing there, or a folder without a picture.
+        UsageError: nothing there, what cannot be read, or a folder without a picture.
     """
     found: dict[Path, None] = {}
     searched, count = list[Path](), 0
     for given in map(Path, inputs):
-        if given.is_dir():
-            inside = sorted(given.iterdir())
-            files = list(_files(given, output)) if recursive else [path for path in inside if not path.is_dir()]
-            pictures = [path for path in files if is_picture(path)]
-            if left_out := [path.name for path in files if not is_picture(path)]:
-                print(f"{given}: {_some('file', left_out)} left out", file=sys.stderr)
-            folders = [path.name for path in inside if not recursive and _is_to_search(path, output)]
-            if pictures and folders:
-                print(f"{given}: {_some('folder', folders)} not searched; --recursive does that", file=sys.stderr)
-            if not pictures:
-                inside = "" if recursive else "; --recursive also searches the folders in it"
-                raise UsageError(f"PICTURE {given}: there is no picture in this folder ({', '.join(SUFFIXES)}){inside}")
-            count += len(left_out)
-            if recursive:
-                searched.append(given.absolute())
-        elif given.exists():
-            pictures = [given]
-        else:
-            raise UsageError(f"PICTURE {given}: there is no such file or folder")
+        try:
+            if given.is_dir():
+                pictures, left_out = _search(given, output, recursive=recursive)
+                count += left_out
+                if recursive:
+                    searched.append(given.absolute())
+            elif given.exists():
+                pictures = [given]
+            else:
+                raise UsageError(f"PICTURE {given}: there is no such file or folder")
+        except OSError as error:  # a folder that may not be read, a name that is too long
+            raise UsageError(f"PICTURE {error.filename or given}: cannot be read ({error.strerror})") from error
         found |= dict.fromkeys(path.absolute() for path in pictures)
     return Found(list(found), tuple(searched), count)
 
 
-def _files(folder: Path, output: Path | None) -> Iterator[Path]:
-    """The files of a folder and of those in it, in order."""
+def _search(folder: Path, output: Path | None, *, recursive: bool) -> tuple[list[Path], int]:
+    """The pictures of a folder, and how many of its files are none; see `find_pictures`."""
+    inside = sorted(folder.iterdir())
+    entries = list(_entries(folder, output)) if recursive else inside
+    files = [path for path in entries if not path.is_dir()]
+    pictures = [path for path in files if is_picture(path)]
+    if left_out := [path.name for path in files if not is_picture(path)]:
+        print(f"{folder}: {_some('file', left_out)} left out", file=sys.stderr)
+    if linked := [p.name for p in entries if p.is_symlink() and p.is_dir() and not p.name.startswith(".")]:
+        print(f"{folder}: {_some('linked folder', linked)} not searched, unless named itself", file=sys.stderr)
+    folders = [path.name for path in inside if not recursive and _is_to_search(path, output)]
+    if pictures and folders:
+        print(f"{folder}: {_some('folder', folders)} not searched; --recursive does that", file=sys.stderr)
+    if not pictures:
+        deeper = "" if recursive else "; --recursive also searches the folders in it"
+        raise UsageError(f"PICTURE {folder}: there is no picture in this folder ({', '.join(SUFFIXES)}){deeper}")
+    return pictures, len(left_out)
+
+
+def _entries(folder: Path, output: Path | None) -> Iterator[Path]:
+    """What is in a folder and in those in it, in order, but for the folders that are searched themselves."""
     for path in sorted(folder.iterdir()):
-        if not path.is_dir():
+        if _is_to_search(path, output):
+            yield from _entries(path, output)
+        else:
             yield path
-        elif _is_to_search(path, output):
-            yield from _files(path, output)
 
 
 def _is_to_search(path: Path, output: Path | None) -> bool:
@@ -115,6 +129,25 @@ def is_picture(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
 
 
+def name_content(picture: Path) -> str:
+    """Name what a picture's file holds, which one of the same name need not hold: its SHA-256.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        status = picture.stat()
+        return _hash(picture, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise UsageError(f"PICTURE {picture}: cannot be read ({error.strerror})") from error
+
+
+@cache
+def _hash(picture: Path, changed: int, size: int) -> str:
+    """Hash a file once, as long as it is the same by its time and size."""
+    return hashlib.sha256(picture.read_bytes()).hexdigest()
+
+
 def require_own_names(outputs: Sequence[Path]) -> None:
     """Refuse two pictures whose results would have one name.
 
@@ -126,17 +159,20 @@ def require_own_names(outputs: Sequence[Path]) -> None:
             raise UsageError(f"PICTURE: {count} pictures would all become {path}; rename them, or choose other folders")
 
 
-def require_output_elsewhere(inputs: Sequence[str], output: Path) -> None:
+def require_output_elsewhere(inputs: Sequence[str | Path], output: Path, flag: str = "--output") -> None:
     """Refuse results in a folder whose pictures are read: the next run would take them for pictures.
+
+    Args:
+        inputs: pictures and folders.
+        output: folder of the results.
+        flag: the option that names it.
 
     Raises:
         UsageError: the folder.
     """
     for given in map(Path, inputs):
         if given.is_dir() and given.resolve() == output.resolve():
-            raise UsageError(
-                f"--output {output}: is a folder of pictures that are read; choose another for the results"
-            )
+            raise UsageError(f"{flag} {output}: is a folder of pictures that are read; choose another for the results")
 
 
 def read_picture(path: Path, size: tuple[int, int] | None) -> Tensor:
@@ -196,18 +232,22 @@ def note_on(path: Path) -> str | None:
     return f"{path.name}: {', and '.join(notes)}" if notes else None
 
 
-def require_folder(path: Path) -> None:
+def require_folder(path: Path, flag: str = "--output") -> None:
     """Refuse an output that is no folder, or one that cannot be written; of one that is to be made, where it will lie.
+
+    Args:
+        path: of the folder.
+        flag: the option that names it.
 
     Raises:
         UsageError: why.
     """
-    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     try:
+        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
         with TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise UsageError(f"--output {path}: no folder that can be written ({error.strerror or error})") from error
+        raise UsageError(f"{flag} {path}: no folder that can be written ({error.strerror or error})") from error
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -236,7 +276,7 @@ def read_text(path: Path, key: str) -> str | None:
         with Image.open(path) as image:
             image.load()  # text may follow the pixels
             return image.info.get(key)
-    except OSError:
+    except Exception:  # a broken file fails with whatever its decoder raises, as in `read_picture`
         return None
 
 

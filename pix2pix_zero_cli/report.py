@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,6 +31,7 @@ def process(
     as_json: bool,
     describe: Callable[[Row], str],
     run: Runner,
+    flag: str = "--output",
 ) -> int:
     """Do all pictures that are not finished, and report each.
 
@@ -41,15 +42,17 @@ def process(
         as_json: print JSON lines instead of words.
         describe: the words for a row that is done.
         run: does them, here or elsewhere.
+        flag: the option that names the output.
 
     Returns:
         the exit status.
 
     Raises:
-        UsageError: there are results of other settings, the output cannot be written, or the work cannot be started.
+        UsageError: there are results of other settings or pictures, the output cannot be written, or the work cannot
+            be started.
     """
     if output is not None:
-        require_folder(output)
+        require_folder(output, flag)
     finished = {picture: results.finished(picture) for picture in found.pictures}
     left = [picture for picture in found.pictures if not finished[picture]]
     skipped = [Row(str(picture), "skipped") for picture in found.pictures if finished[picture]]
@@ -59,7 +62,7 @@ def process(
         tqdm(total=len(left) * results.ticks, unit="step", file=sys.stderr, disable=None) as bar,
     ):
         done = run(left, bar.update) if left else iter(())
-        rows = chain(skipped, _follow(done, bar, results.ticks))
+        rows = chain(skipped, _forget(output, _follow(done, bar, results.ticks)))
         return report(rows, found.left_out, output, as_json, describe, to)
 
 
@@ -70,14 +73,20 @@ def _follow(rows: Iterator[Row], bar: Any, ticks: int) -> Iterator[Row]:
         yield row
 
 
+def _forget(output: Path | None, rows: Iterator[Row]) -> Iterator[Row]:
+    """Pass rows on; what failed in the last run is forgotten only at the first: until then this one may be refused."""
+    first = list(islice(rows, 1))
+    if output is not None:
+        (output / ERRORS).unlink(missing_ok=True)
+    yield from chain(first, rows)
+
+
 def report(
     rows: Iterable[Row], left_out: int, output: Path | None, as_json: bool, describe: Callable[[Row], str], to: TextIO
 ) -> int:
     """Print rows as they come, record those that failed, and sum up; returns the exit status."""
     counts, remarked = Counter[str](), set[str]()
     errors = None if output is None else output / ERRORS
-    if errors is not None:
-        errors.unlink(missing_ok=True)
     for row in rows:
         counts[row.status] += 1
         if row.error is not None and errors is not None:

@@ -41,7 +41,7 @@ from ..tokens import Token
 from ..types import Denoiser, Inversion, OnStep, Prediction, StepInfo
 from .diffusers_flow import FLOWS, GUIDANCE, FlowConditioning, FluxModel, flow_model, own_tokens
 from .english import shorten
-from .folders import require_plain_attention
+from .folders import blamed_on, require_plain_attention
 from .pairs import Form, build_direction, without_partner
 from .pictures import Picture, read_pictures
 from .sentences import EditSentences
@@ -652,7 +652,8 @@ def load_pipeline(
 
     Raises:
         FileNotFoundError: no such folder or file, or one that lacks what belongs to it.
-        ValueError: another kind of pipeline or file, or one that cannot be read.
+        ValueError: another kind of pipeline or file, or one that cannot be read; a configuration beside a folder.
+        MemoryError, RuntimeError: there is too little memory, here or on the device.
     """
     path = Path(path)
     if not path.exists():
@@ -664,6 +665,10 @@ def load_pipeline(
         name, read = _checkpoint_name(path), "from_single_file"
     else:
         raise ValueError(f"{path} is no .safetensors file; other checkpoints may hold code and are not read.")
+    if config is not None and read == "from_pretrained":
+        raise ValueError(f"config is {config}; {path} is a folder, which has its own. Leave it out.")
+    if config is not None and not (Path(config) / "model_index.json").is_file():
+        raise FileNotFoundError(f"config is {config}; that is no folder in diffusers' format, with a model_index.json.")
     options: dict[str, Any] = {}
     if name == "StableDiffusionPipeline":
         options = {"safety_checker": None, "requires_safety_checker": False}
@@ -673,13 +678,9 @@ def load_pipeline(
     if read == "from_single_file":
         options["config"] = str(config or _cached_config(path))
     require_plain_attention(options.get("config", path))
-    try:
+    with blamed_on(path, f"a {name}", "Copy it anew."):
         load = getattr(getattr(diffusers, name), read)
         pipeline = load(str(path), dtype=dtype, local_files_only=True, **options)
-    except Exception as error:  # a corrupt file fails with whatever its parser raises: KeyError, struct.error ...
-        raise ValueError(
-            f"{path} cannot be read as a {name} ({type(error).__name__}: {error}). Copy it anew."
-        ) from error
     pipeline.vae.to(torch.float32)
     return pipeline.to(device)
 

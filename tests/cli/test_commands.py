@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import http.server
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -19,12 +26,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pix2pix_zero_cli import edit
-from pix2pix_zero_cli.comfyui import Job
+from pix2pix_zero_cli import comfyui, edit
+from pix2pix_zero_cli.arguments import UsageError
+from pix2pix_zero_cli.comfyui import Job, Server, spread
 from pix2pix_zero_cli.main import COMMANDS, main
 from pix2pix_zero_cli.model import TINY_BLIP, DirectionOptions, ModelOptions, find_device
 from pix2pix_zero_cli.pictures import find_pictures, fit, note_on, read_picture, write, write_picture
 from pix2pix_zero_core import EditDirection, EditSettings, load_direction
+from pix2pix_zero_core.integrations.captioner import Captioner
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "web" / "examples"
@@ -219,6 +228,17 @@ def test_an_error_is_a_line_without_the_usage(capsys: pytest.CaptureFixture[str]
         assert len(said) == 2 and said[0].startswith("pix2pix-zero") and said[1].endswith("--help lists the options")
 
 
+def test_commands_that_keep_nothing_are_not_said_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ModelOptions, "load", interrupted)
+    assert main(["bench"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "pix2pix_zero_cli", *map(str, arguments)]
@@ -305,6 +325,25 @@ def test_results_of_other_settings_are_neither_skipped_nor_replaced_unless_asked
     assert contents(tmp_path) != before
 
 
+@pytest.mark.parametrize("command", [["edit", *EDIT], ["invert", *QUICK]], ids=["edit", "invert"])
+def test_results_of_another_picture_of_the_same_name_are_neither_skipped_nor_replaced_unless_asked(
+    command: list[str], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    name, *options = command
+    call = [name, str(pictures / "cat.png"), *options, "--size", "64", "--output", str(tmp_path / "out"), "--json"]
+    assert main(call) == 0
+    before = contents(tmp_path / "out")
+    shutil.copy(pictures / "glasses.png", pictures / "cat.png")
+    capsys.readouterr()
+    said = refusal(capsys, *call)
+    assert "was made of another picture. Choose another folder, or --overwrite" in said
+    assert contents(tmp_path / "out") == before
+    assert main([*call, "--overwrite"]) == 0
+    assert rows(capsys)[-1] == summary(done=1) and contents(tmp_path / "out") != before
+    assert main(call) == 0
+    assert rows(capsys)[-1] == summary(skipped=1)
+
+
 def test_without_a_caption_blip_says_what_the_picture_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     picture = str(EXAMPLES / "dog.png")
     assert main(["edit", picture, "--edit", "cat2dog", "--steps", "2", "--output", str(tmp_path), "--json"]) == 0
@@ -354,6 +393,82 @@ def test_pictures_of_a_workflow_keep_apart_whatever_their_nodes_are_called(tmp_p
         *("cat_保存甲.png", "cat_保存乙.png", "cat_A_b_3.png", "cat_A_b_4.png"),
         *("cat_Save_all_5.png", "cat_Save_all_6.png"),
     ]
+
+
+def test_what_a_workflow_made_of_another_picture_is_not_taken(tmp_path: Path):
+    picture, workflow = tmp_path / "cat.png", {"1": {"class_type": "LoadImage", "inputs": {}}}
+    shutil.copy(EXAMPLES / "cat.png", picture)
+    job = Job(workflow, "1", tmp_path / "out", (), overwrite=False)
+    outputs = {"1": {"images": [{"filename": "x.png", "type": "output"}]}}
+
+    class Stub(Server):
+        def upload(self, picture: Path) -> str:
+            return "x.png"
+
+        def queue(self, workflow: Any) -> str:
+            return "1"
+
+        def wait(self, prompt: str, stopped: threading.Event) -> Any:
+            return outputs
+
+        def request(self, *given: Any) -> bytes:
+            return b"picture"
+
+    Stub("http://127.0.0.1:1").run(job, picture, threading.Event())
+    assert job.finished(picture)
+    shutil.copy(EXAMPLES / "dog.png", picture)
+    with pytest.raises(UsageError, match="is of another workflow or picture"):
+        job.finished(picture)
+    assert not replace(job, overwrite=True).finished(picture)
+
+
+def test_servers_are_waited_for_in_a_way_that_ctrl_c_interrupts_on_windows_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Interruptible(Queue[Any]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            assert timeout is not None
+            return super().get(block, timeout)
+
+    class Slow(Server):
+        def get(self, path: str) -> Any:
+            return {}
+
+        def run(self, *given: Any) -> dict[str, Any]:
+            time.sleep(0.1)
+            return {}
+
+    monkeypatch.setattr(comfyui, "Queue", Interruptible)
+    monkeypatch.setattr(comfyui, "POLL", 0.02)
+    job = Job({}, "1", tmp_path, (), overwrite=False)
+    assert [row.status for row in spread([Slow("http://127.0.0.1:1")], job, [tmp_path], lambda: None)] == ["done"]
+
+
+def test_a_server_on_this_machine_is_asked_without_the_proxy_and_others_through_it(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("urllib.request._opener", None)  # made of the environment when first used
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        Server(f"http://127.0.0.1:{server.server_port}").get("/queue")
+        Server(f"http://localhost:{server.server_port}").get("/queue")
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+        Server("http://comfy.example").get("/queue")
+        server.shutdown()
+    assert asked == ["/queue", "/queue", "http://comfy.example/queue"]
 
 
 def test_two_words_make_an_edit_whose_sentences_a_seed_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -607,7 +722,9 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
             "--guidance-start or --cfg-start is, on; lower that or raise --steps",
         ),
         (["--negative", "quux"], "--negative quux: Tiny Zoo does not know quux"),
-        (["--config", "nowhere"], "--config nowhere: belongs to a checkpoint"),
+        (["--config", "nowhere"], "--config nowhere: belongs to a checkpoint, not to tiny_zoo"),
+        (["--config", str(ROOT), "--model", str(ROOT)], "belongs to a checkpoint, not to a folder"),
+        (["--config", "nowhere", "--model", __file__], "--config nowhere: no folder in diffusers' format"),
         (["--blip", "nowhere", "--caption", "a cat"], "--blip nowhere: nothing is captioned"),
         (["--fly"], "pix2pix-zero edit: unrecognized arguments: --fly"),
         (["--model", "nowhere"], "--model nowhere: there is no such folder or checkpoint; tiny_zoo is the embedded"),
@@ -697,6 +814,7 @@ def test_pictures_that_are_not_there_or_share_a_name_are_refused(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert "PICTURE nowhere.png: there is no such file" in refusal(capsys, "edit", "nowhere.png", *EDIT)
+    assert "argument PICTURE: '' is no path" in refusal(capsys, "edit", "", *EDIT)
     (tmp_path / "empty").mkdir()
     assert "there is no picture in this folder" in refusal(capsys, "edit", tmp_path / "empty", *EDIT)
     assert "is a folder of pictures that are read" in refusal(capsys, "edit", pictures, *EDIT, "--output", pictures)
@@ -798,6 +916,96 @@ def test_a_picture_whose_later_frames_are_broken_is_read_and_it_is_said(tmp_path
         assert "first" in (note_on(path) or "")
 
 
+def test_linked_folders_are_named_since_they_are_not_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "deep").mkdir()
+    for folder in (tmp_path, tmp_path / "deep"):
+        shutil.copy(EXAMPLES / "cat.png", folder)
+        (folder / "linked").symlink_to(EXAMPLES)
+    (tmp_path / ".hidden").symlink_to(EXAMPLES)
+    assert len(find_pictures([tmp_path]).pictures) == 1
+    said = capsys.readouterr().err
+    assert "1 linked folder (linked) is not searched, unless named itself" in said and "1 folder (deep) is" in said
+    assert len(find_pictures([tmp_path], recursive=True).pictures) == 2
+    assert "2 linked folders (linked, linked) are not searched, unless named itself" in capsys.readouterr().err
+    assert len(find_pictures([tmp_path / "linked"]).pictures) == len(list(EXAMPLES.glob("*.png")))
+
+
+def test_pictures_that_cannot_be_looked_for_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UsageError, match=f"PICTURE {'x' * 300}: (cannot be read|there is no such file)"):
+        find_pictures(["x" * 300])
+
+    def barred(folder: Path) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", barred)
+    with pytest.raises(UsageError, match=rf"PICTURE {re.escape(str(tmp_path))}: cannot be read \(Permission denied\)"):
+        find_pictures([str(tmp_path)])
+
+
+def test_a_damaged_result_is_one_of_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["edit", str(EXAMPLES / "cat.png"), *EDIT, "--size", "64", "--output", str(tmp_path)]
+    assert main(command) == 0
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    place = content.index(b"IDAT")
+    # Half of the pixels, and zeros where the others should begin: Pillow raises SyntaxError.
+    half = int.from_bytes(content[place - 4 : place], "big") // 2
+    path.write_bytes(content[: place - 4] + half.to_bytes(4, "big") + content[place : place + 4 + half] + bytes(99))
+    capsys.readouterr()
+    assert "was made with other settings" in refusal(capsys, *command)
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_names_that_are_no_text_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy(EXAMPLES / "cat.png", picture)
+    except OSError:
+        pytest.skip("this file system has only names in Unicode")
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["caption", str(picture)]) == 0
+    out.seek(0)
+    assert "caf\\udce9.png: " in out.read()
+
+
+def test_a_run_that_is_refused_leaves_the_errors_of_the_last_one(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (pictures / "broken.png").write_bytes(b"no picture")
+    output = tmp_path / "out"
+    command = ["edit", str(pictures), *EDIT, "--size", "64", "--output", str(output)]
+    assert main(command) == 3
+    failed = (output / "errors.jsonl").read_text()
+    with pytest.raises(SystemExit):
+        main([*command, "--device", "abacus"])
+    assert (output / "errors.jsonl").read_text() == failed
+    assert main(command) == 3
+    assert (output / "errors.jsonl").read_text().count("\n") == 1
+    (pictures / "broken.png").unlink()
+    assert main(command) == 0
+    assert not (output / "errors.jsonl").exists(), "nothing was left to do, and nothing failed"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)")])
+@pytest.mark.parametrize("place", ["_pipeline", "from_folder"])
+def test_too_little_memory_is_not_the_models_fault(
+    error: Exception, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(ModelOptions if place == "_pipeline" else Captioner, place, fail)
+    flag = "--model tiny_zoo" if place == "_pipeline" else f"--blip {TINY_BLIP}"
+    call = ["edit", EXAMPLES / "cat.png", *EDIT] if place == "_pipeline" else ["caption", EXAMPLES / "cat.png"]
+    said = refusal(capsys, *call, *(["--output", tmp_path, "--threads", "3"] if place == "_pipeline" else []))
+    assert f"{flag}: too little memory ({str(error) or 'MemoryError'}). Free some, or choose another --device" in said
+
+
+def test_captions_are_not_overwritten_where_none_are_written(capsys: pytest.CaptureFixture[str]):
+    assert "--overwrite: belongs to --output" in refusal(capsys, "caption", EXAMPLES / "cat.png", "--overwrite")
+
+
 def test_captions_that_begin_otherwise_are_neither_taken_nor_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -849,8 +1057,6 @@ def test_an_output_that_is_no_folder_is_found_before_a_model_is_loaded(
 def test_a_full_disk_ends_the_job_at_once(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    import errno
-
     def full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

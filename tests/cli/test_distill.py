@@ -151,6 +151,66 @@ def test_a_training_of_other_settings_is_refused_unless_it_may_be_replaced(
     assert "--work: " in said and "made with other settings" in said
 
 
+def test_pairs_of_other_pictures_of_the_same_names_are_not_taken(
+    pictures: Path, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    others = Path(shutil.copytree(pictures, tmp_path / "others"))
+    shutil.copy(pictures / "dog.png", others / "cat.png")
+    call = command(others, tmp_path / "it.safetensors", work)
+    said = refusal(capsys, call)
+    assert "--work: " in said and "cat_cat2dog_g0.2_s1.25.png was made of another picture" in said
+
+    (others / "cat.png").write_bytes(b"no picture")
+    assert main([*call, "--overwrite"]) == 3, "what cannot be read has no pair, whatever was made before"
+    assert rows(capsys)[-1]["pairs"] == 4
+
+
+@pytest.mark.parametrize("lr", ["0.1", "0.002"])
+def test_a_training_that_diverges_names_the_learning_rate(
+    lr: str,
+    pictures: Path,
+    work: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Whether it is the difference that shows it, or the weights at the end."""
+    advance, output = Training.advance, tmp_path / "it.safetensors"
+
+    def diverging(training: Training) -> float:
+        found = advance(training)
+        for weight in training.averaged.parameters():
+            weight.data.fill_(float("nan"))
+        return float("nan") if lr == "0.1" else found
+
+    monkeypatch.setattr(Training, "advance", diverging)
+    said = refusal(capsys, command(pictures, output, work, "--lr", lr))
+    how = "at step 6 the difference is nan" if lr == "0.1" else f"nothing is written to --output {output}"
+    assert f"--lr {float(lr):g}: the training has diverged ({how}" in said and "Lower it" in said
+    assert (work / "training.pt").exists() is (lr != "0.1") and not output.exists()
+
+
+def test_an_output_that_appears_meanwhile_is_not_replaced(
+    pictures: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    output, advance = tmp_path / "it.safetensors", Training.advance
+    monkeypatch.setattr(Training, "advance", lambda training: output.write_text("theirs") and advance(training))
+    assert f"--output: {output} exists. Choose another name" in refusal(capsys, command(pictures, output, work))
+    assert output.read_text() == "theirs"
+
+
+def test_a_work_folder_that_cannot_be_one_is_named(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    work, output = tmp_path / "a_file", tmp_path / "it.safetensors"
+    work.touch()
+    assert f"--work {work}: no folder that can be written" in refusal(capsys, command(pictures, output, work))
+    work = Path(shutil.copytree(pictures, tmp_path / "both"))
+    assert f"--work {work}: is a folder of pictures that" in refusal(capsys, command(work, output, work))
+    call = command(work / "pairs", output, work)
+    shutil.copytree(pictures, work / "pairs")
+    assert f"--work {work / 'pairs'}: is a folder of pictures that" in refusal(capsys, call)
+    assert "argument --pictures: '' is no path" in refusal(capsys, [*command(pictures, output, work), "--pictures", ""])
+
+
 def test_too_few_pairs_are_counted_out(
     pictures: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -201,6 +261,12 @@ def test_a_folder_is_edited_at_once_and_a_second_call_skips_what_is_finished(
     assert main(call) == 0
     assert rows(capsys)[-1]["skipped"] == 6
     assert "made with other settings" in refusal(capsys, [*call, "--strength", "0.5"])
+    others = Path(shutil.copytree(pictures, tmp_path / "others"))
+    shutil.copy(pictures / "dog.png", others / "cat.png")
+    call[1] = str(others)
+    assert "cat_cat2dog.png was made of another picture" in refusal(capsys, call)
+    assert main([*call, "--overwrite"]) == 0
+    assert rows(capsys)[-1] == {"done": 1, "skipped": 5, "failed": 0, "unreadable": 0, "left_out": 0}
 
 
 def test_strength_0_is_the_picture(pictures: Path, distilled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

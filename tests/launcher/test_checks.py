@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,3 +121,64 @@ def test_live_tests_see_comfyuis_nodes_before_the_packs(runtime: Runtime, suite:
     command, path = checks.test_commands(runtime, [f"tests/{suite}", "tests/core"])[suite]
     assert command[1:] == [f"tests/{suite}", "--override-ini=pythonpath="]
     assert path == [runtime.comfyui, ROOT]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that can be handled")
+def test_fixtures_are_torn_down_where_a_run_is_ended(tmp_path: Path) -> None:
+    test = tmp_path / "test_it.py"
+    test.write_text(
+        "import pathlib, time, pytest\n@pytest.fixture(scope='session')\ndef server():\n    yield\n"
+        f"    pathlib.Path({str(tmp_path / 'stopped')!r}).touch()\n"
+        "def test_it(server):\n    print('up', flush=True)\n    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-s", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", test]
+    with subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "up" not in process.stdout.readline():
+            assert process.poll() is None
+        process.terminate()
+        process.communicate()
+    assert (tmp_path / "stopped").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "paths", "options"),
+    [
+        (["-k", "workflows"], [], ["-k", "workflows"]),
+        (["-k", "tests", "-x"], [], ["-k", "tests", "-x"]),
+        (["-m", "launcher", "tests/core"], ["tests/core"], ["-m", "launcher"]),
+        (
+            [str(ROOT / "tests" / "comfy" / "test_nodes.py::test_x[a::b]")],
+            ["tests/comfy/test_nodes.py::test_x[a::b]"],
+            [],
+        ),
+        (["./tests/core", "-p", "launcher"], ["tests/core"], ["-p", "launcher"]),
+    ],
+)
+def test_only_paths_of_tests_choose_the_suite(arguments: list[str], paths: list[str], options: list[str]) -> None:
+    assert checks.split(arguments) == (paths, options)
+
+
+def test_all_tests_by_name_are_all_suites(runtime: Runtime) -> None:
+    assert list(checks.test_commands(runtime, ["tests"])) == ["core", "comfy", "families", "survival"]
+
+
+def test_an_absolute_path_goes_to_its_suite(runtime: Runtime) -> None:
+    assert list(checks.test_commands(runtime, [str(ROOT / "tests" / "comfy" / "test_nodes.py")])) == ["comfy"]
+
+
+def test_suites_that_have_none_of_the_tests_that_are_asked_for_pass(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statuses(monkeypatch, 0, 5, 0, 5)
+    checks.test(runtime, ["-k", "region"])
+    assert "comfy     without such a test" in capsys.readouterr().out
+    statuses(monkeypatch, 5, 5, 5, 5)
+    with pytest.raises(Failure, match="no test is chosen by -k fish"):
+        checks.test(runtime, ["-k", "fish"])
+    statuses(monkeypatch, 5, 1, 5, 5)
+    with pytest.raises(Failure, match="comfy failed"):
+        checks.test(runtime, ["-k", "region"])
+    statuses(monkeypatch, 5)
+    with pytest.raises(Failure, match="core failed"):
+        checks.test(runtime, ["tests/core"])

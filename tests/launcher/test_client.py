@@ -97,3 +97,11 @@ def test_pictures_are_saved_under_their_titles(answering: Answering, tmp_path: P
     assert paths == {"side by side": tmp_path / "new" / "side_by_side.png"}
     assert paths["side by side"].read_bytes() == b"picture"
     assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_no_proxy_is_asked_for_a_server_on_this_machine(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # made of the environment when first used
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert answering({"/queue": (200, {})}).get("/queue") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,20 @@ def test_two_set_ups_exclude_each_other(tmp_path: Path) -> None:
         assert not try_lock(other)
     with (tmp_path / "lock").open("w") as other:
         assert try_lock(other)
+
+
+def test_a_lock_that_there_cannot_be_is_no_other_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = r"PIX2PIX_ZERO_RUNTIME: the environment cannot be at .* \(No locks available\); name a folder"
+    with pytest.raises(Failure, match=said), exclusive(tmp_path / "lock"):
+        pytest.fail("there is no lock")
+
+
+def test_what_fails_under_the_lock_is_not_blamed_on_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no space left"), exclusive(tmp_path / "lock"):
+        raise OSError("no space left")

@@ -14,6 +14,7 @@ import pytest
 
 from launcher import processes
 from launcher.messages import Failure
+from launcher.server import Server, hold_open
 
 
 def python(code: str) -> list[str]:
@@ -75,3 +76,32 @@ def test_the_users_thread_count_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.quiet_cpu()["OMP_NUM_THREADS"] == "7"
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert processes.quiet_cpu()["OMP_NUM_THREADS"] == "1"
+
+
+class Uninterruptible:
+    """A process as on Windows, which Ctrl-C does not reach while somebody waits for it without an end."""
+
+    pid = 0
+
+    def __init__(self) -> None:
+        self.polls = 0
+
+    def poll(self) -> int | None:
+        self.polls += 1
+        return 3 if self.polls > 2 else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        assert timeout is not None, "cannot be interrupted"
+        return 3
+
+
+def test_a_wait_can_be_interrupted_where_a_long_one_could_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    process: Any = Uninterruptible()
+    monkeypatch.setattr(processes, "start", lambda *_: process)
+    monkeypatch.setattr(processes, "stop", lambda process: None)
+    assert processes.run_to_end([], {}) == 3
+
+    process, log = Uninterruptible(), tmp_path / "log"
+    log.touch()
+    with pytest.raises(Failure, match="the server ended with status 3"):
+        hold_open(Server("http://127.0.0.1:1", process, log))

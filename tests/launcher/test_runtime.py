@@ -25,6 +25,8 @@ def test_comfyui_path_is_honoured(tmp_path: Path) -> None:
     runtime = Runtime.from_environment({"COMFYUI_PATH": str(tmp_path)})
     assert runtime.comfyui == tmp_path.resolve()
     assert runtime.version is None
+    with pytest.raises(Failure, match=r"COMFYUI_VERSION=0\.3\.75 and COMFYUI_PATH=.*; unset one of them"):
+        Runtime.from_environment({"COMFYUI_PATH": str(tmp_path), "COMFYUI_VERSION": "0.3.75"})
 
 
 def test_comfyui_version_chooses_among_the_releases_that_can_be_fetched() -> None:

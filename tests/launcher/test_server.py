@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 import urllib.error
@@ -82,3 +83,18 @@ def test_a_server_that_dies_under_way_shows_its_log(fake_comfyui: Callable[[str]
         comfyui_server(fake_comfyui(FAKE_COMFYUI), tmp_path, tmp_path / "log") as server,
     ):
         server.get("/queue")
+
+
+@posix_only
+def test_servers_of_one_base_have_a_temporary_folder_each(
+    fake_comfyui: Callable[[str], Runtime], tmp_path: Path
+) -> None:
+    folders: list[Path] = []
+    runtime = fake_comfyui("import sys; print(sys.argv)\n" + FAKE_COMFYUI)
+    for name in ("first", "second"):
+        with comfyui_server(runtime, tmp_path, tmp_path / name) as server:
+            options = ast.literal_eval(server.log.read_text().splitlines()[0])
+            folders.append(Path(options[options.index("--temp-directory") + 1]))
+            assert folders[-1].is_dir() and folders[-1].parent == tmp_path / "temp"
+        assert not folders[-1].exists()
+    assert folders[0] != folders[1]
