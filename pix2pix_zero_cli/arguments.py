@@ -101,14 +101,15 @@ def add_recursive(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Describe the model and where it runs."""
+def add_model(parser: argparse.ArgumentParser, *, flows: bool = True) -> None:
+    """Describe the model, a flow model perhaps, and where it runs."""
+    more = "; a folder also of Stable Diffusion 3 or Flux.1" if flows else ""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         default=TINY_ZOO,
-        help="a folder in diffusers' format, or a .safetensors checkpoint, of Stable Diffusion 1, 2 or XL; a folder "
-        "also of Stable Diffusion 3 or Flux.1 (default: tiny_zoo, the embedded miniature)",
+        help=f"a folder in diffusers' format, or a .safetensors checkpoint, of Stable Diffusion 1, 2 or XL{more} "
+        "(default: tiny_zoo, the embedded miniature)",
     )
     group.add_argument("--config", type=some_path, help="for a checkpoint: a folder in diffusers' format of its family")
     group.add_argument(

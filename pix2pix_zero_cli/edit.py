@@ -238,7 +238,7 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
         if first_step(steps, acts.start) == steps:
             where, remedy = f"{where}on", "lower that or raise --steps"
         else:
-            where, remedy = f"{where}to there", "raise it"
+            where, remedy = f"{where}to --guidance-end", "raise that"
         flags = f"--guidance-start {start:g} --guidance-end {end:g} --steps {steps}"
         raise UsageError(f"{flags}: no step begins {where}; {remedy}, or --guidance 0 guides none")
     return replace(

@@ -152,7 +152,7 @@ def pose_problem(model: Zoo, name: str, split: Split, count: int, steps: int) ->
 
 
 def captions_of(scenes: Sequence[Scene]) -> list[str]:
-    """Caption of each scene of a task, true and of all that the probe reads."""
+    """Caption of each scene of a task: true, with all that is edited or kept; where it faces and how, by chance."""
     keep = ("animal", "coat", "background", "accessory", "medium")
     return [caption(scene, random.Random(seed), keep=keep) for seed, scene in enumerate(scenes)]
 

@@ -127,7 +127,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.real", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model(parser)
+    add_model(parser, flows=False)
     add_captioner(parser)
     add_device(parser)
     what = parser.add_argument_group("what is edited")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pix2pix_zero_core.integrations.sentences import EditSentences
 
-from .judges import Judges, Network
+from .judges import Judges
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,11 @@ class Column:
 
     Attributes:
         title: what stands over it, with its unit.
-        needs: the network that it is read with; None needs none.
         factor: by which it is multiplied.
         digits: behind the point.
     """
 
     title: str
-    needs: Network | None
     factor: float = 1.0
     digits: int = 3
 

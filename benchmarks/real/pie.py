@@ -44,13 +44,13 @@ CATEGORIES = {
 """`editing_type_id` -> what is edited."""
 
 COLUMNS = {
-    "structure": Column("structure distance x 1000", "dino", 1e3, 2),
-    "psnr": Column("background PSNR, dB", None, 1, 2),
-    "lpips": Column("background LPIPS x 1000", "lpips", 1e3, 2),
-    "mse": Column("background MSE x 10000", None, 1e4, 2),
-    "ssim": Column("background SSIM x 100", None, 1e2, 2),
-    "clip_whole": Column("CLIP whole", "clip", 1e2, 2),
-    "clip_edited": Column("CLIP edited", "clip", 1e2, 2),
+    "structure": Column("structure distance x 1000", 1e3, 2),
+    "psnr": Column("background PSNR, dB", 1, 2),
+    "lpips": Column("background LPIPS x 1000", 1e3, 2),
+    "mse": Column("background MSE x 10000", 1e4, 2),
+    "ssim": Column("background SSIM x 100", 1e2, 2),
+    "clip_whole": Column("CLIP whole", 1e2, 2),
+    "clip_edited": Column("CLIP edited", 1e2, 2),
 }
 
 PUBLISHED = {

@@ -21,9 +21,9 @@ from .benchmark import Benchmark, Column, Sample, as_tensor
 from .judges import Judges
 
 COLUMNS = {
-    "clip_acc": Column("CLIP accuracy, %", "clip", 100, 1),
-    "bg_lpips": Column("background LPIPS", "lpips"),
-    "structure": Column("structure distance", "dino"),
+    "clip_acc": Column("CLIP accuracy, %", 100, 1),
+    "bg_lpips": Column("background LPIPS"),
+    "structure": Column("structure distance"),
 }
 
 PUBLISHED = {

@@ -77,21 +77,10 @@ def moved(problem: Problem, device: torch.device) -> Problem:
 
 def tiny_zoo_unet(zoo: TinyZoo) -> Any:
     """Tiny Zoo's UNet as one of diffusers."""
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from tiny_zoo.pipeline import unet
 
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(64, 128),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=128,
-        attention_head_dim=4,
-    )
     state = {f"model.diffusion_model.{name}": weight for name, weight in zoo.unet.state_dict().items()}
-    unet.load_state_dict(convert_ldm_unet_checkpoint(state, dict(unet.config)))
-    return unet.eval().requires_grad_(False)
+    return unet(state).requires_grad_(False)
 
 
 def random_subject(name: str, side: int, steps: int, channels: tuple[int, ...], device: torch.device) -> Subject:

@@ -17,6 +17,7 @@ from pix2pix_zero_cli.cluster import LOCAL, run_on_ray
 from pix2pix_zero_cli.edit import EditTask, edit_settings
 from pix2pix_zero_cli.edit import add_arguments as add_edit_arguments
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
+from pix2pix_zero_core.settings import USUAL_STRENGTH
 from tiny_zoo.world import render, sample_scene
 
 from ..harness.cells import RESULTS, write_text
@@ -35,7 +36,7 @@ def measure(pictures: list[Path], output: Path, workers: int, steps: int) -> flo
         ["all", "--edit", "cat2dog", "--caption", "a cat", "--steps", str(steps), "--ray", LOCAL]
     )
     model = ModelOptions.of(options, captions=False)
-    strengths = (options.guidance[0],), (1.0,)
+    strengths = (options.guidance[0],), (USUAL_STRENGTH,)
     direction = DirectionOptions.of(options, model)
     task = EditTask(model, edit_settings(options), options.caption, None, output, (), False, direction, *strengths)
     at_work, started, counted = set[str](), 0.0, 0

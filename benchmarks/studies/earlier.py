@@ -34,7 +34,7 @@ from benchmarks.tune import try_all
 from pix2pix_zero_core import EditSettings, FreshNoise, InFreshNoise, MapGuidance, RegionalDenoiser, Remembering
 from pix2pix_zero_core import TextDifference, edit, edit_region, invert, within
 from pix2pix_zero_core.edit import map_guidance_step
-from pix2pix_zero_core.fresh import source_scale
+from pix2pix_zero_core.fresh import guided_from, source_scale
 from pix2pix_zero_core.schedule import ddim_sigmas
 from pix2pix_zero_core.settings import USUAL_STRENGTH
 
@@ -50,7 +50,8 @@ class Today(Pix2PixZero):
         region = edit_region(denoise, inversion, source, target, self.region)
         guided, guide = RegionalDenoiser(guided, inversion, region), within(map_guidance_step, region)
         seen = InFreshNoise(asked, noise)
-        return edit(seen, inversion, source, target, guided=guided, guidance=self.guidance, guide=guide).edited
+        guidance = guided_from(self.guidance, self.cfg_start)
+        return edit(seen, inversion, source, target, guided=guided, guidance=guidance, guide=guide).edited
 
 bench = Bench("validation", int(sys.argv[1]), 25, folder=Path("cells"))
 usual = EditSettings()

@@ -282,6 +282,28 @@ def test_values_that_are_taken_over_hold_the_picture(
     assert torch.equal(flow(x, t, flow_problem.source).denoised, before)  # the blocks are as they were
 
 
+def test_each_step_back_takes_over_what_its_step_there_kept(
+    flow: TinyZooFlow, flow_problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    attend = mmdit._attend
+
+    def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.shape[1] > 77:  # the picture's tokens attend to each other alone as well
+            seen.append(v[:, 77:])
+        return attend(q, k, v)
+
+    monkeypatch.setattr(mmdit, "_attend", watched)
+    RfSolver(share=1, blocks=1)(Counted(flow), flow_problem)
+    last = seen[len(flow.transformer.joint_blocks) - 1 :: len(flow.transformer.joint_blocks)]
+    there, back = last[: 2 * STEPS], last[2 * STEPS :]
+    for step in range(STEPS):
+        kept = there[2 * (STEPS - 1 - step) :][:2]  # of both evaluations of the midpoint method
+        for first, values in enumerate(kept):
+            given = back[4 * step + 2 * first :][:2]  # to the text and to the empty text
+            assert all(torch.equal(values, taken) for taken in given)
+
+
 def test_flowedit_follows_the_published_equation(gaussians: Any, toy: Problem) -> None:
     found = FlowEdit(share=1, cfg=1, source_cfg=1)(Counted(gaussians), toy)
     # Whatever the noise, a shift by the difference of the means: optimal transport.

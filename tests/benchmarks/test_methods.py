@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.harness.methods import (
     DdimWordSwap,
@@ -17,15 +18,20 @@ from benchmarks.harness.methods import (
 from benchmarks.harness.rows import ABLATION, IN_50_STEPS, TUNED, tuned_methods
 from benchmarks.harness.sampling import Counted, Method
 from benchmarks.harness.settings import adjust, read_settings
-from benchmarks.harness.tasks import Problem
+from benchmarks.harness.tasks import TASKS, Problem, captions_of, draw_scenes, pose_problem
 from benchmarks.rivals.ddpm_friendly import DdpmFriendly
 from benchmarks.rivals.flowedit import FlowEdit
 from benchmarks.rivals.infedit import InfEdit
 from benchmarks.rivals.p2p_direct import DirectInversion
 from benchmarks.rivals.pnp import PlugAndPlay
-from pix2pix_zero_core import MapGuidance, NoiseRegularizer, edit_region, invert
+from pix2pix_zero_core import EditSettings, MapGuidance, NoiseRegularizer, Prediction, edit_region, invert
+from pix2pix_zero_core.integrations.diffusers import PipelineEditor
+from pix2pix_zero_core.integrations.sentences import load_edit
 from pix2pix_zero_core.schedule import ddim_sigmas
+from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.denoiser import TinyZoo
+from tiny_zoo.pipeline import load_pipeline
+from tiny_zoo.world import render
 
 METHODS = tuned_methods(read_settings()["settings"])
 BEFORE = Pix2PixZero(  # 0.1.0's, of few parts
@@ -167,10 +173,29 @@ def test_outside_its_region_the_picture_comes_back(model: TinyZoo, problem: Prob
     assert change[region == 1].max() > 0.01
 
 
+def test_ours_by_default_is_what_users_run(model: TinyZoo) -> None:
+    """The tables' row is the method written out for experiments; its latents are those of `PipelineEditor`."""
+    problem = pose_problem(model, "cat2dog", "validation", 1, steps=6)
+    scenes, _ = draw_scenes(TASKS["cat2dog"], "validation", 1)
+    editor = PipelineEditor(load_pipeline())
+    direction = editor.build_direction(load_edit("cat2dog", FOLDER))
+    inverted = editor.invert(render(scenes[0]), captions_of(scenes), EditSettings(steps=6))
+    users = editor.edit(inverted, direction, output_type="latent")
+    torch.testing.assert_close(Pix2PixZero()(Counted(model), problem), users, rtol=1e-4, atol=1e-4)
+
+
 def test_sdedit_starts_from_noise_at_its_strength(model: TinyZoo, problem: Problem) -> None:
-    other = replace(problem, noise=-problem.noise)
-    method = SDEdit(strength=1 / 3)
-    assert not torch.equal(method(Counted(model), problem), method(Counted(model), other))
+    seen: list[tuple[float, Tensor]] = []
+
+    class Watched(Counted):
+        def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, *, maps: bool = False) -> Prediction:
+            seen.append((float(sigma[0]), x))
+            return super().__call__(x, sigma, cond, maps=maps)
+
+    SDEdit(strength=1 / 3)(Watched(model), problem)
+    level, x = seen[0]
+    assert level == float(model.grid(problem.steps)[-2]), "the last of three steps"
+    torch.testing.assert_close(x, problem.x0 + level * problem.noise)
 
 
 def test_settings_reach_into_parts_and_leave_the_original_alone() -> None:

@@ -714,7 +714,7 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
         (
             ["--cfg-start", "0.6"],
             "--guidance-end 0.6 --steps 25: no step begins from 0.6 of them, where --guidance-start or --cfg-start is, "
-            "to there; raise it",
+            "to --guidance-end; raise that",
         ),
         (
             ["--guidance-start", "0.99", "--guidance-end", "1"],

@@ -143,6 +143,17 @@ def test_no_step_up_to_the_longest_turns_the_noise_round(generator):
     assert (move.square().sum((-1, -2)) > 0.01 * eps.square().sum((-1, -2))).all(), "the bound must not be vacuous"
 
 
+@pytest.mark.parametrize("size", [(8, 8), (15, 15)])
+def test_the_longest_step_turns_no_frequency_round(generator, size):
+    """Where the pyramid has one level the move acts on each frequency by itself, and the bound is exact."""
+    eps = correlated(generator, *size, share=1.0)
+    move = longest_step(eps)[..., None, None] * auto_correlation_gradient(eps)
+    kept, before = torch.fft.fft2(eps - move), torch.fft.fft2(eps)
+    assert ((kept * before.conj()).real > -1e-6 * before.abs().square().amax((-1, -2), keepdim=True)).all()
+    further = torch.fft.fft2(eps - 1.1 * move)
+    assert ((further * before.conj()).real < -1e-6 * before.abs().square().amax((-1, -2), keepdim=True)).any()
+
+
 @pytest.mark.parametrize("size", [(16, 16), (64, 64)])
 def test_default_strength_is_cautious(generator, size):
     """The measurement behind the default, in the units of its docstring."""

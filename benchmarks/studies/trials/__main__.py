@@ -26,6 +26,7 @@ def trials(ours: Pix2PixZero) -> dict[str, Method]:
     """What is tried, under its name in the table."""
     ours = adjust(ours, {"noise_from": "inversion", "region": 0.0})  # several of these are regions themselves
     half = adjust(ours, {"guidance.strength": ours.guidance.strength / 2})
+    by_step = adjust(ours, {"guidance.unit": "normalized", "guidance.strength": 1.0})  # share makes up for weights
     return {
         "ours": Trial(ours),
         "direction scaled per picture": ScaledDirection(ours),
@@ -45,8 +46,9 @@ def trials(ours: Pix2PixZero) -> dict[str, Method]:
         "maps averaged over the heads": SmallMaps(ours, heads=False),
         "maps of 8 x 8 alone": MapsOfOneSize(ours),
         "maps of 16 x 16 alone": MapsOfOneSize(ours, 16),
-        "decaying guidance": Scheduled(ours),
-        "guidance at every second step": Scheduled(ours, "every second"),
+        "guidance of 1 normalized": Trial(by_step),
+        "decaying guidance": Scheduled(by_step),
+        "guidance at every second step": Scheduled(by_step, "every second"),
     }
 
 
