@@ -32,7 +32,7 @@ from pix2pix_zero_cli.comfyui import Job, Server, spread
 from pix2pix_zero_cli.main import COMMANDS, main
 from pix2pix_zero_cli.model import TINY_BLIP, DirectionOptions, ModelOptions, find_device
 from pix2pix_zero_cli.pictures import find_pictures, fit, note_on, read_picture, write, write_picture
-from pix2pix_zero_core import EditDirection, EditSettings, load_direction
+from pix2pix_zero_core import EditDirection, EditSettings, NoiseRegularizer, load_direction
 from pix2pix_zero_core.integrations.captioner import Captioner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,6 +208,29 @@ def test_the_defaults_are_those_of_the_settings():
     parser = argparse.ArgumentParser()
     edit.add_arguments(parser)
     assert edit.edit_settings(parser.parse_args(["cat.png", "--edit", "cat2dog"])) == EditSettings()
+
+
+def test_every_option_comes_where_it_belongs():
+    """Each with a value that is not the usual one."""
+    parser = argparse.ArgumentParser()
+    edit.add_arguments(parser)
+    given = "--guidance 3 --guidance-unit paper --guidance-start 0.1 --guidance-end 0.9 --cfg 4 --cfg-start 0.3"
+    given += " --noise-from inversion --negative snow --region 0.1"
+    given += " --steps 9 --regularization 2 --kl 3 --fixed-point 4 --dtype float16 --device cpu --threads 1"
+    arguments = parser.parse_args(["cat.png", "--edit", "cat2dog", *given.split()])
+    assert edit.edit_settings(arguments) == EditSettings(
+        steps=9,
+        regularizer=NoiseRegularizer(2.0, 3.0),
+        fixed_point=4,
+        cfg=4.0,
+        guidance=replace(EditSettings().guidance, strength=3.0, unit="paper", start=0.1, end=0.9),
+        negative="snow",
+        cfg_start=0.3,
+        region=0.1,
+        noise_from="inversion",
+    )
+    model = ModelOptions.of(arguments, captions=False)
+    assert (model.dtype, model.device, model.threads) == ("float16", "cpu", 1)
 
 
 @pytest.mark.parametrize("command", ["edit", "direction", "judge"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pix2pix_zero_cli import distill
 from pix2pix_zero_cli.main import main
 from pix2pix_zero_cli.model import DirectionOptions, ModelOptions
 from pix2pix_zero_cli.pictures import read_picture, read_text
-from pix2pix_zero_core.distillation import DistilledEdit, Training
+from pix2pix_zero_core.distillation import DistilledEdit, Training, TrainingSettings
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "web" / "examples"
 NAMES = ("cat", "dog", "glasses", "horse", "oil", "zebra")
@@ -100,6 +102,20 @@ def test_pairs_in_which_the_edit_shows_become_a_file(
     with Image.open(work / "samples.png") as samples:
         assert samples.size == (3 * 64, 64)
     assert "exists; choose another name" in refusal(capsys, command(pictures, output, work))
+
+
+def test_every_option_of_the_training_comes_where_it_belongs():
+    parser = argparse.ArgumentParser()
+    distill.add_training(parser)
+    given = "--training-steps 5 --batch 3 --lr 0.01 --width 8 --blocks 2 --adversarial 0.1 --precision bfloat16"
+    expected = TrainingSettings(5, 3, 0.01, 8, 2, adversarial=0.1, precision="bfloat16")
+    assert distill.training_settings(parser.parse_args(given.split())) == expected
+
+
+def test_what_is_said_of_the_licence_stands_in_the_file(pictures: Path, work: Path, tmp_path: Path):
+    output = tmp_path / "cat2dog.safetensors"
+    assert main(command(pictures, output, work, "--licence", "for the tests alone")) == 0
+    assert DistilledEdit.load(output).licence == "for the tests alone"
 
 
 def test_a_work_folder_among_the_pictures_is_none_of_them(
