@@ -86,6 +86,11 @@ class ContactSheet(io.ComfyNode):
     def execute(  # noqa: D102
         cls, images: list[Tensor], captions: list[str], source: list[Tensor] | None = None
     ) -> io.NodeOutput:
+        if not images:
+            raise ValueError("images is empty; connect at least one picture to Contact Sheet.")
+        for name, batches in (("images", images), ("source", source or [])):
+            for batch in batches:
+                check_pictures(batch, name, channels=(3, 4))
         lines = [line for text in captions for line in text.splitlines() or [""]]
         pictures = [picture[None] for batch in images for picture in batch]
         if len(lines) != len(pictures):
@@ -97,7 +102,6 @@ class ContactSheet(io.ComfyNode):
         height, width = pictures[0].shape[1:3]
         tiles: list[Tensor] = []
         for picture, line in zip(pictures, lines, strict=True):
-            check_pictures(picture, "images", channels=(3, 4))
             tile = comfy.utils.common_upscale(picture.movedim(-1, 1)[:, :3], width, height, "lanczos", "disabled")
             tiles.append(pad(captioned(tile.movedim(1, -1)[0], line, below=True), (0, 0, 0, GAP), value=1.0))
         return io.NodeOutput(torch.cat(tiles, 1)[None, :, :-GAP])

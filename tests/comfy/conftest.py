@@ -152,6 +152,17 @@ def pack() -> Any:
 
 
 @pytest.fixture(scope="session")
+def usual(pack: Any) -> dict[str, Any]:
+    """What new nodes have in the widgets of the guidance: name -> value; but a region that random weights leave.
+
+    To them two texts disagree about a picture nearly alike everywhere, so that 0.4 would leave nothing out.
+    """
+    widgets = {widget.id: widget.default for widget in pack.nodes.guidance_settings.guidance_inputs()}
+    assert widgets["region"] > 0
+    return widgets | {"region": 0.8}
+
+
+@pytest.fixture(scope="session")
 def load_checkpoint(pack: Any, base: Path) -> Callable[[str], tuple[Any, Any, Any]]:
     """What the stock loader loads in this process: name of a checkpoint -> MODEL, CLIP, VAE."""
     import comfy.sd

@@ -1,4 +1,4 @@
-"""Any three neighbours on one model: guided right, or refused by name; and without guidance as if we were not there."""
+"""Any three neighbours on one model: guided right, and none refused; without guidance as if we were not there."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ PATCHES = (
     *("attention override", "attention override without gradient", "scheduled target"),
 )
 STACKS = [tuple(random.Random(seed).sample(PATCHES, 3)) for seed in range(20)]
+NOT_TOGETHER = {
+    ("masked text", "DeepShrink", "context windows"): RuntimeError,  # the mask is as wide as the picture, not a window
+    ("attn2 replaced (IPAdapter)", "SAG", "tiles in one batch (TiledDiffusion)"): TypeError,
+}
+"""What does not go together without our nodes -> what ComfyUI raises. Nothing else may be left out."""
 
 
 @pytest.mark.parametrize("names", STACKS, ids=[", ".join(names) for names in STACKS])
@@ -34,21 +39,18 @@ def test_a_stack(
         try:
             stock(case, case.latent, pack.nodes.inversion.schedule(case.model, "simple", 2))
         except Exception as error:
+            if type(error) is not NOT_TOGETHER.get(names):
+                raise
             pytest.skip(f"they do not go together without our nodes: {type(error).__name__}: {error}")
         inversion, noise = invert(pack, case)
         noise = case.latent | noise
         expected = stock(case, noise, inversion.sigmas)
         without = edited(pack, "patch", case, inversion, noise, guidance=0.0, negative_from="text")
         assert torch.equal(without, expected)
-        try:
-            guided = edited(pack, "patch", case, inversion, noise, guidance=0.02)
-        except ValueError as refusal:
-            assert "the model does not show its attention to the text" in str(refusal)
-            assert "In the way may be" in str(refusal)
-        else:
-            ((distance, moved),) = distances
-            assert moved < distance
-            assert torch.isfinite(guided).all() and not torch.equal(guided, without)
+        guided = edited(pack, "patch", case, inversion, noise, guidance=0.02)
+        ((distance, moved),) = distances
+        assert moved < distance
+        assert torch.isfinite(guided).all() and not torch.equal(guided, without)
     case.model.detach()
     after = dict(case.model.model.named_parameters())
     assert all(torch.equal(after[name], weight) for name, weight in before.items())

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.comfy.conftest import base as comfy_base
-from tests.comfy.conftest import edit_graph, in_process, latent, load_checkpoint, pack, server
+from tests.comfy.conftest import edit_graph, in_process, latent, load_checkpoint, pack, server, usual
 
-__all__ = ["comfy_base", "edit_graph", "in_process", "latent", "load_checkpoint", "pack", "server"]
+__all__ = ["comfy_base", "edit_graph", "in_process", "latent", "load_checkpoint", "pack", "server", "usual"]
 
 HANGS = 3600  # seconds that one test may take before it counts as hanging; the slowest takes minutes
 

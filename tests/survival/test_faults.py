@@ -67,18 +67,43 @@ def interrupt() -> None:
 
 
 @pytest.fixture(scope="module")
-def forms(in_process: Any) -> dict[str, Form]:
-    """Everything that calls the model: name -> what runs it, and gives a latent or maps."""
+def kept(in_process: Any, usual: dict[str, Any]) -> dict[str, Callable[[Any], Callable[[], Tensor]]]:
+    """What ComfyUI keeps of a node for the next prompt: name -> what makes it of a model; called, it gives a latent."""
     import comfy.samplers
 
-    nodes, inversion = in_process.nodes, in_process.invert(steps=2, scheduler="normal")[0]
+    nodes = in_process.nodes
+    # Of three steps with the settings of new nodes one comes before the edit, one is guided, and one is not any more.
+    published, new = (in_process.invert(steps=steps, scheduler="normal")[0] for steps in (2, 3))
+    settings = {"guidance": 0.1, "unit": "normalized", "guidance_start": 0.0, "guidance_end": 1.0}
 
-    def guided(model: Any) -> Tensor:
+    def guider(model: Any, inversion: Any, settings: dict[str, Any]) -> Callable[[], Tensor]:
+        inputs = (model, inversion, in_process.source, in_process.target, in_process.source)
         with torch.inference_mode():
-            inputs = (model, inversion, in_process.source, in_process.target, in_process.source)
-            guider = nodes.CrossAttnGuider.execute(*inputs, 5.0, 0.1, "normalized", 0.0, 1.0).result[0]
+            made = nodes.CrossAttnGuider.execute(*inputs, 5.0, **settings).result[0]
+
+        @torch.inference_mode()
+        def run() -> Tensor:
             noise, latent = torch.ones_like(inversion.noise), torch.zeros_like(inversion.noise)
-            return guider.sample(noise, latent, comfy.samplers.sampler_object("heun"), inversion.sigmas)
+            return made.sample(noise, latent, comfy.samplers.sampler_object("heun"), inversion.sigmas)
+
+        return run
+
+    def patch(model: Any) -> Callable[[], Tensor]:
+        guided = patched(in_process, model, published)
+        return lambda: stock_sample(guided, in_process.target)
+
+    return {
+        "patch": patch,
+        "guider": lambda model: guider(model, published, settings),
+        "guider, new": lambda model: guider(model, new, usual),
+    }
+
+
+@pytest.fixture(scope="module")
+def forms(in_process: Any, kept: Any, usual: dict[str, Any]) -> dict[str, Form]:
+    """Everything that calls the model: name -> what runs it, and gives a latent or maps."""
+    nodes, inversion = in_process.nodes, in_process.invert(steps=2, scheduler="normal")[0]
+    three_steps = in_process.invert(steps=3)[0]
 
     def watched(model: Any) -> Tensor:
         with torch.inference_mode():
@@ -91,13 +116,14 @@ def forms(in_process: Any) -> dict[str, Form]:
         "sampler, published": lambda model: in_process.sample(
             inversion, model=model, negative_from="text", unit="paper", checkpointing="always"
         )[0]["samples"],
-        "patch": lambda model: stock_sample(patched(in_process, model, inversion), in_process.target),
-        "guider": guided,
+        "sampler, new": lambda model: in_process.sample(three_steps, model=model, **usual)[0]["samples"],
+        **{name: lambda model, make=make: make(model)() for name, make in kept.items()},
         "maps": watched,
     }
 
 
-FORMS = ("inversion", "sampler", "sampler, published", "patch", "guider", "maps")
+KEPT = ("patch", "guider", "guider, new")
+FORMS = ("inversion", "sampler", "sampler, published", "sampler, new", *KEPT, "maps")
 
 
 @pytest.mark.parametrize("place", ["unet", "attention"])
@@ -118,6 +144,19 @@ def test_an_exception_at_every_call(
     assert torch.equal(run(in_process.model), expected)
 
 
+@pytest.mark.parametrize("form", KEPT)
+def test_what_is_kept_runs_again_after_an_exception(in_process: Any, kept: Any, form: str):
+    """A fault changes nothing of a guider or of a patched model that the next prompt runs again."""
+    make, counted = kept[form], Faulty()
+    expected = make(counted.of(in_process.model, "unet"))()
+    assert counted.calls > 1
+    for at in range(counted.calls):
+        run = make(Faulty(at, fail).of(in_process.model, "unet"))
+        with pytest.raises(Fault):
+            run()
+        assert torch.equal(run(), expected)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_an_interrupt_at_every_call(in_process: Any, forms: dict[str, Form], form: str, record_property: Any):
     import comfy.model_management
@@ -133,17 +172,19 @@ def test_an_interrupt_at_every_call(in_process: Any, forms: dict[str, Form], for
     assert torch.equal(run(in_process.model), expected)
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["0.1.0's settings", "new nodes' settings"])
 @pytest.mark.parametrize("checkpointing", ["on demand", "always", "never"])
 def test_out_of_memory_in_every_gradient(
-    in_process: Any, forms: dict[str, Form], checkpointing: str, record_property: Any
+    in_process: Any, usual: dict[str, Any], checkpointing: str, new: bool, record_property: Any
 ):
     """Raised by the model itself in a pass with gradients, once: on demand goes on, the others say what to change."""
     import comfy.model_management as management
 
-    inversion = in_process.invert(steps=2)[0]
+    inversion = in_process.invert(steps=3 if new else 2)[0]
+    settings = (usual if new else {}) | {"checkpointing": checkpointing}
 
     def run(model: Any) -> Tensor:
-        return in_process.sample(inversion, model=model, checkpointing=checkpointing)[0]["samples"]
+        return in_process.sample(inversion, model=model, **settings)[0]["samples"]
 
     gradients: list[int] = []
     counted = Faulty()

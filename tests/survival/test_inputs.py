@@ -1,9 +1,14 @@
-"""Every node with inputs that make no sense: what comes out is finite, or the error is clear."""
+"""Nodes with inputs that make no sense: what comes out is finite, or the error is clear.
+
+Those that read and write files are in `test_files.py` and `test_names.py`; Edit Until It Shows is Apply Edit Direction,
+Cross-Attention Guided Sampler and Judge Edit one after the other.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -15,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pix2pix_zero_core.integrations.sentence_grammar import Kind
+from tests.comfy.test_compatibility import sample
 from tests.survival.clear import fewer, survive
 from tests.survival.damage import TEXT
 
@@ -43,6 +49,7 @@ def tensors(draw: st.DrawFn, *shape: st.SearchStrategy[int]) -> Tensor:
 
 
 IMAGES = tensors(st.integers(1, 2), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3, 4]))
+PICTURES = st.integers(1, 2).map(lambda count: torch.full((count, 16, 16, 3), 0.5))
 WORDS = st.sampled_from(["cat", "a", "dog", "", "😀", "(cat:1.2)", "embedding:x"])
 LATENTS = tensors(st.integers(1, 2), st.just(4), st.sampled_from([1, 4, 8]), st.sampled_from([1, 2, 8]))
 SIGMAS = st.one_of(
@@ -111,6 +118,13 @@ def clip(load_checkpoint: Callable[[str], Any]) -> Any:
         return load_checkpoint("random_zoo.safetensors")[1]
 
 
+@pytest.fixture(scope="module")
+def distilled(in_process: Any) -> Any:
+    """One that comes with the pack."""
+    name = next(iter(in_process.nodes.distilled._embedded()))
+    return in_process.nodes.LoadDistilledEdit.execute(name).result[0]
+
+
 @fewer
 @given(source=TEXT, target=TEXT, sentences=st.integers(1, 5), kind=st.sampled_from(["thing", "setting", "fish"]))
 def test_edit_direction(in_process: Any, clip: Any, source: str, target: str, sentences: int, kind: str):
@@ -140,6 +154,51 @@ def test_apply_edit_direction(
 @given(weights=st.tuples(st.floats(), st.floats()))
 def test_combine_edit_directions(in_process: Any, direction: Any, weights: tuple[float, float]):
     run(in_process.nodes.CombineEditDirections.execute, direction, direction, *weights)
+
+
+@given(
+    image=PICTURES | IMAGES,
+    fit=st.sampled_from(["keep shape", "crop to square", "pad to square", "none such"]),
+    side=st.sampled_from([0, 64, 72, 65, -8]),
+)
+def test_fit_picture(in_process: Any, image: Tensor, fit: str, side: int):
+    result = run(in_process.nodes.FitPicture.execute, image, in_process.model, fit, side)
+    assert result is None or len(result[0]) == len(image)
+
+
+@given(values=TEXT | st.lists(st.floats().map(str)).map(",".join), name=TEXT)
+def test_values_to_try(in_process: Any, values: str, name: str):
+    result = run(in_process.nodes.ValuesToTry.execute, values, name)
+    assert result is None or all(map(math.isfinite, result[0]))
+
+
+@given(
+    images=st.lists(PICTURES | IMAGES, max_size=2),
+    captions=st.none() | st.lists(TEXT, max_size=4),
+    source=st.none() | PICTURES | IMAGES,
+)
+def test_contact_sheet(in_process: Any, images: list[Tensor], captions: list[str] | None, source: Tensor | None):
+    if captions is None:  # one for each picture
+        captions = ["cat"] * sum(len(batch) for batch in images if batch.ndim)
+    run(in_process.nodes.ContactSheet.execute, images, captions, source if source is None else [source])
+
+
+@given(image=PICTURES | IMAGES, strength=st.floats(0, 1) | st.floats())
+def test_apply_distilled_edit(in_process: Any, distilled: Any, image: Tensor, strength: float):
+    run(in_process.nodes.ApplyDistilledEdit.execute, distilled, image, strength)
+
+
+@given(
+    image=PICTURES | IMAGES,
+    caption=st.just("a drawing of a cat") | TEXT,
+    target=st.just("a drawing of a dog") | TEXT,
+    original=st.none() | PICTURES | IMAGES,
+    strength=st.sampled_from([1.0, 1.0, -1.0, torch.nan]),
+)
+def test_judge_edit(
+    in_process: Any, image: Tensor, caption: str, target: str, original: Tensor | None, strength: float
+):
+    run(in_process.nodes.JudgeEdit.execute, image, caption, "tiny_zoo", None, target, original, strength)
 
 
 # --- Inversion
@@ -224,26 +283,43 @@ def inversion(in_process: Any) -> Any:
     return in_process.invert()[0]
 
 
-SETTINGS = st.fixed_dictionaries(
-    {
-        "guidance": st.sampled_from([0.0, 0.1, 5.0, 1000.0, 1e30, -1.0, torch.nan, torch.inf]),
-        "cfg": st.sampled_from([0.0, 1.0, 5.0, 100.0, 1e30]),
-        "unit": st.sampled_from(["normalized", "paper", "share", "none such"]),
-        "guidance_start": st.sampled_from([0.0, 0.5, 1.0, torch.nan, -1.0]),
-        "guidance_end": st.sampled_from([1.0, 0.5, 0.0, 2.0, torch.nan]),
-        "checkpointing": st.sampled_from(["on demand", "always", "never", "none such"]),
-        "finest_layer": st.integers(1, 8),
-        "blocks": st.sampled_from(["", "all", "0", "1-2, 4", "0-99", "-", "\u00b2"]),
-        "negative_from": st.sampled_from(["inversion", "text"]),
-    }
-)
+SETTINGS: dict[str, list[Any]] = {
+    "guidance": [0.0, 0.1, 5.0, 1000.0, 1e30, -1.0, torch.nan, torch.inf],
+    "cfg": [0.0, 1.0, 5.0, 100.0, 1e30],
+    "unit": ["normalized", "paper", "share", "none such"],
+    "guidance_start": [0.0, 0.5, 1.0, torch.nan, -1.0],
+    "guidance_end": [1.0, 0.5, 0.0, 2.0, torch.nan],
+    "checkpointing": ["on demand", "always", "never", "none such"],
+    "finest_layer": list(range(1, 9)),
+    "blocks": ["", "all", "0", "1-2, 4", "0-99", "-", "\u00b2"],
+    "negative_from": ["inversion", "text", "none such"],
+    "cfg_start": [0.0, 0.5, 1.0, 2.0, -1.0, torch.nan],
+    "region": [0.0, 0.4, 1.0, 2.0, -1.0, torch.nan],
+    "noise_from": ["inversion", "fresh", "none such"],
+}
+FEW = st.lists(st.sampled_from([(name, value) for name, values in SETTINGS.items() for value in values]), max_size=3)
+"""Few, since of many one is nearly always refused before anything runs."""
 
 
-@fewer
-@given(settings=SETTINGS)
-def test_cross_attention_guided_sampler(in_process: Any, inversion: Any, settings: dict[str, Any]):
+@given(changed=FEW.map(dict))
+def test_cross_attention_guided_sampler(
+    in_process: Any, inversion: Any, usual: dict[str, Any], changed: dict[str, Any]
+):
     inputs = (in_process.model, inversion, in_process.source, in_process.target, in_process.source)
-    run(in_process.nodes.CrossAttnGuidedSampler.execute, *inputs, **settings)
+    run(in_process.nodes.CrossAttnGuidedSampler.execute, *inputs, **{"cfg": 5.0} | usual | changed)
+
+
+@given(changed=FEW.map(dict))
+def test_cross_attention_guider(in_process: Any, inversion: Any, usual: dict[str, Any], changed: dict[str, Any]):
+    """And Cross-Attention Guidance, whose patch the guider puts on its model."""
+    inputs = (in_process.model, inversion, in_process.source, in_process.target, in_process.source)
+
+    def execute(**settings: Any) -> SimpleNamespace:
+        guider = in_process.nodes.CrossAttnGuider.execute(*inputs, **settings).result[0]
+        latent = torch.zeros_like(inversion.noise)
+        return SimpleNamespace(result=(sample(guider, {"samples": latent}, inversion.sigmas),))
+
+    run(execute, **{"cfg": 5.0} | usual | changed)
 
 
 @fewer
