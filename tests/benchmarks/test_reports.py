@@ -40,12 +40,12 @@ def test_every_method_is_tried_with_as_many_settings(model: ModelName) -> None:
 
 
 @pytest.mark.parametrize(("model", "name"), [(model, name) for model in MODELS for name in METHODS[model]])
-def test_the_second_round_begins_with_any_choice_of_the_first_and_adds_two(model: ModelName, name: str) -> None:
+def test_the_second_round_begins_with_any_choice_of_the_first_and_adds_five(model: ModelName, name: str) -> None:
     shares = {"strength", "cross", "own", "skip", "features", "attention", "share", "stop", "eta", "gamma"}
     for choice in ROUNDS[model][0][name]:
         tried = finals(name, choice, model)
-        assert tried[0] == choice and len(tried) == 3
-        assert len({repr(adjust(METHODS[model][name], settings)) for settings in tried}) == 3
+        assert tried[0] == choice and len(tried) == 6
+        assert len({repr(adjust(METHODS[model][name], settings)) for settings in tried}) == 6
         for settings in tried:
             for share in shares & settings.keys():
                 assert 0 < settings[share] <= 1
