@@ -1,6 +1,6 @@
 """What an edit costs in structure: `python -m benchmarks.quality.tradeoff` turns every method's main knob.
 
-On held-out scenes; all else is as the first round of tuning chose. Writes `results/tradeoff.json`,
+On held-out scenes; all else is as tuning chose. Writes `results/tradeoff.json`,
 `results/tradeoff.md` and, as a plot, `results/tradeoff.svg`: structure distance and background LPIPS against edit
 success, a curve a method. Interrupted, it goes on where it was.
 """
@@ -33,7 +33,7 @@ POINTS: dict[str, list[dict[str, Any]]] = {
     "ddpm_friendly": along("skip", *SHARES),
     "pnp": [{"features": share, "attention": share} for share in SHARES],
     "infedit": [{"cross": share, "own": share} for share in SHARES],
-    "flowedit": along("share", *SHARES),
+    "flowedit": along("share", *SHARES[1:], 1.0),
     "official": along("strength", 0.03, 0.1, 0.3, 1.0),
     "paper": along("guidance.strength", 0.03, 0.1, 0.3, 1.0),
     "ours": along("guidance.strength", *STRENGTHS),
@@ -60,8 +60,8 @@ STYLES = {
 
 def curves() -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """Every curve: its method's id, and the settings of its points."""
-    first = read_settings()["first_round"]
-    found = {name: (name, [first[name] | point for point in points]) for name, points in POINTS.items()}
+    tuned = read_settings()["settings"]
+    found = {name: (name, [tuned[name] | point for point in points]) for name, points in POINTS.items()}
     name, points = found["ours"]
     return found | {"ours_direction_1": (name, [point | {"direction": 1.0} for point in points])}
 
