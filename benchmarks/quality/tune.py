@@ -86,6 +86,15 @@ FLOW_GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 """The same for the flow model."""
 
+TAKEN_OVER = [
+    {"cross": 0.5},
+    {"own": 0.5},
+    {"cross": 0.25},
+    {"cross": 0.5, "own": 0.5},
+    {"cross": 0.5, "cfg": 0.75},
+]
+CFGS = along("cfg", 0.85, 1.2, 0.6, 0.7, 0.78)  # nothing else to tune
+
 REFINED: dict[str, list[dict[str, float]]] = {
     "sdedit": [
         {"strength": 0.85},
@@ -94,8 +103,8 @@ REFINED: dict[str, list[dict[str, float]]] = {
         {"strength": 1.15, "cfg": 1.3},
         {"strength": 1.15, "cfg": 0.75},
     ],
-    "ddim_word_swap": along("cfg", 0.85, 1.2, 0.6, 0.7, 0.78),
-    "word_swap_empty": along("cfg", 0.85, 1.2, 0.6, 0.7, 0.78),
+    "ddim_word_swap": CFGS,
+    "word_swap_empty": CFGS,
     "p2p": [
         {"cross": 0.5},
         {"cross": 0.5, "cfg": 0.75},
@@ -103,13 +112,7 @@ REFINED: dict[str, list[dict[str, float]]] = {
         {"cross": 0.5, "own": 0.5},
         {"cross": 0.5, "cfg": 1.25},
     ],
-    "p2p_direct": [
-        {"cross": 0.5},
-        {"own": 0.5},
-        {"cross": 0.25},
-        {"cross": 0.5, "own": 0.5},
-        {"cross": 0.5, "cfg": 0.75},
-    ],
+    "p2p_direct": TAKEN_OVER,
     "ddpm_friendly": [
         {"skip": 0.75},
         {"cfg": 0.75},
@@ -124,13 +127,7 @@ REFINED: dict[str, list[dict[str, float]]] = {
         {"features": 0.5, "attention": 0.5},
         {"attention": 0.5, "cfg": 0.75},
     ],
-    "infedit": [
-        {"cross": 0.5},
-        {"own": 0.5},
-        {"cross": 0.25},
-        {"cross": 0.5, "own": 0.5},
-        {"cross": 0.5, "cfg": 0.75},
-    ],
+    "infedit": TAKEN_OVER,
     "flowedit": [
         {"share": 0.85},
         {"share": 1.15},
