@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .world import ATTRIBUTES, POSE_RANGES
+from .world import ATTRIBUTES, POSE_RANGES, Scene
 
 WEIGHTS = Path(__file__).parent / "weights" / "probe.pt"
 
@@ -40,6 +40,13 @@ class Probe(nn.Module):
         logits, pose = self(images)
         names = {a: [ATTRIBUTES[a][i] for i in scores.argmax(1).tolist()] for a, scores in logits.items()}
         return names, pose
+
+
+def pose_of(scenes: list[Scene]) -> Tensor:
+    """Pose of scenes as :meth:`Probe.read` reads it, (B, P): fractions of `POSE_RANGES`."""
+    return torch.tensor(
+        [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in scenes]
+    )
 
 
 def load_probe(path: Path = WEIGHTS) -> Probe:

@@ -11,22 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .networks import AutoEncoder
-from .probe import WEIGHTS, Probe
+from .probe import WEIGHTS, Probe, pose_of
 from .train_decoder import autoencoder
 from .training import Run, pictures, training_pictures
-from .world import ATTRIBUTES, POSE_RANGES, Scene, sample_scene
+from .world import ATTRIBUTES, Scene, sample_scene
 
 
 def attribute_labels(scenes: list[Scene]) -> dict[str, Tensor]:
     """Class index of every attribute, (B,) each."""
     return {a: torch.tensor([values.index(getattr(s, a)) for s in scenes]) for a, values in ATTRIBUTES.items()}
-
-
-def pose_labels(scenes: list[Scene]) -> Tensor:
-    """Pose as fractions of its ranges, (B, P)."""
-    return torch.tensor(
-        [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in scenes]
-    )
 
 
 def mirrored(scene: Scene) -> Scene:
@@ -80,7 +73,7 @@ def main() -> None:
         images = images + 0.05 * float(torch.rand((), generator=generator)) * noise
         if step % 2:
             images, shown = images.flip(-1), [mirrored(scene) for scene in shown]
-        return images, pose_labels(shown), *attribute_labels(shown).values()
+        return images, pose_of(shown), *attribute_labels(shown).values()
 
     def loss_of(images: Tensor, pose: Tensor, *labels: Tensor) -> Tensor:
         model.train()
@@ -98,7 +91,7 @@ def main() -> None:
             right = {
                 a: sum(x == getattr(s, a) for x, s in zip(v, held_out_scenes, strict=True)) for a, v in names.items()
             }
-            error = (pose.cpu() - pose_labels(held_out_scenes)).abs().mean()
+            error = (pose.cpu() - pose_of(held_out_scenes)).abs().mean()
             lines.append(" ".join(f"{a} {n / 300:.3f}" for a, n in right.items()) + f" pose {error:.3f}")
         return " | ".join(lines)
 

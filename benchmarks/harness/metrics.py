@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tiny_zoo.probe import Probe, load_probe
-from tiny_zoo.world import ATTRIBUTES, POSE_RANGES, Scene
+from tiny_zoo.probe import Probe, load_probe, pose_of
+from tiny_zoo.world import ATTRIBUTES, Scene
 
 from .features import Lpips, Structure
+from .pixels import psnr
 from .tasks import Task, pictures
 
 MEASURED = ("edit_success", "attributes_kept", "pose_error", "bg_lpips", "structure_distance", "truth_psnr")
@@ -127,18 +128,6 @@ def with_excess(columns: Columns, true_edit: Columns) -> Columns:
     return columns | {name: columns[plain] - true_edit[plain] for name, plain in EXCESS.items()}
 
 
-def pose_of(scenes: list[Scene]) -> Tensor:
-    """Pose parameters as fractions of their ranges, as the probe reads them: (n, number of them)."""
-    return torch.tensor(
-        [[(getattr(s, p) - low) / (high - low) for p, (low, high) in POSE_RANGES.items()] for s in scenes]
-    )
-
-
 def background(scenes: list[Scene], drawn: Tensor, threshold: float = 0.02) -> Tensor:
     """Where no animal is in scenes' pictures (n, 3, H, W): booleans, (n, 1, H, W)."""
     return (drawn - pictures(scenes, animal=False)).abs().amax(1, keepdim=True) < threshold
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of pictures (n, 3, H, W) in 0..1 to others, dB, (n,)."""
-    return -10 * (a - b).square().mean((1, 2, 3)).log10()

@@ -89,7 +89,7 @@ def table(rows: Sequence[Row], first: str = "method", columns: Sequence[str] = t
     return markdown([first, *(TITLES[column] for column in columns)], lines)
 
 
-def contrast_table(rows: Sequence[Row]) -> str:
+def contrast_table(rows: Sequence[Row], first: str = "ours against") -> str:
     """Lay rows of :func:`contrast` out in Markdown."""
 
     def cell(row: Row, column: str) -> str:
@@ -98,7 +98,7 @@ def contrast_table(rows: Sequence[Row]) -> str:
         return f"{value} ({low} – {high})" if column in SURE else value  # noqa: RUF001
 
     lines = [[row["method"], *(cell(row, column) for column in TITLES)] for row in rows]
-    return markdown(["ours against", *TITLES.values()], lines)
+    return markdown([first, *TITLES.values()], lines)
 
 
 def show(value: float, column: str, signed: bool = False) -> str:

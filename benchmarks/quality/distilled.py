@@ -37,7 +37,8 @@ from pix2pix_zero_core.integrations.sentences import load_edit
 
 from ..harness.bootstrap import Figure, draw_means, interval
 from ..harness.cells import RESULTS, Bench, write_text
-from ..harness.metrics import Columns, psnr, with_excess
+from ..harness.metrics import Columns, with_excess
+from ..harness.pixels import psnr
 from ..harness.report import TITLES, contact_sheet, environment, markdown, show
 from ..harness.tasks import TASKS
 

@@ -22,9 +22,9 @@ from pix2pix_zero_cli.arguments import UsageError
 from pix2pix_zero_cli.pictures import in_colour
 from pix2pix_zero_core.integrations.sentences import EditSentences
 
+from ..harness.pixels import mse, psnr, ssim
 from .benchmark import Benchmark, Column, Sample, as_tensor
 from .judges import Judges
-from .pixels import mse, psnr, ssim
 
 SIDE = 512
 """Of the pictures and masks, in pixels."""

@@ -15,7 +15,7 @@ from pix2pix_zero_core import NoiseRegularizer, invert, reconstruct
 from pix2pix_zero_core.schedule import ddim_sigmas
 
 from ..harness.cells import RESULTS, Bench, add_options, write_text
-from ..harness.metrics import psnr
+from ..harness.pixels import psnr
 from ..harness.report import markdown
 from ..harness.sampling import PLAIN
 from ..harness.tasks import TASKS

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.harness.metrics import EXCESS, MEASURED, Drawn, Judge, pose_of, psnr, with_excess
+from benchmarks.harness.metrics import EXCESS, MEASURED, Drawn, Judge, with_excess
+from benchmarks.harness.pixels import psnr
 from benchmarks.harness.tasks import TASKS, draw_scenes
+from tiny_zoo.probe import pose_of
 from tiny_zoo.world import POSE_RANGES
 
 TASK = TASKS["cat2dog"]

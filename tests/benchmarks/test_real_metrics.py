@@ -19,11 +19,11 @@ from torch import Tensor
 from torchvision import models
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, ViTConfig, ViTModel
 
+from benchmarks.harness.pixels import mse, psnr, ssim
 from benchmarks.real.judges import Judges
 from benchmarks.real.lpips import HEADS, STAGES, Lpips, load_lpips
 from benchmarks.real.networks import Clip, Structure
 from benchmarks.real.pie import SIDE, decode_mask, without_brackets
-from benchmarks.real.pixels import mse, psnr, ssim
 from pix2pix_zero_cli.arguments import UsageError
 from tiny_zoo.captions import VOCABULARY
 from tiny_zoo.pipeline import tokenizer
