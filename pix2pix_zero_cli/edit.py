@@ -205,6 +205,8 @@ def edit_settings(arguments: argparse.Namespace) -> EditSettings:
     """
     if arguments.negative is not None and arguments.negative_from != "text":
         raise UsageError(f"--negative: belongs to --negative-from text, not to {arguments.negative_from}")
+    if arguments.negative and arguments.cfg == 1:
+        raise UsageError("--negative: at --cfg 1 nothing moves away from it; raise --cfg or leave --negative out")
     if arguments.negative_from == "inversion" and arguments.noise_from != "inversion":
         raise UsageError("--negative-from inversion: belongs to --noise-from inversion, not to fresh")
     fresh, steps = arguments.noise_from == "fresh", arguments.steps

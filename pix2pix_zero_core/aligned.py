@@ -72,7 +72,7 @@ class AlignedDirection(Direction):
         sentences: how many source and target sentences it was averaged over.
 
     Raises:
-        ValueError: no phrases, embeddings of different widths, or an empty encoder fingerprint.
+        ValueError: no phrases, embeddings of different widths or numbers, or an empty encoder fingerprint.
     """
 
     form: ClassVar[str] = ALIGNED
@@ -96,6 +96,15 @@ class AlignedDirection(Direction):
         phrases = [p for edit in self.edits for e in edit.exchanges for p in (e.source, e.target)]
         if len({(p.rows.shape[1], None if p.pooled is None else len(p.pooled)) for p in phrases}) != 1:
             raise ValueError(f"Direction {self.name} has embeddings of different widths. Build it again.")
+        for edit in self.edits:
+            end = self.readings[edit.reading].end
+            for phrase in (phrase for exchange in edit.exchanges for phrase in (exchange.source, exchange.target)):
+                if len(phrase.rows) != len(phrase.ids) + 3 + end:
+                    raise ValueError(
+                        f"Direction {self.name} has {len(phrase.rows)} embeddings of {phrase.text!r}; a phrase of "
+                        f"{len(phrase.ids)} tokens in texts that end with {end} has {len(phrase.ids) + 3 + end}. Build "
+                        "it again."
+                    )
         if not self.encoder:
             raise ValueError(
                 "AlignedDirection: encoder is empty; it must name the text encoder that made the direction."

@@ -80,10 +80,14 @@ def _layer_distances(maps: AttentionMaps, reference: AttentionMaps) -> Iterator[
     for layer, probabilities in maps.items():
         expected = reference[layer]
         if probabilities.shape != expected.shape:
+            remedy = "Both branches must run through the same model, with latents of the same shape."
+            if probabilities.shape[:-1] == expected.shape[:-1]:
+                remedy = (
+                    "Source and target text must take the same number of tokens: shorten the longer prompt to the same "
+                    "number of 77-token chunks, or make the target by applying an edit direction to the source."
+                )
             raise ValueError(
                 f"Attention maps of layer {layer} have shape {tuple(probabilities.shape)} in the edited and "
-                f"{tuple(expected.shape)} in the reference branch (batch, heads, queries, tokens). Source and target "
-                "text must take the same number of tokens: shorten the longer prompt to the same number of 77-token "
-                "chunks, or make the target by applying an edit direction to the source."
+                f"{tuple(expected.shape)} in the reference branch (batch, heads, queries, tokens). {remedy}"
             )
         yield (at_least_float32(probabilities) - at_least_float32(expected)).square().sum(-1).mean(1)

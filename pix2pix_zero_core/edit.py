@@ -133,14 +133,17 @@ class ReplayedGuidance:
 
 def _guides(guidance: ClassifierFreeGuidance | ReplayedGuidance, sigma: Tensor) -> bool:
     """Whether the negative counts at a level."""
-    return guidance.scale != 1 and float(guidance.coordinates.noise_to_signal(sigma)) <= guidance.below
+    level = float(guidance.coordinates.noise_to_signal(sigma))
+    return guidance.scale != 1 and level <= guidance.below * (1 + 1e-4)  # as `step_at`: the same level may be rounded
 
 
 def _check_text_guidance(guidance: ClassifierFreeGuidance | ReplayedGuidance) -> None:
     if not (math.isfinite(guidance.scale) and guidance.scale >= 0):
         raise ValueError(f"The classifier-free guidance scale is {guidance.scale}; it must be finite and >= 0.")
     if not guidance.below >= 0:
-        raise ValueError(f"Classifier-free guidance is to begin below sigma {guidance.below}; it must be >= 0.")
+        raise ValueError(
+            f"Classifier-free guidance: below is {guidance.below}; it must be a ratio of noise to signal, >= 0."
+        )
 
 
 @torch.no_grad()
@@ -267,8 +270,11 @@ def map_guidance_step(
         what to add to x, (B, C, H, W), the distance L_xa before it, (B,), and the prediction of x0, (B, C, H, W).
 
     Raises:
-        ValueError: gradient or prediction hold NaN or Inf, or the maps do not match or are not differentiable.
+        ValueError: gradient or prediction hold NaN or Inf, the maps do not match or are not differentiable, or the
+            guidance is in the unit "share", of which a step applies an `Aim`.
     """
+    if isinstance(guidance, MapGuidance) and guidance.unit == "share":
+        guidance.of_one_step(1)  # refuses it
     # ComfyUI runs nodes in inference mode, which enable_grad alone does not leave.
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()

@@ -105,6 +105,11 @@ def apply_direction(
             f"The prompt's embedding has shape {tuple(embedding.shape)}, with {count} captions; it must be (batch, "
             "tokens, width), with one caption for each row or for all."
         )
+    if pooled is not None and len(pooled) not in (1, len(embedding)):
+        raise ValueError(
+            f"There are {len(pooled)} pooled embeddings for {len(embedding)} rows of the prompt's; there must be one "
+            "for each row or for all. Encode the prompt again."
+        )
     rows, vectors, remarks, filled = list[Tensor](), list[Tensor](), list[str](), list[tuple[int, ...]]()
     for i, row in enumerate(embedding):
         caption = None if tokens is None else tokens[i % len(tokens)]

@@ -111,7 +111,7 @@ class Remembering:
                 return Prediction(denoised)
         prediction = self.denoise(x, sigma, cond, maps=maps)
         if not prediction.denoised.requires_grad:
-            self._last = level, cond, x, prediction.denoised
+            self._last = level, cond, x.clone(), prediction.denoised  # samplers may change x in place
         return prediction
 
 

@@ -74,7 +74,8 @@ def guidance_move(
         guidance: strength and its unit.
         guide: computes the move, as in `edit`.
         pursuit: of this run's share, which takes note of every step; the unit "share" needs it.
-        pace: of the sampler, see :func:`pace_of`; at 2 each of its steps moves half as far.
+        pace: of the sampler, see :func:`pace_of`; at 2 each of its steps moves half as far in the unit "normalized".
+            "paper" is a step of its own whatever the pace, and "share" pursues its aim.
 
     Returns:
         what to add to x, (B, C, H, W).

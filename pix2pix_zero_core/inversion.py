@@ -67,12 +67,18 @@ def invert(
     Raises:
         TypeError: x0 is not floating point.
         ValueError: x0 or a prediction holds NaN or Inf, the sigmas do not descend or are no levels of the coordinates,
-            fixed_point is negative, or the latent is too small for the regulariser.
+            fixed_point is negative, or 0 where one step of a flow is all, or the latent is too small for the
+            regulariser.
     """
     check_latent(x0, "x0")
     check_sigmas(sigmas, coordinates)
     if fixed_point < 0:
         raise ValueError(f"fixed_point is {fixed_point}; it must be >= 0 (0 turns the refinement off).")
+    if fixed_point == 0 and float(sigmas[-1]) == 0 and float(coordinates.alpha(sigmas[-2])) == 0:
+        raise ValueError(
+            "fixed_point is 0, and the sigmas lead from the picture to pure noise in one step, where an explicit step "
+            "sees nothing of the picture. Raise the number of steps, or fixed_point to 1."
+        )
     x = at_least_float32(x0)
     sigmas = sigmas.to(x)
     generator = torch.Generator().manual_seed(0) if generator is None else generator

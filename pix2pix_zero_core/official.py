@@ -39,7 +39,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .coordinates import euler_step
+from .coordinates import Coordinates, euler_step
 from .edit import map_guidance_step
 from .regularizer import regularize
 from .schedule import ddim_sigmas, ddim_timesteps, ve_to_vp, vp_to_ve
@@ -139,8 +139,14 @@ def edit(
         edited and reference latents, and the loss of every step.
 
     Raises:
-        ValueError: a prediction or a gradient holds NaN or Inf, or the maps of the two branches do not match.
+        ValueError: a prediction or a gradient holds NaN or Inf, the maps of the two branches do not match, or the
+            inversion is not in VE coordinates: the published code knows no flows.
     """
+    if inversion.coordinates is not Coordinates.VE:
+        raise ValueError(
+            f"The inversion is in {inversion.coordinates.value} coordinates; the published algorithm takes VE's. "
+            "Invert with the invert of this module."
+        )
     half = MapGuidance(strength / 2)  # departure 8: the mean over two rows
     x = reference = inversion.noise
     sigmas, losses = inversion.sigmas.to(x), list[Tensor]()

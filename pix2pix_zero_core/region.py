@@ -74,12 +74,17 @@ def edit_region(
 
 
 def _levels(inversion: Inversion, count: int) -> Tensor:
-    """Some of a grid's levels within the range, evenly chosen; the one nearest to it where none is."""
+    """Some of a grid's levels within the range, evenly chosen; the one nearest to it where none is.
+
+    A flow's first level, where all is noise, is none: in a single step of it the comparison is made on the way.
+    """
     low, high = SIGMAS
     ratios = inversion.coordinates.noise_to_signal(inversion.sigmas)
     inside = inversion.sigmas[(ratios >= low) & (ratios <= high)]
     if len(inside) == 0:
-        return inversion.sigmas[(ratios[:-1].log() - math.log(low * high) / 2).abs().argmin()][None]
+        between = inversion.sigmas[:-1] if bool(ratios[:-1].isfinite().any()) else 0.7 * inversion.sigmas[:1]
+        ratios = inversion.coordinates.noise_to_signal(between)
+        return between[(ratios.log() - math.log(low * high) / 2).abs().argmin()][None]
     chosen = torch.linspace(0, len(inside) - 1, min(count, len(inside))).round().long()
     return inside[chosen.to(inside.device)]
 

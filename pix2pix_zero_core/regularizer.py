@@ -13,9 +13,9 @@ By the Wiener-Khinchin theorem r is the inverse FFT of the power spectrum, and s
 
     d/de sum_d r(d)^2 = 4/(HW) (e * r),    * the circular convolution, r(0) set to 0:
 
-every shift at once, without autograd and without random numbers. The paper draws one shift at random instead; the mean
-over all of them is that loss's expectation. (The paper's formula lacks the square, which would reward
-anti-correlation; published code and StyleGAN2, the source of the loss, have it.)
+every shift at once, without autograd and without random numbers. The paper draws one shift at random instead, below
+half of the shorter side; the mean over those is that loss's expectation. (The paper's formula lacks the square, which
+would reward anti-correlation; published code and StyleGAN2, the source of the loss, have it.)
 
 So a gradient step is a linear filter: it multiplies the spectrum of e by 1 - step * 4/(HW) * (spectrum of r). Two
 things follow. A step longer than one over that filter's largest gain turns frequencies round, and at the published
@@ -73,7 +73,8 @@ def pyramid_sizes(height: int, width: int) -> list[tuple[int, int]]:
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(
             f"The latent is {width}x{height} (width x height); noise regularisation needs at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}. Use a larger image (Fit Picture), or set regularization and kl to 0."
+            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}. Use a larger image (Fit Picture), or leave it out: set regularization "
+            "and kl to 0 (in Python, iterations)."
         )
     sizes = [(height, width)]
     while min(sizes[-1]) // 2 >= SMALLEST_SIDE:
@@ -255,10 +256,11 @@ def regularize(eps: Tensor, settings: NoiseRegularizer, generator: torch.Generat
             if settings.kl_strength > 0:
                 eps = eps - settings.kl_strength * kl_gradient(eps)
     if not bool(torch.isfinite(eps).all()):
-        raise ValueError(
-            f"Noise regularisation overflowed: strength {settings.strength} or kl_strength {settings.kl_strength} is "
-            'too much for this noise. Lower it, or use shifts="all", whose steps are bounded.'
-        )
+        too_much, instead = f"kl_strength {settings.kl_strength:g}", ""
+        if settings.shifts == "random":
+            too_much = f"strength {settings.strength:g} or {too_much}"
+            instead = ', or use shifts="all", in which those of strength are bounded'
+        raise ValueError(f"Noise regularisation overflowed: {too_much} is too much for this noise. Lower it{instead}.")
     return eps
 
 

@@ -48,8 +48,8 @@ class EditSettings:
 
     Raises:
         TypeError: `guidance`, `regularizer` or `negative` is something else than it should be.
-        ValueError: a value is out of range, there is a negative text that nothing moves away from, or fresh noise
-            beside a negative that is the inversion's.
+        ValueError: a value is out of range, there is a negative text that nothing moves away from (at a `cfg` of 1
+            nothing does), or fresh noise beside a negative that is the inversion's.
     """
 
     steps: int = 25
@@ -87,6 +87,11 @@ class EditSettings:
             raise ValueError(
                 f"EditSettings: the negative text is {self.negative!r}, but negative_from is {self.negative_from!r}, "
                 'which looks at none. Set negative_from to "text", or leave negative empty.'
+            )
+        if self.negative and self.cfg == 1:
+            raise ValueError(
+                f"EditSettings: the negative text is {self.negative!r}, but at a cfg of 1 nothing moves away from it. "
+                "Raise cfg, or leave negative empty."
             )
         if self.noise_from not in NOISES:
             raise ValueError(f'EditSettings: noise_from is {self.noise_from!r}; it must be "fresh" or "inversion".')

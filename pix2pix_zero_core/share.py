@@ -101,8 +101,11 @@ def unguided_distance(
         the distance at the levels that were visited.
 
     Raises:
-        ValueError: a prediction holds NaN or Inf, or the maps of the two branches do not match.
+        ValueError: a prediction holds NaN or Inf, the maps of the two branches do not match, or there is neither a
+            trajectory nor a reference.
     """
+    if inversion.trajectory is None and reference is None:
+        raise ValueError("unguided_distance: the inversion has no trajectory; give the reference latent, or invert.")
     if levels is None:
         levels = max(1, round(UNGUIDED_LEVELS * min(1.0, len(sigmas) / (len(inversion.sigmas) - 1))))
     chosen = torch.linspace(0, len(sigmas) - 1, min(levels, len(sigmas))).round().long()

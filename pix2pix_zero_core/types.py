@@ -90,7 +90,8 @@ class NoiseRegularizer:
         iterations: gradient iterations on every predicted noise.
         shifts: "all" takes L_pair over every circular shift, exactly, with steps that neither overshoot nor drain the
             noise's energy; "random" is the paper's form, plain steps along shifts drawn anew each time, whose expected
-            loss is that of "all".
+            loss is that of "all" over the shifts it draws from: those shorter than half of a
+            level's shorter side.
         rolls: "random" only: draws an iteration, each a step of ``strength / rolls``.
         pool_gain: factor after each 2x2 average pool of the pyramid: 2 keeps unit variance, as in the paper; 1 is the
             published code's, with which the coarse levels nearly vanish.
@@ -212,9 +213,10 @@ class Inversion:
         sigmas: the sampling grid, (T+1,), strictly descending; the last is 0 or the model's smallest sigma.
         trajectory: the latent at every sigma, (T+1, B, C, H, W): ``trajectory[i]`` belongs to ``sigmas[i]``,
             ``trajectory[0]`` is ``noise`` and ``trajectory[-1]`` is the image's latent. None for random noise.
-        residual: how well each step solves its implicit equation, (T, B), in units of the noise's standard deviation;
-            ``residual[i]`` belongs to the step between ``sigmas[i]`` and ``sigmas[i+1]``. None where nothing was
-            refined.
+        residual: RMS by which the last refinement that counts changed each step's noise, (T, B), in units of the
+            noise's standard deviation: where the steps converge, by how much the noise before it missed the implicit
+            equation. ``residual[i]`` belongs to the step between ``sigmas[i]`` and ``sigmas[i+1]``. None where nothing
+            was refined.
         coordinates: of all latents and sigmas.
 
     Raises:
@@ -239,6 +241,8 @@ class Inversion:
                 f"Inversion: trajectory has shape {tuple(self.trajectory.shape)}; for these sigmas and this noise it "
                 f"must be {expected}. Invert again with the sigmas that are used for sampling."
             )
+        if self.trajectory is not None and not bool(torch.isfinite(self.trajectory).all()):
+            raise ValueError("Inversion: trajectory holds NaN or Inf. Invert again, with the model in float32.")
         if self.residual is not None and self.residual.shape != (steps, batch):
             raise ValueError(
                 f"Inversion: residual has shape {tuple(self.residual.shape)}; it must be {(steps, batch)} (steps, "
@@ -349,8 +353,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+OVERSHOOT = 0.5
+"""How far values of pictures may lie outside of 0..1: bicubic resizes of hard edges go nearly as far."""
+
+
 def check_pictures(images: Tensor, name: str = "images", channels: tuple[int, ...] = (3,)) -> None:
-    """Require finite pictures of shape (B, H, W, C), with values in 0..1.
+    """Require finite pictures of shape (B, H, W, C), with values in 0..1 or hardly beyond.
 
     Args:
         images: anything.
@@ -359,7 +367,7 @@ def check_pictures(images: Tensor, name: str = "images", channels: tuple[int, ..
 
     Raises:
         TypeError: not floating point.
-        ValueError: another shape, an empty one, or NaN or Inf.
+        ValueError: another shape, an empty one, NaN or Inf, or values further outside than `OVERSHOOT`.
     """
     if not images.is_floating_point():
         raise TypeError(f"{name}: dtype {images.dtype}; pictures are floating point, with values in 0..1.")
@@ -370,6 +378,12 @@ def check_pictures(images: Tensor, name: str = "images", channels: tuple[int, ..
         )
     if not bool(torch.isfinite(images).all()):
         raise ValueError(f"{name}: NaN or Inf. Check the node that made it; a VAE may have to run in float32.")
+    lowest, highest = float(images.min()), float(images.max())
+    if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
+        raise ValueError(
+            f"{name}: values from {lowest:g} to {highest:g}; they must be from 0 to 1. Divide pictures of 8 bits by "
+            "255, and map those from -1 to 1 onto it."
+        )
 
 
 def check_latent(x: Tensor, name: str) -> None:

@@ -141,6 +141,8 @@ class TrainingSettings:
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {low:g} to {high:g}.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f'precision is {self.precision!r}; it must be "float32" or "bfloat16".')
 
 
 class Training:

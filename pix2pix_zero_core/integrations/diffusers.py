@@ -341,7 +341,7 @@ class PipelineEditor:
             TypeError: something else than texts.
             ValueError: a text that is too long.
         """
-        return self._model.encode_text(_texts(texts))
+        return self._model.encode_text(_texts(texts, "texts"))
 
     def tokenize(self, text: str) -> list[Token]:
         """Split a text into tokens, as :data:`~pix2pix_zero_core.tokens.Tokenize`."""
@@ -425,7 +425,7 @@ class PipelineEditor:
         _require_settings(settings)
         latents = self.encode(pictures)
         sigmas = self._model.sigmas(settings.steps, latents)
-        captions = [captions] * len(latents) if isinstance(captions, str) else _texts(captions)
+        captions = [captions] * len(latents) if isinstance(captions, str) else _texts(captions, "captions")
         if len(captions) != len(latents):
             raise ValueError(
                 f"There are {len(captions)} captions for {len(latents)} pictures; give one for each, or a single text "
@@ -511,14 +511,18 @@ class PipelineEditor:
             warnings.warn(remark, stacklevel=2)
         target = self.condition(shifted.embedding, shifted.pooled, inversion.noise)
         denoise: Denoiser = self.denoise
-        guided, guide = self._text_guidance(self.denoise, inverted, source, settings), map_guidance_step
+        negative = source
+        if settings.negative_from == "text" and settings.negative is not None:
+            texts = [settings.negative] * len(inversion.noise)
+            negative = self.condition(*self.encode_text(texts), inversion.noise)
+        guided, guide = _text_guidance(self.denoise, inversion, negative, settings), map_guidance_step
         guidance = settings.guidance
         if settings.noise_from == "fresh":
             guidance = guided_from(guidance, settings.cfg_start)
             noise, asked = FreshNoise(inversion), Remembering(self.denoise)
             denoise = InFreshNoise(asked, noise)
             of_the_source = replace(settings, cfg=source_scale(settings.cfg))
-            unchanged = self._text_guidance(asked, inverted, source, of_the_source)
+            unchanged = _text_guidance(asked, inversion, negative, of_the_source)
             guided = TextDifference(guided, unchanged, source, noise, settings.cfg_start)
         if settings.region > 0:
             region = edit_region(self.denoise, inversion, source, target, settings.region)
@@ -551,19 +555,6 @@ class PipelineEditor:
         """
         return self._model.condition(embedding, pooled, latents)
 
-    def _text_guidance(
-        self, denoise: Denoiser, inverted: InvertedPictures, source: Any, settings: EditSettings
-    ) -> Denoiser:
-        """Classifier-free guidance of a denoiser as the settings say."""
-        inversion = inverted.inversion
-        below = float(inversion.coordinates.noise_to_signal(level_after(inversion.sigmas, settings.cfg_start)))
-        if settings.negative_from == "inversion":
-            return ReplayedGuidance(denoise, inversion, settings.cfg, below)
-        negative = source
-        if settings.negative is not None:
-            negative = self.condition(*self.encode_text([settings.negative] * len(inversion.noise)), inversion.noise)
-        return ClassifierFreeGuidance(denoise, negative, settings.cfg, below, inversion.coordinates)
-
     @contextmanager
     def _progress(self, total: int, on_step: OnStep) -> Generator[OnStep, None, None]:
         """Show the steps of a loop by the pipeline's progress bar; gives what is to be called after each."""
@@ -577,17 +568,25 @@ class PipelineEditor:
             yield step
 
 
+def _text_guidance(denoise: Denoiser, inversion: Inversion, negative: Any, settings: EditSettings) -> Denoiser:
+    """Classifier-free guidance of a denoiser as the settings say."""
+    below = float(inversion.coordinates.noise_to_signal(level_after(inversion.sigmas, settings.cfg_start)))
+    if settings.negative_from == "inversion":
+        return ReplayedGuidance(denoise, inversion, settings.cfg, below)
+    return ClassifierFreeGuidance(denoise, negative, settings.cfg, below, inversion.coordinates)
+
+
 def _shift(vae: Any) -> float:
     """What a VAE's latents are shifted by before they are scaled; only those of flow models are."""
     return getattr(vae.config, "shift_factor", None) or 0.0
 
 
-def _texts(texts: str | Sequence[str]) -> list[str]:
-    """One text or several, as a list."""
+def _texts(texts: str | Sequence[str], name: str) -> list[str]:
+    """One text or several, as a list; `name` is what messages call them."""
     found = [texts] if isinstance(texts, str) else list(texts)
     for text in cast(list[Any], found):
         if not isinstance(text, str):
-            raise TypeError(f"captions: {text!r} is a {type(text).__name__}; they must be texts, one for each picture.")
+            raise TypeError(f"{name}: {text!r} is a {type(text).__name__}; they must be texts, of type str.")
     return found
 
 

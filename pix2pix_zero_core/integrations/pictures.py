@@ -17,7 +17,7 @@ Picture = Image.Image | np.ndarray[Any, Any] | Tensor
 integers of 8 bits."""
 
 SLACK = 0.1
-"""How far values of pictures may lie outside of 0..1: what sharpens and resizes overshoots a little."""
+"""How far values may lie outside of 0..1 here, where pictures in -1..1 are usual too: sharpening overshoots a bit."""
 
 
 def read_pictures(pictures: Picture | Sequence[Picture], factor: int) -> Tensor:
@@ -68,7 +68,7 @@ def read_pictures(pictures: Picture | Sequence[Picture], factor: int) -> Tensor:
             f"pictures have values from {lowest:g} to {highest:g}; they must be from 0 to 1. Divide pictures of 8 "
             "bits by 255, and map those from -1 to 1 onto it."
         )
-    return values
+    return values.clamp(0, 1)
 
 
 def _in_colour(image: Image.Image) -> np.ndarray[Any, Any]:

@@ -763,6 +763,7 @@ def test_strengths_that_do_not_rise_are_refused(tmp_path: Path, capsys: pytest.C
             ["--negative-from", "caption", "--negative", "a cat"],
             "--negative: belongs to --negative-from text, not to caption",
         ),
+        (["--cfg", "1", "--negative", "a cat"], "--negative: at --cfg 1 nothing moves away from it"),
         (["--blip", "nowhere"], "--blip nowhere: there is no such folder"),
     ],
 )

@@ -313,6 +313,8 @@ def test_what_does_not_fit_is_refused():
         apply_direction(direction, embedding[:, :5], None, encoder=ENCODER)
     with pytest.raises(ValueError, match="strength of the edit is nan; it must be a finite"):
         apply_direction(direction, embedding, None, math.nan, encoder=ENCODER)
+    with pytest.raises(ValueError, match="2 pooled embeddings for 1 rows of the prompt's"):
+        apply_direction(direction, embedding, torch.zeros(2, 16), encoder=ENCODER)
     with pytest.raises(ValueError, match="with 3 captions; it must be"):
         apply_direction(direction, embedding, None, encoder=ENCODER, tokens=[tokenize("a cat")] * 3)
     with pytest.raises(ValueError, match="must be the text that the prompt was made of"):
@@ -445,6 +447,8 @@ def test_a_direction_needs_phrases_and_an_encoder():
         AlignedDirection(build().edits, (Reading(LENGTH),), "cat", "dog", "", (1, 1))
     with pytest.raises(ValueError, match=r"exchanges 0 phrases with a weight of 1\.0"):
         WordEdit(())
+    with pytest.raises(ValueError, match=r"has 5 embeddings of 'cat'; a phrase of 1 tokens .* with 2 has 6"):
+        AlignedDirection(build().edits, (Reading(LENGTH, end=2),), "cat", "dog", ENCODER, (1, 1))
 
 
 # --- encoders that lay texts otherwise

@@ -80,3 +80,5 @@ def test_mismatches_say_what_to_do(generator, distance):
         distance({}, maps)
     with pytest.raises(ValueError, match=r"\(1, 2, 5, 77\).*\(1, 2, 5, 154\).*same number of tokens: shorten"):
         distance(maps, random_maps(generator, (1, 2, 5, 154)))
+    with pytest.raises(ValueError, match=r"\(1, 2, 5, 77\).*\(2, 2, 5, 77\).*latents of the same shape\.$"):
+        distance(maps, random_maps(generator, (2, 2, 5, 77)))

@@ -239,6 +239,10 @@ def test_wrong_values_are_refused(captioner: Captioner, images: Tensor) -> None:
         captioner((images * 255).to(torch.uint8))
     with pytest.raises(ValueError, match="NaN"):
         captioner(images * float("nan"))
+    with pytest.raises(
+        ValueError, match=r"images: values from .* to .*; they must be from 0 to 1\. Divide pictures of 8"
+    ):
+        captioner(images * 255)
     with pytest.raises(ValueError, match="beams is 0"):
         captioner(images, beams=0)
     with pytest.raises(ValueError, match="max_tokens is 0"):

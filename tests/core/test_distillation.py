@@ -219,6 +219,11 @@ def test_a_setting_out_of_range_is_refused(changed: dict[str, float]):
         replace(QUICK, **changed)
 
 
+def test_another_precision_is_refused():
+    with pytest.raises(ValueError, match='precision is \'float16\'; it must be "float32" or "bfloat16"'):
+        replace(QUICK, precision="float16")
+
+
 # --- file
 
 

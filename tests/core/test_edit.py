@@ -301,6 +301,8 @@ def test_cfg_of_one_skips_the_negative_row(model, x0, source, target):
 def test_bad_cfg(model, source, scale):
     with pytest.raises(ValueError, match=f"guidance scale is {scale}; it must be finite and >= 0"):
         ClassifierFreeGuidance(model, source, scale)
+    with pytest.raises(ValueError, match=r"below is -1\.0; it must be a ratio of noise to signal, >= 0"):
+        ClassifierFreeGuidance(model, source, below=-1.0)
 
 
 # --- errors

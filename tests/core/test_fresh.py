@@ -201,6 +201,8 @@ def test_what_is_remembered_is_only_of_the_same_latent_level_and_text(model, x0,
     assert asked(x0 + 1, 2 * sigma, target, maps=True).maps
     assert asked((x0 + 1).requires_grad_(), 2 * sigma, target).denoised.requires_grad
     assert len(model.calls) == 2
+    x = x0.clone()
+    assert not torch.equal(asked(x, sigma, source).denoised, asked(x.add_(1), sigma, source).denoised)
 
 
 def test_noise_is_left_on_a_picture_that_was_inverted_from_within(model, x0, source, sigmas):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from pix2pix_zero_core import Inversion, NoiseRegularizer, Prediction, edit, invert, reconstruct
+from pix2pix_zero_core import Coordinates, Inversion, NoiseRegularizer, Prediction, edit, invert, reconstruct
 from pix2pix_zero_core.schedule import ddim_sigmas, sigmas_from_alphas
 
 OFF = NoiseRegularizer(strength=0, kl_strength=0)
@@ -215,6 +215,9 @@ def test_bad_grid_and_bad_iterations(gaussian, x0, sigmas):
         invert(gaussian, x0, None, sigmas.flip(0))
     with pytest.raises(ValueError, match="fixed_point is -1; it must be >= 0"):
         invert(gaussian, x0, None, sigmas, fixed_point=-1)
+    one_step = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"fixed_point is 0, .* pure noise in one step.*fixed_point to 1"):
+        invert(gaussian, x0, None, one_step, fixed_point=0, coordinates=Coordinates.FLOW)
 
 
 def test_a_model_that_overflows_is_named(x0, sigmas, gaussian):
@@ -237,5 +240,7 @@ def test_inversions_are_validated(x0, sigmas):
         Inversion(x0, sigmas.flip(0))
     with pytest.raises(ValueError, match=r"trajectory has shape \(6, 2.*it must be \(7, 2, 4, 16, 16\).*Invert again"):
         Inversion(x0, sigmas, trajectory=x0.expand(6, *x0.shape))
+    with pytest.raises(ValueError, match="trajectory holds NaN or Inf"):
+        Inversion(x0, sigmas, trajectory=torch.stack([x0] * 6 + [x0 * math.nan]))
     with pytest.raises(ValueError, match=r"residual has shape \(6,\); it must be \(6, 2\)"):
         Inversion(x0, sigmas, residual=torch.zeros(6))

@@ -9,6 +9,7 @@ import torch
 
 from pix2pix_zero_core import (
     ClassifierFreeGuidance,
+    Coordinates,
     Inversion,
     MapGuidance,
     NoiseRegularizer,
@@ -112,6 +113,12 @@ def test_a_grid_outside_the_range_is_compared_at_the_nearest_level(model, x0, so
     model.calls.clear()
     edit_region(model, inversion, source, target)
     assert [sigma for sigma, _, _ in model.calls] == [pytest.approx(nearest)] * 2
+
+
+def test_one_step_of_a_flow_is_compared_on_its_way(x0):
+    inversion = invert(LeftHalf(), x0, 0.0, torch.tensor([1.0, 0.0]).double(), PLAIN, coordinates=Coordinates.FLOW)
+    region = edit_region(LeftHalf(), inversion, 0.0, 1.0)
+    assert region[..., :6].eq(1).all() and region[..., -5:].eq(0).all()
 
 
 def test_random_noise_has_no_region(inversion):

@@ -211,8 +211,10 @@ def test_latents_below_eight_are_refused(size):
 
 def test_overflow_is_an_error(generator):
     eps = correlated(generator, 64, 64, share=1.0)
-    with pytest.raises(ValueError, match=r"overflowed: strength 200\.0 .* Lower it"):
+    with pytest.raises(ValueError, match=r"overflowed: strength 200 or kl_strength 20 .* Lower it, or use shifts"):
         regularize(eps, NoiseRegularizer(strength=200.0, shifts="random"), generator)
+    with pytest.raises(ValueError, match=r"overflowed: kl_strength 1e\+30 is too much for this noise\. Lower it\.$"):
+        regularize(eps, NoiseRegularizer(strength=200.0, kl_strength=1e30), generator)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pix2pix_zero_core.schedule import (
     ddim_timesteps,
     sigma_to_timestep,
     sigmas_from_alphas,
+    step_at,
     ve_to_vp,
     vp_to_ve,
 )
@@ -87,3 +88,15 @@ def test_sigmas_beyond_the_training_range_are_clamped():
 def test_bad_grids(sigmas, message):
     with pytest.raises(ValueError, match=message):
         check_sigmas(torch.tensor(sigmas))
+
+
+@pytest.mark.parametrize("grid", [torch.linspace(14, 0, 51), torch.linspace(0, 1.57, 101).double().cos()])
+@pytest.mark.parametrize("rounded", [1.0, 1 - 3e-7, 1 + 3e-7])
+def test_a_level_that_was_rounded_belongs_to_its_own_step(grid, rounded):
+    """Also where levels lie closer than rounding may be: in VP near pure noise."""
+    assert [step_at(grid, float(sigma) * rounded) for sigma in grid[:-1]] == list(range(len(grid) - 1))
+
+
+def test_a_level_between_belongs_to_the_step_that_passes_it():
+    grid = torch.tensor([4.0, 2.0, 0.0])
+    assert [step_at(grid, sigma) for sigma in (9.0, 4.0, 3.0, 2.1, 2.0, 1.0, 0.0)] == [0, 0, 0, 0, 1, 1, 1]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pix2pix_zero_core import EditSettings, MapGuidance
+from pix2pix_zero_core import ClassifierFreeGuidance, EditSettings, MapGuidance
 from pix2pix_zero_core.schedule import first_step, level_after, step_at
 
 
@@ -26,6 +26,7 @@ from pix2pix_zero_core.schedule import first_step, level_after, step_at
             {"negative_from": "inversion", "negative": "fog"},
             "the negative text is 'fog', but negative_from is 'inversion'",
         ),
+        ({"cfg": 1, "negative": "fog"}, "the negative text is 'fog', but at a cfg of 1 nothing moves away"),
         ({"noise_from": "seed"}, 'noise_from is \'seed\'; it must be "fresh" or "inversion"'),
         ({"negative_from": "inversion", "negative": None}, "negative_from is inversion and noise_from is fresh"),
     ],
@@ -63,3 +64,13 @@ def test_text_guidance_begins_at_the_step_after_a_fraction_of_them(steps, fracti
     sigmas = torch.linspace(14.6, 0, steps + 1)
     guided = [float(sigma) <= float(level_after(sigmas, fraction)) for sigma in sigmas[:-1]]
     assert guided == [step_at(sigmas, float(sigma)) >= fraction * steps for sigma in sigmas[:-1]]  # as the nodes say it
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.44, 0.6])
+def test_text_guidance_begins_with_the_edit_where_the_grid_is_finer_than_the_latents(model, source, target, fraction):
+    sigmas = torch.logspace(1, -1, 26, dtype=torch.float64)
+    guided = ClassifierFreeGuidance(model, source, 5.0, float(level_after(sigmas, fraction)))
+    for step, sigma in enumerate(sigmas[:-1].float().double()):
+        model.calls.clear()
+        guided(torch.zeros(1, 4, 8, 8, dtype=torch.float64), sigma[None], target)
+        assert (len(model.calls) == 2) == (step >= first_step(25, fraction))

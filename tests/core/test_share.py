@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -159,6 +159,19 @@ def test_limits_of_a_step():
 def test_a_step_without_the_unguided_distance_says_what_to_do():
     with pytest.raises(ValueError, match="Measure it with unguided_distance, or set the unit to normalized"):
         MapGuidance(0.5, "share").of_one_step(20)
+
+
+def test_a_move_by_a_share_says_what_to_do(model: Any, inversion: Inversion, source: Tensor, target: Tensor):
+    x, sigma = inversion.noise, inversion.sigmas[0]
+    maps = model(x, sigma.expand(len(x)), source, maps=True).maps
+    with pytest.raises(ValueError, match="Measure it with unguided_distance"):
+        map_guidance_step(model, x, sigma, target, maps, MapGuidance(0.5, "share"))
+
+
+def test_an_unguided_run_needs_a_reference(model: Any, inversion: Inversion, source: Tensor, target: Tensor):
+    random = replace(inversion, trajectory=None)
+    with pytest.raises(ValueError, match="no trajectory; give the reference latent"):
+        unguided_distance(model, random.noise, random.sigmas[:-1], source, target, random, model)
 
 
 # --- the distance of an unguided run

@@ -5,12 +5,14 @@ Nothing of the core's mathematics is used on the literal side: only torch, the U
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pix2pix_zero_core import official
+from pix2pix_zero_core import Coordinates, official
 from pix2pix_zero_core.schedule import ve_to_vp
 
 STEPS = 10
@@ -158,6 +160,13 @@ def test_edit_equals_the_literal_transcription(tiny, official_run, strength):
     assert torch.allclose(ve_to_vp(result.edited, last), edited, rtol=1e-3, atol=1e-3)
     assert torch.allclose(ve_to_vp(result.reference, last), reconstruction, rtol=1e-3, atol=1e-3)
     assert torch.allclose(result.loss[:, 0], losses, rtol=1e-3)
+
+
+def test_an_inversion_in_other_coordinates_is_refused(tiny, official_run, cond):
+    inversion, _ = official_run
+    other = replace(inversion, sigmas=torch.tensor([0.9, 0.5, 0.0]), coordinates=Coordinates.FLOW)
+    with pytest.raises(ValueError, match="The inversion is in flow coordinates; the published algorithm takes VE's"):
+        official.edit(tiny, other, cond, cond, cond)
 
 
 def test_the_parity_is_of_something(tiny, official_run):

@@ -424,6 +424,8 @@ def test_bad_input_is_refused_by_name(editor: PipelineEditor, picture: torch.Ten
         editor.encode_text(["cat " * 90])
     with pytest.raises(TypeError, match="captions: None is a NoneType; they must be texts"):
         editor.invert(picture, [None], QUICK)
+    with pytest.raises(TypeError, match="texts: 1 is a int; they must be texts"):
+        editor.encode_text([1])
     inverted, direction = editor.invert(picture, "a cat", EditSettings(steps=1)), editor.build_direction(TEXTS)
     with pytest.raises(TypeError, match=r"direction is 'cat2dog'; .* build_direction\(load_edit"):
         editor.edit(inverted, "cat2dog")
