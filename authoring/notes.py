@@ -93,7 +93,8 @@ To try another knob, unplug **value** from **strength**, plug it into that knob,
 GUIDER = Note(
     "guider: what to turn",
     """\
-- **sampler_name**: any that adds no noise, but not uni_pc, and no cfg_pp. euler, ddim, heun and dpm_2 are exact.
+- **sampler_name**: any that adds no noise, but not uni_pc, dpm_fast, dpm_adaptive, and no cfg_pp. euler, ddim, heun
+  and dpm_2 are exact.
 - **scheduler**, **steps**: of inversion and sampler at once, since both take these *sigmas*.
 - **noise_seed** does nothing: the sampler starts from the picture's own noise.
 - **guidance**: how strongly the layout is held. **cfg**: how strongly the new text is followed.
@@ -178,8 +179,8 @@ Press **Run**. A cat becomes a dog, in the same place.
 4. The sampler draws the new text while its **attention** stays where it was in the original.
 {TINY_ZOO}
 ## Next
-Turn **guidance** up and down. Then another picture: drag one from the pack's folder `web/examples` onto the node
-*picture*, and choose an **edit** that fits it, such as `tiny_zoo/horse2zebra` for `horse.png`.
+Turn **strength** down to 0.5 and up to 2. Then another picture: drag one from the pack's folder `web/examples` onto
+the node *picture*, and choose an **edit** that fits it, such as `tiny_zoo/horse2zebra` for `horse.png`.
 """
 
 ONE_NODE = """\
@@ -194,8 +195,9 @@ such as `tiny_zoo/horse2zebra` for `horse.png`.
 
 *Edit a Picture* says below its widgets what it sees, and what is wrong. Open it to see every step.
 
-This is **Tiny Zoo**, the miniature that comes with the pack. For photographs choose your Stable Diffusion checkpoint, a
-BLIP of `models/blip` at **caption_model**, and an **edit** that does not begin with `tiny_zoo/`.
+This is **Tiny Zoo**, the miniature that comes with the pack. For photographs choose your Stable Diffusion checkpoint,
+an **edit** that does not begin with `tiny_zoo/`, and a BLIP of `models/blip` at **caption_model**. None there? Open the
+node and switch **download** on at *BLIP Caption*, once (1 GB).
 """
 
 TWO_EDITS = f"""\
@@ -237,7 +239,8 @@ Press **Run**. Attention Maps shows for each word of the caption where the model
 edit.
 {TINY_ZOO}
 ## Next
-Set **guidance** to 0 and run again: the lower rows go their own way. That is what guidance holds in place.
+Set **noise_from** to *inversion*, **guidance_start** to 0, and **guidance** to 0: the head moves, and the lower rows go
+their own way. With a **guidance** of 0.5 both stay. In *fresh* noise little moves by itself.
 """
 
 WHOLE_FOLDER = f"""\
@@ -303,13 +306,14 @@ Diffusion 3's kind in place of a UNet.
 ## What is different
 - The picture is traced back to pure noise, at time 1, in the flow's own coordinates.
 - Text and image meet in one attention call; its image-to-text part is what is held.
-- The nodes and their settings are the same. The workflows of Stable Diffusion 3.5, Flux.1, Anima, Z-Image and
-  Qwen-Image differ from this one in the loaders and in a few numbers.
+- The nodes and their settings are the same. Those of Stable Diffusion 3.5, Flux.1, Z-Image and Qwen-Image
+  have other loaders and a few other numbers; Flux.1 is also told its guidance, Z-Image and Qwen-Image a shift of the
+  times. In Anima's a word is swapped.
 - This one is very small: faces smear, most where a dog becomes a cat or a painting a sketch. `tiny_zoo_edit` has
   cleaner pictures.
 
 ## Next
-Turn **guidance** and **strength** up and down, or drag another picture of the pack's folder `web/examples` onto
+Turn **strength** down to 0.5 and up to 2, or drag another picture of the pack's folder `web/examples` onto
 *picture* and choose an **edit** that fits it.
 """
 

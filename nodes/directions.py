@@ -87,8 +87,8 @@ class EditDirection(io.ComfyNode):
             display_name="Edit Direction",
             category=CATEGORY,
             **search_aliases("concept", "replace object", "word swap", "cat to dog"),
-            description="Find the direction in the text encoder's space that leads from one concept to another: the "
-            "difference of the mean embeddings of many sentences about each. A word swap needs no direction: give the "
+            description="Find the direction in the text encoder's space that leads from one concept to another, out of "
+            "many sentences about each; form says how. A word swap needs no direction: give the "
             "text of the edited picture to CLIP Text Encode, and connect that as the target.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder of the checkpoint that edits."),

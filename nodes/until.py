@@ -56,9 +56,9 @@ class EditUntilItShows(io.ComfyNode):
                 io.String.Input(
                     "strengths",
                     default="0.75, 1, 1.25, 1.5",
-                    tooltip="Strengths of the direction to try, rising, with commas between them; 1 is the full edit. "
-                    "Each further one costs another edit of the pictures that do not show it yet. All negative lead "
-                    "the other way.",
+                    tooltip="Strengths of the direction to try, each further from 0 than the one before, with commas "
+                    "between them; 1 is the full edit. Each further one costs another edit of the pictures that do not "
+                    "show it yet. Negative ones lead the other way.",
                 ),
                 # What is added to the guided sampler comes last here as well: the order of the widgets stays.
                 *(given for given in edit_inputs() if given.id not in ours),
