@@ -93,8 +93,8 @@ To try another knob, unplug **value** from **strength**, plug it into that knob,
 GUIDER = Note(
     "guider: what to turn",
     """\
-- **sampler_name**: any that adds no noise, but not uni_pc, dpm_fast, dpm_adaptive, and no cfg_pp. euler, ddim, heun
-  and dpm_2 are exact.
+- **sampler_name**: any that adds no noise, but not uni_pc, dpm_fast, dpm_adaptive, and no cfg_pp. euler, ddim and
+  dpm_2 are exact.
 - **scheduler**, **steps**: of inversion and sampler at once, since both take these *sigmas*.
 - **noise_seed** does nothing: the sampler starts from the picture's own noise.
 - **guidance**: how strongly the layout is held. **cfg**: how strongly the new text is followed.
@@ -230,7 +230,7 @@ sampler and the schedule, and add what you use with it.
 between its steps.
 {TINY_ZOO}
 ## Next
-Try **heun** as sampler. *Cross-Attention Guidance* does the same to a MODEL, for KSampler.
+Try **dpm_2** as sampler. *Cross-Attention Guidance* does the same to a MODEL, for KSampler.
 """
 
 LOOKING = f"""\

@@ -465,7 +465,6 @@ class Watch:
         """
         self.attention, self.x, self.texts, self.options, self.finest_layer = attention, x, texts, options, finest_layer
         self.passes: list[Pass] = []
-        self.blocked: Obstacle | None = None
         add = comfy.patcher_extension.add_wrapper_with_key
         add(WrappersMP.APPLY_MODEL, PACK, self._apply_model, options, is_model_options=True)
 

@@ -72,7 +72,8 @@ def kind_input() -> io.Combo.Input:
         optional=True,
         tooltip="What the words are, and so what can be said of them: any thing; an animal; a pet, an animal that "
         "is also seen indoors; a person; a material (marble); a medium (oil painting); a setting: season, time of day "
-        "or weather (winter, night, fog).",
+        "or weather (winter, night, fog). Counts only where the grammar makes the sentences up, not for ready-made "
+        "edits, lines of your own and language models.",
     )
 
 

@@ -53,11 +53,12 @@ from .saying import said
 from .types import CATEGORY, search_aliases
 
 SAMPLERS_HELP = (
-    "Exact with samplers that take each step by itself: euler, ddim, heun, dpm_2. Approximate with those that remember "
-    "earlier steps or look ahead (dpmpp_2m, lms, deis, ipndm, res_multistep, heunpp2): where guidance is active they "
-    "are run step by step, and then step as euler does. Ancestral and SDE samplers are refused: their random noise "
-    "would overwrite the noise that the picture was inverted to. So are uni_pc, dpm_fast and dpm_adaptive, which "
-    "cannot be run step by step."
+    "Exact with samplers that take each step by itself: euler and ddim, dpm_2 on the inversion's own SIGMAS (KSampler "
+    "gives it other levels), and heun where noise_from is inversion (in fresh noise the second look of a step sees the "
+    "next one's). Approximate with those that remember earlier steps or look ahead (dpmpp_2m, lms, deis, ipndm, "
+    "res_multistep, heunpp2): where guidance is active they are run step by step, and then step as euler does. "
+    "Ancestral and SDE samplers are refused: their random noise would overwrite the noise that the picture was "
+    "inverted to. So are uni_pc, dpm_fast and dpm_adaptive, which cannot be run step by step."
 )
 
 

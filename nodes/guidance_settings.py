@@ -198,9 +198,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Validate what the core does not see before sampling; a graph from a file may hold anything."""
-        for name in ("cfg_start", "region"):
+        for name in ("guidance_start", "guidance_end", "cfg_start", "region"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1.")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance is {self.guidance}; it must be 0, which holds nothing, or more.")
+        if not 1 <= self.finest_layer <= 8:
+            raise ValueError(f"finest_layer is {self.finest_layer}; it must be 1 to 8.")
+        if self.checkpointing not in CHECKPOINTING:
+            raise ValueError(f"checkpointing is {self.checkpointing!r}; it must be one of {', '.join(CHECKPOINTING)}.")
         if self.unit == "share" and self.guidance > 1:
             raise ValueError(
                 f"guidance is {self.guidance}; in the unit share it must be between 0 (none) and 1 (as much as can be "

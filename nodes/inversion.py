@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import Any
 
 import comfy.model_sampling
@@ -143,7 +144,8 @@ class RegularizedDDIMInvert(io.ComfyNode):
                     "noise",
                     display_name="noise",
                     is_output_list=True,
-                    tooltip="The noise, for stock samplers (with add_noise off).",
+                    tooltip="The noise, for stock samplers with add_noise off. Of a flow model only where "
+                    "start_at_step is above 0: at pure noise ComfyUI drops the latent.",
                 ),
                 io.Latent.Output(
                     "reconstruction",
@@ -206,6 +208,9 @@ class RegularizedDDIMInvert(io.ComfyNode):
 
         The last two are blocked where nothing is reconstructed.
         """
+        for name, value in (("regularization", regularization), ("kl", kl)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value:g}; it must be 0, which turns it off, or more.")
         require_cross_attention_model(model)
         x0: Tensor = require_one_frame(latent["samples"])
         check_latent(x0, "The latent")

@@ -59,15 +59,17 @@ def encoder_fingerprint(clip: Any) -> str:
 
 
 def current_fingerprint(encoder: str, clip: Any) -> str:
-    """Write a fingerprint of 0.1.0 as this release does, if it is one of this encoder's.
+    """Write a fingerprint of 0.1.0 or 0.2.0 as this release does, if it is one of this encoder's.
 
-    0.1.0 hashed the clip skip along with the weights, as it was set and not by what it did.
+    0.1.0 hashed the clip skip along with the weights, as it was set and not by what it did; both hashed the scales of
+    quantised weights.
     """
-    signs = _signs(clip)
+    now, scaled = _signs(clip), _signs(clip, scales=True)
     for layer in range(-24, 0):  # what CLIP Set Last Layer offers
-        if encoder == _named(clip, signs, layer):
-            return fingerprint(_named(clip, signs, None), [_clip_skip(clip, layer)])
-    return encoder
+        if encoder == _named(clip, scaled, layer):
+            return fingerprint(_named(clip, now, None), [_clip_skip(clip, layer)])
+    weights = _named(clip, scaled, None)
+    return encoder.replace(weights, _named(clip, now, None), 1) if encoder.startswith(weights) else encoder
 
 
 def encoder_state(clip: Any) -> Hashable:
@@ -78,22 +80,29 @@ def encoder_state(clip: Any) -> Hashable:
     return encoder_fingerprint(clip), patcher.patches_uuid if patcher.patches else None, identities
 
 
-def _signs(clip: Any) -> bytes:
+SCALES = (".scale_weight", ".scale_input", "scaled_fp8", ".weight_scale", ".input_scale", ".comfy_quant")
+"""How the names of what ComfyUI keeps beside quantised weights end."""
+
+
+def _signs(clip: Any, *, scales: bool = False) -> bytes:
     """The signs of some of each tensor's values, which stand for the weights.
 
-    They are the same in every precision, so that two loads of one checkpoint agree. The heads of CLIP don't count:
-    checkpoints of SD1 lack them, and ComfyUI then leaves there what it finds in memory.
+    They are the same in every precision, so that two loads of one checkpoint agree; `scales` counts the scales of
+    quantised weights, which other precisions lack. The heads of CLIP don't count: checkpoints of SD1 lack them, and
+    ComfyUI then leaves there what it finds in memory. What patches and hooks have put in place is looked through.
     """
     weights = clip.cond_stage_model.state_dict()
     for name, module in clip.patcher.object_patches_backup.items():  # of any clone: they share the model
         if isinstance(module, nn.Module):
             weights = {key: weight for key, weight in weights.items() if not key.startswith(f"{name}.")}
             weights.update(module.state_dict(prefix=f"{name}."))
+    # The last hooked text leaves its weights there; what they were may hold other patches, and so comes first.
+    weights.update({name: saved for name, (saved, _) in clip.patcher.hook_backup.items()})
     weights.update({name: saved.weight for name, saved in clip.patcher.backup.items()})
     return "".join(
         f"{name} {tuple(weight.shape)} {torch.signbit(weight.detach().flatten()[:64].float()).tolist()}"
         for name, weight in sorted(weights.items())
-        if "text_projection" not in name and "logit_scale" not in name
+        if "text_projection" not in name and "logit_scale" not in name and (scales or not name.endswith(SCALES))
     ).encode()
 
 

@@ -42,9 +42,10 @@ class ModelInversion(Inversion):
     def of(self, pictures: Sequence[int]) -> Inversion:
         """Take some pictures out of the batch, with their masks."""
         taken, mask = super().of(pictures), self.mask
-        if mask is None or len(mask) != len(self.noise):
+        if mask is None or len(mask) == 1:
             return taken
-        return dataclasses.replace(taken, mask=mask[list(pictures)])  # pyright: ignore[reportCallIssue]
+        masks = mask[[picture % len(mask) for picture in pictures]]  # ComfyUI repeats them
+        return dataclasses.replace(taken, mask=masks)  # pyright: ignore[reportCallIssue]
 
 
 def search_aliases(*words: str) -> dict[str, Any]:

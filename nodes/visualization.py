@@ -115,6 +115,8 @@ class AttentionMaps(io.ComfyNode):
     ) -> io.NodeOutput:
         if (edited is None) != (target is None):
             raise ValueError("edited and target belong together: connect both to see the edited picture, or neither.")
+        if moments < 1:
+            raise ValueError(f"moments is {moments}; it must be 1 or more.")
         if picture >= len(inversion.noise):
             raise ValueError(f"picture is {picture}; the inversion has {len(inversion.noise)}, counted from 0.")
         if edited is not None and picture >= len(edited.noise):
@@ -234,7 +236,8 @@ class _Watcher(comfy.samplers.Sampler):
             sigma = sigmas[step].expand(len(noise))
             latent = self.way.latent_at(float(sigmas[step])).to(noise)
             maps = denoise(latent, sigma, SOURCE, maps=True).maps
-            self.maps.append({layer: m[self.picture].cpu() for layer, m in maps.items()})
+            self.maps.append({layer: m[self.picture].mean(0).cpu() for layer, m in maps.items()})
+            del maps  # of all pictures and heads, before the next are asked for
             bar.update(1)
         return noise
 
@@ -250,7 +253,7 @@ def watch(model: Any, way: Inversion, cond: Conditioning, moments: int, picture:
         picture: which of the batch.
 
     Returns:
-        for every moment, from noise to picture, layer -> (h, N, L).
+        for every moment, from noise to picture, layer -> (N, L), the mean over the heads.
     """
     require_cross_attention_model(model)
     require_inversion_of(model, way)
@@ -325,10 +328,10 @@ def require_places(places: Mapping[str, list[int]], maps: Maps, name: str) -> No
 def _heat(
     maps: Mapping[Any, Tensor], places: Mapping[str, list[int]], size: Sequence[int], latent: Sequence[int]
 ) -> Tensor:
-    """Mean over layers and heads of the probability of each word's tokens.
+    """Mean over layers of the probability of each word's tokens.
 
     Args:
-        maps: of one sample, `MapKey` -> (h, N, L). Those of its first text count: the words are of that one.
+        maps: of one sample, `MapKey` -> (N, L). Those of its first text count: the words are of that one.
         places: word -> its tokens.
         size: height and width in pixels.
         latent: height and width of the latent; a map may be of a piece of it.
@@ -344,8 +347,7 @@ def _heat(
             continue
         top, left = (round(at * factor) for at, factor in zip(key.place[:2], scale, strict=True))
         height, width = (round(side * factor) for side, factor in zip(key.place[2:], scale, strict=True))
-        mean = probabilities.mean(0)  # (N, L)
-        words = torch.stack([mean[:, tokens].sum(1) for tokens in places.values()])
+        words = torch.stack([probabilities[:, tokens].sum(1) for tokens in places.values()])
         total[:, top : top + height, left : left + width] += torch.nn.functional.interpolate(
             words.unflatten(1, key.grid)[None], size=(height, width), mode="bilinear", align_corners=False
         )[0]

@@ -241,6 +241,42 @@ def test_a_lora_makes_no_other_encoder_loaded_or_not(pack: Any, make_clip: Calla
 
 
 @torch.inference_mode()
+def test_a_lora_by_a_hook_makes_no_other_encoder_while_its_weights_are_there(pack: Any, make_clip: Callable[..., Any]):
+    import comfy.hooks
+    import comfy.lora
+    from comfy_extras.nodes_hooks import SetClipHooks
+
+    clip, name = make_clip("SD1"), pack.nodes.text_encoder.encoder_fingerprint
+    expected = name(clip)
+    plain = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))[0][0]
+    values = clip.cond_stage_model.state_dict()
+    key, weight = next((key, value) for key, value in values.items() if key.endswith("q_proj.weight"))
+    known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    name_there = next(there for there, here in known.items() if here == key)
+    generator = torch.Generator().manual_seed(0)
+    up, down = (torch.randn(size, generator=generator) for size in ((len(weight), 4), (4, weight.shape[1])))
+    weights = {f"{name_there}.lora_up.weight": up, f"{name_there}.lora_down.weight": down}
+    (hooked,) = SetClipHooks().apply_hooks(clip, False, False, comfy.hooks.create_hook_lora(weights, 1.0, 1.0))
+    assert not torch.equal(hooked.encode_from_tokens_scheduled(hooked.tokenize("a cat"))[0][0], plain)
+    assert clip.patcher.hook_backup, "the test is about weights that a hook has left there"
+    assert name(clip) == name(hooked) == expected
+
+
+@torch.inference_mode()
+def test_scales_of_quantised_weights_make_no_other_encoder(pack: Any, make_clip: Callable[..., Any]):
+    clip, scaled = make_clip("SD1"), make_clip("SD1")
+    built, _ = pack.nodes.EditDirection.execute(clip, "custom", "a cat\nmy cat", "a dog\nmy dog", 5).result
+    layer = scaled.cond_stage_model.clip_l.transformer.text_model.final_layer_norm
+    for scale in ("scale_weight", "weight_scale"):
+        layer.register_buffer(scale, torch.ones(1))
+    name = pack.nodes.text_encoder.encoder_fingerprint
+    assert name(clip) == name(scaled) != fingerprint_of_0_1_0(scaled)
+    source = clip.encode_from_tokens_scheduled(clip.tokenize("a cat"))
+    for made_by in (built.encoder, fingerprint_of_0_1_0(scaled)):  # 0.2.0 named it as 0.1.0 did
+        pack.nodes.ApplyEditDirection.execute(source, dataclasses.replace(built, encoder=made_by), scaled, 1.0)
+
+
+@torch.inference_mode()
 def test_directions_are_remembered(pack: Any, make_clip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
     module = pack.nodes.directions
     monkeypatch.setattr(module, "_built", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -179,6 +180,33 @@ def test_extreme_settings_say_what_they_will_do(pack: Any, changed: dict[str, An
     inversion = pack.pix2pix_zero_core.Inversion(torch.zeros(1, 4, 8, 8), torch.linspace(14, 0, 5))
     warning = pack.nodes.guidance_settings.Settings(**usual | changed).warning(inversion, [], None, cfg)
     assert words in warning and bool(warning) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"guidance": -0.5}, r"guidance is -0\.5; it must be 0, which holds nothing, or more"),
+        ({"guidance": math.inf}, "guidance is inf"),
+        ({"guidance_start": -1.0}, r"guidance_start is -1\.0; it must be between 0 and 1"),
+        ({"guidance_end": 2.0}, r"guidance_end is 2\.0; it must be between 0 and 1"),
+        ({"finest_layer": 0}, "finest_layer is 0; it must be 1 to 8"),
+        ({"checkpointing": "bogus"}, "checkpointing is 'bogus'; it must be one of on demand, always, never"),
+    ],
+)
+def test_settings_out_of_range_are_named_as_the_nodes_name_them(pack: Any, changed: dict[str, Any], words: str):
+    """Widgets have limits, but what is linked to them is not checked by ComfyUI."""
+    usual = {"guidance": 0.2, "unit": "share", "guidance_start": 0.2, "guidance_end": 0.6}
+    with pytest.raises(ValueError, match=f"^{words}"):
+        pack.nodes.guidance_settings.Settings(**usual | changed)
+
+
+@pytest.mark.parametrize(("masks", "taken"), [([7], [7]), ([0, 1], [1, 0, 1]), ([0, 1, 2, 3], [1, 2, 3])])
+def test_pictures_out_of_a_batch_keep_their_masks(pack: Any, masks: list[int], taken: list[int]):
+    """ComfyUI repeats masks where there are fewer than pictures."""
+    inversion = pack.nodes.types.ModelInversion(
+        torch.zeros(4, 4, 8, 8), torch.linspace(14, 0, 5), mask=torch.tensor(masks).view(-1, 1, 1, 1)
+    )
+    assert inversion.of([1, 2, 3]).mask.flatten().tolist() == taken
 
 
 def test_texts_that_do_not_belong_together_are_told(pack: Any):

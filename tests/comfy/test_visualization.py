@@ -81,13 +81,13 @@ def test_a_mask_is_the_mean_probability_of_its_word(in_process: Any, clip: Any):
     pieces = {("first", whole): (2, 3), ("second", left): (2, 1), ("second", right): (2, 2)}
     generator = torch.Generator().manual_seed(0)
     maps = {
-        attention.MapKey(layer, (None, 0), 0, place, grid): torch.rand(2, grid[0] * grid[1], 77, generator=generator)
+        attention.MapKey(layer, (None, 0), 0, place, grid): torch.rand(grid[0] * grid[1], 77, generator=generator)
         for (layer, place), grid in pieces.items()
     }
     others = {key._replace(copy=1): torch.zeros_like(m) for key, m in maps.items()}
     places = visualization.word_places(clip, TEXT, ["cat"])
     heat = visualization._heat(maps | others, places, (2, 3), (2, 3))
-    one, *halves = (m.mean(0)[:, places["cat"][0]].reshape(key.grid) for key, m in maps.items())
+    one, *halves = (m[:, places["cat"][0]].reshape(key.grid) for key, m in maps.items())
     torch.testing.assert_close(heat[0], (one + torch.cat(halves, 1)) / 2)
 
 
