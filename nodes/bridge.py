@@ -626,8 +626,6 @@ def _predict_in_region(
 def edit_in_fresh_noise(guider: Any, denoise: GuiderDenoiser, noise: FreshNoise, start: float) -> None:
     """Let a guider predict what leads along the inversion and what its text changes, as the core's `TextDifference`.
 
-    Where there is a region as well, call `edit_in_region` before.
-
     Args:
         guider: a CFGGuider that is sampling, with the source's text.
         denoise: its model in that noise, which guidance may ask as well.

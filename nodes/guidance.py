@@ -26,12 +26,10 @@ from ..pix2pix_zero_core import (
     Inversion,
     Pursuit,
     carried,
-    edit_region,
     guidance_move,
     guided_steps,
     pace_of,
     unguided_distance,
-    within,
 )
 from .attention import PACK, picture_of
 from .bridge import (
@@ -40,10 +38,6 @@ from .bridge import (
     TARGET,
     Conditioning,
     GuidedDenoiser,
-    GuiderDenoiser,
-    edit_in_fresh_noise,
-    edit_in_region,
-    fresh_noise,
     heard_predictions,
     needs_cfg,
     require_one_frame,
@@ -259,21 +253,10 @@ class GuidedSampling:
         # In a flow pure noise has nothing of the latent that a sampler without noise is given to start from.
         if noise.any() or float(self.inversion.coordinates.alpha(sigmas[0])) == 0:
             noise = scale.noise(self.inversion.latent_at(first).to(noise).view_as(noise), latent_image, sigmas)
-        guidance, step = self.settings.map_guidance, self.settings.gradient_step
-        finest_layer, blocks = self.settings.finest_layer, self.settings.blocks
+        guidance, finest_layer, blocks = self.settings.map_guidance, self.settings.finest_layer, self.settings.blocks
         if self.compares:
             require_target(guider)
-        if self.settings.region > 0:
-            denoise, start = GuiderDenoiser(guider, extra_args), self.inversion.to(noise)
-            region = edit_region(denoise, start, SOURCE, TARGET, self.settings.region)
-            step = within(step, region)
-            edit_in_region(guider, self.inversion, region)
-        fresh = None
-        if self.settings.noise_from == "fresh":
-            fresh = fresh_noise(guider, extra_args, self.inversion.to(noise), denoise_mask)
-        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, fresh)
-        if fresh is not None:
-            edit_in_fresh_noise(guider, denoise, fresh, self.settings.cfg_start)
+        denoise, step, fresh = self.settings.lead(guider, extra_args, self.inversion.to(noise), denoise_mask)
         active = guided_steps(sigmas, self.inversion, guidance)
         if not any(active):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)

@@ -10,15 +10,22 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance
+from ..pix2pix_zero_core import EditSettings, FreshNoise, Inversion, MapGuidance, edit_region, within
+from ..pix2pix_zero_core.edit import GuidanceStep
 from ..pix2pix_zero_core.fresh import guided_from
 from ..pix2pix_zero_core.remarks import SAME_TEXT, of_edit
 from ..pix2pix_zero_core.settings import FRESH_BESIDE_INVERSION, NEGATIVES, NOISES
 from .attention import chosen_layers, modules_of, text_layers
 from .bridge import (
+    SOURCE,
+    TARGET,
     Conditioning,
+    GuiderDenoiser,
     begin_text_guidance,
+    edit_in_fresh_noise,
+    edit_in_region,
     embeddings,
+    fresh_noise,
     replay_negative,
     require_cross_attention_model,
     require_inversion_of,
@@ -276,11 +283,6 @@ class Settings:
         """Strength, unit and time, in fresh noise not before the edit. The move follows the step, the faster order."""
         return guided_from(self._guidance, self.cfg_start) if self.noise_from == "fresh" else self._guidance
 
-    @property
-    def gradient_step(self) -> GradientStep:
-        """What computes a move."""
-        return GradientStep(self.checkpointing)
-
     def patch(self, model: Any, inversion: Inversion) -> Any:
         """Clone a ModelPatcher, and let guiders predict on the clone as the settings say.
 
@@ -304,6 +306,31 @@ class Settings:
         if self.cfg_start > 0 and self.noise_from != "fresh":  # where nothing is edited before
             begin_text_guidance(patched, inversion, self.cfg_start)
         return patched
+
+    def lead(
+        self, guider: Any, extra_args: dict[str, Any], inversion: Inversion, mask: Tensor | None = None
+    ) -> tuple[GuiderDenoiser, GuidanceStep, FreshNoise | None]:
+        """Let a guider that is sampling predict in the region and in the noise that the settings say.
+
+        Args:
+            guider: a CFGGuider, whose options are this run's own.
+            extra_args: of its sampler.
+            inversion: of the picture, on the device of the run.
+            mask: the run's noise mask.
+
+        Returns:
+            its model for the guidance of the maps, what computes a move of that, and the noise where that is fresh.
+        """
+        step: GuidanceStep = GradientStep(self.checkpointing)
+        if self.region > 0:
+            region = edit_region(GuiderDenoiser(guider, extra_args), inversion, SOURCE, TARGET, self.region)
+            step = within(step, region)
+            edit_in_region(guider, inversion, region)
+        fresh = fresh_noise(guider, extra_args, inversion, mask) if self.noise_from == "fresh" else None
+        denoise = GuiderDenoiser(guider, extra_args, self.finest_layer, self.blocks, fresh)
+        if fresh is not None:  # after the region, which is laid round what is predicted in fresh noise
+            edit_in_fresh_noise(guider, denoise, fresh, self.cfg_start)
+        return denoise, step, fresh
 
 
 def _are_the_same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:

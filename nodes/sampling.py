@@ -12,7 +12,7 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
-from ..pix2pix_zero_core import Inversion, StepInfo, edit, edit_region, within
+from ..pix2pix_zero_core import Inversion, StepInfo, edit, within
 from .attention import picture_of
 from .bridge import (
     NEGATIVE,
@@ -20,13 +20,9 @@ from .bridge import (
     TARGET,
     Conditioning,
     GuidedDenoiser,
-    GuiderDenoiser,
     at_rest,
-    edit_in_fresh_noise,
-    edit_in_region,
     family_of_model,
     framed,
-    fresh_noise,
     needs_cfg,
     progress,
 )
@@ -122,26 +118,15 @@ class _Editor(comfy.samplers.Sampler):
 
         kept = None if denoise_mask is None or latent_image is None else (denoise_mask, latent_image)
         finest_layer, blocks = self.settings.finest_layer, self.settings.blocks
-        noise_of_steps = None
-        if self.settings.noise_from == "fresh":
-            noise_of_steps = fresh_noise(guider, extra_args, start, denoise_mask)
-        denoise = GuiderDenoiser(guider, extra_args, finest_layer, blocks, noise_of_steps)
-        guide = self.settings.gradient_step
+        denoise, guide, fresh = self.settings.lead(guider, extra_args, start, denoise_mask)
         if denoise_mask is not None:
             guide = within(guide, picture_of(denoise_mask))
-        if self.settings.region > 0:
-            region = edit_region(GuiderDenoiser(guider, extra_args), start, SOURCE, TARGET, self.settings.region)
-            guide = within(guide, region)
-            edit_in_region(guider, start, region)
-        if noise_of_steps is not None:
-            edit_in_fresh_noise(guider, denoise, noise_of_steps, self.settings.cfg_start)
-
         result = edit(
             denoise,
             start,
             SOURCE,
             TARGET,
-            guided=GuidedDenoiser(guider, extra_args, finest_layer, kept, blocks, noise_of_steps),
+            guided=GuidedDenoiser(guider, extra_args, finest_layer, kept, blocks, fresh),
             guidance=self.settings.map_guidance,
             guide=guide,
             on_step=on_step,
