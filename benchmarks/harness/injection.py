@@ -154,3 +154,21 @@ def align_tokens(source: str, target: str, length: int = 77) -> Tensor:
     for j in range(len(b), length):
         shares[max(j, len(a)), j] = 1
     return shares
+
+
+def new_words(source: str, target: str, length: int = 77) -> Tensor:
+    """Find the tokens of a text that another has not.
+
+    Args:
+        source: the other, of Tiny Zoo.
+        target: a text.
+        length: tokens L.
+
+    Returns:
+        which of the target's tokens are new, (L,).
+    """
+    a, b = ([START, *words(text), END] for text in (source, target))
+    new = torch.zeros(length, dtype=torch.bool)
+    for same, _, _, j, j_end in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        new[j:j_end] = same != "equal"
+    return new

@@ -22,7 +22,7 @@ from tiny_zoo.compose_directions import FOLDER
 from tiny_zoo.denoiser import Zoo
 from tiny_zoo.world import Scene, counterfactual, render, sample_scene
 
-from .injection import align_tokens
+from .injection import align_tokens, new_words
 
 Split = Literal["validation", "test"]
 
@@ -85,6 +85,8 @@ class Problem:
         shifts: embedding of the n-th target sentence less that of the n-th source sentence, (n, 77, D).
         empty: embedding of no text, (1, 77, D).
         steps: DDIM steps.
+        new_words: which tokens of the swapped captions the source captions have not, (B, 77); none where the edit is of
+            the whole picture, its medium.
         aligned: the shift of each caption's embedding along an edit direction that is aligned to words, of all pairs of
             sentences, (B, 77, D); None where there are none.
     """
@@ -97,11 +99,20 @@ class Problem:
     shifts: Tensor
     empty: Tensor
     steps: int
+    new_words: Tensor
     aligned: Tensor | None = None
 
     def part(self, first: int, count: int) -> Problem:
         """The pictures first .. first + count - 1 of it."""
-        names = ("x0", "noise", "source", "swapped", "alignment", *(() if self.aligned is None else ("aligned",)))
+        names = (
+            "x0",
+            "noise",
+            "source",
+            "swapped",
+            "alignment",
+            "new_words",
+            *(() if self.aligned is None else ("aligned",)),
+        )
         return replace(self, **{name: getattr(self, name)[first : first + count] for name in names})
 
     def target(self, sentences: int, strength: float = 1.0, form: Form = "mean by position") -> Tensor:
@@ -135,6 +146,7 @@ def pose_problem(model: Zoo, name: str, split: Split, count: int, steps: int) ->
     captions = captions_of(scenes)
     swapped = [swap_words(text, task.swap) for text in captions]
     sentences = load_edit(name, FOLDER)
+    new = torch.stack([new_words(a, b) for a, b in zip(captions, swapped, strict=True)])
     noise = [torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
     with torch.no_grad():
         x0 = torch.cat([model.vae.encode(pictures([scene]).to(model.device)) for scene in scenes])
@@ -147,6 +159,7 @@ def pose_problem(model: Zoo, name: str, split: Split, count: int, steps: int) ->
         shifts=model.encode_text(sentences.target_sentences) - model.encode_text(sentences.source_sentences),
         empty=model.encode_text([""]),
         steps=steps,
+        new_words=new.to(x0.device) if "medium" not in task.change else torch.zeros_like(new, device=x0.device),
         aligned=aligned_shifts(model, sentences, captions),
     )
 

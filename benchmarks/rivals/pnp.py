@@ -32,7 +32,8 @@ class PlugAndPlay:
     classifier-free guidance get them, and the residual block's features are taken before its skip connection is added.
 
     The reference is the recorded trajectory of the inversion, as in the authors' implementation in diffusers. They
-    invert without a text, here it is the source caption, as for all others.
+    invert without a text, here it is the source caption, as for all others; and for real pictures they guide away from
+    the source caption at first, less and less up to no text, which is left out here.
 
     Attributes:
         features: share of the steps in which features are replaced, the paper's tau_f.

@@ -126,7 +126,10 @@ def random_problem(side: int, steps: int, width: int, device: torch.device, chan
     latent, text = (1, channels, side // 8, side // 8), (1, 77, width)
     source, swapped = draw(*text), draw(*text)
     alignment = torch.eye(77, device=device)[None]
-    return Problem(draw(*latent), draw(*latent), source, swapped, alignment, swapped - source, draw(*text), steps)
+    new_words = torch.zeros(alignment.shape[:2], dtype=torch.bool)
+    return Problem(
+        draw(*latent), draw(*latent), source, swapped, alignment, swapped - source, draw(*text), steps, new_words
+    )
 
 
 @torch.no_grad()

@@ -37,7 +37,9 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def pose(model: object, task: str, split: str, count: int, steps: int) -> Problem:
         x0 = torch.randn(count, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         texts = torch.zeros(count, 77, 128)
-        return Problem(x0, x0, texts, texts, torch.zeros(count, 77, 77), texts, texts[:1], steps)
+        return Problem(
+            x0, x0, texts, texts, torch.zeros(count, 77, 77), texts, texts[:1], steps, torch.zeros(count, 77).bool()
+        )
 
     def measure(edited: Tensor, scenes: Drawn, task: Any) -> dict[str, Tensor]:
         assert len(edited) == len(scenes.source) == len(scenes.true_pictures)

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.harness.injection import new_words
 from benchmarks.harness.methods import DdimWordSwap
 from benchmarks.harness.rows import TUNED
 from benchmarks.harness.sampling import Counted, Method, ddim_inversion, white_noise
 from benchmarks.harness.settings import adjust
-from benchmarks.harness.tasks import Problem
+from benchmarks.harness.tasks import Problem, pose_problem
 from benchmarks.rivals.ddpm_friendly import DdpmFriendly, mean_of_step
 from benchmarks.rivals.flowedit import FlowEdit
-from benchmarks.rivals.infedit import InfEdit
+from benchmarks.rivals.infedit import InfEdit, Looked
 from benchmarks.rivals.p2p_direct import DirectInversion
 from benchmarks.rivals.pnp import PlugAndPlay
 from pix2pix_zero_core import Coordinates, Prediction
@@ -48,6 +49,46 @@ def test_editing_two_pictures_equals_editing_each(name: str, model: TinyZoo, pro
 )
 def test_the_same_text_gives_the_picture_back(method: Method, model: TinyZoo, unchanged: Problem) -> None:
     torch.testing.assert_close(method(Counted(model), unchanged), unchanged.x0, rtol=0, atol=1e-4)
+
+
+def test_infedit_edits_where_a_new_word_is_looked_for() -> None:
+    """Two pictures, of which the first has two new words, by the coarser of two layers; the second has none."""
+    looked = Looked(torch.tensor([[False, True, True], [False, False, False]]))
+    coarse = torch.zeros(2, 1, 4, 3)
+    coarse[:, :, 0, 0], coarse[:, :, 1, 1], coarse[:, :, 2, 2] = 9.0, 1.0, 0.6
+    looked.at(coarse)
+    looked.at(torch.rand(2, 1, 16, 3))
+    looked.at(3 * coarse)
+    above = looked.above(0.5, torch.zeros(2, 4, 4, 4))
+    assert above[0, 0, ::2, ::2].flatten().tolist() == [False, True, True, False]
+    assert looked.above(0.7, torch.zeros(2, 4, 4, 4))[0, 0, ::2, ::2].flatten().tolist() == [False, True, False, False]
+    assert above[1].all()
+
+
+def test_infedit_leaves_the_rest_of_the_picture(model: TinyZoo, problem: Problem) -> None:
+    """But for the last step, which is not blended."""
+    away = {
+        blend: (InfEdit(cross=0.4, own=0.4, cfg=5.0, blend=blend)(Counted(model), problem) - problem.x0).abs().mean()
+        for blend in (0.0, 0.8)
+    }
+    assert away[0.8] < 0.7 * away[0.0]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "new"),
+    [
+        ("a cat on grass", "a dog on grass", [2]),
+        ("a cat on grass", "a cat wearing glasses on grass", [3, 4]),
+        ("a cat wearing glasses", "a cat", []),
+    ],
+)
+def test_new_words(source: str, target: str, new: list[int]) -> None:
+    assert new_words(source, target).nonzero().flatten().tolist() == new
+
+
+def test_an_edit_of_the_medium_has_no_new_words(model: TinyZoo, problem: Problem) -> None:
+    assert not pose_problem(model, "sketch2oil", "validation", 2, 3).new_words.any()
+    assert problem.new_words.any(1).all()
 
 
 def test_direct_inversion_gives_the_picture_back_as_steps_get_finer(model: TinyZoo, unchanged: Problem) -> None:
