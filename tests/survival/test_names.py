@@ -74,7 +74,7 @@ class Encoder(torch.nn.Linear):
 
 
 CLIP = SimpleNamespace(
-    patcher=SimpleNamespace(backup={}, object_patches={}, object_patches_backup={}),
+    patcher=SimpleNamespace(backup={}, object_patches={}, object_patches_backup={}, hook_backup={}),
     layer_idx=None,
     cond_stage_model=Encoder(1, 1),
     tokenize=lambda _: {"l": [[0] * 77]},
