@@ -357,17 +357,20 @@ OVERSHOOT = 0.5
 """How far values of pictures may lie outside of 0..1: bicubic resizes of hard edges go nearly as far."""
 
 
-def check_pictures(images: Tensor, name: str = "images", channels: tuple[int, ...] = (3,)) -> None:
+def check_pictures(
+    images: Tensor, name: str = "images", channels: tuple[int, ...] = (3,), slack: float = OVERSHOOT
+) -> None:
     """Require finite pictures of shape (B, H, W, C), with values in 0..1 or hardly beyond.
 
     Args:
         images: anything.
         name: of it, in the message.
         channels: how many there may be; 4 with alpha.
+        slack: how far values may lie outside.
 
     Raises:
         TypeError: not floating point.
-        ValueError: another shape, an empty one, NaN or Inf, or values further outside than `OVERSHOOT`.
+        ValueError: another shape, an empty one, NaN or Inf, or values further outside.
     """
     if not images.is_floating_point():
         raise TypeError(f"{name}: dtype {images.dtype}; pictures are floating point, with values in 0..1.")
@@ -379,7 +382,7 @@ def check_pictures(images: Tensor, name: str = "images", channels: tuple[int, ..
     if not bool(torch.isfinite(images).all()):
         raise ValueError(f"{name}: NaN or Inf. Check the node that made it; a VAE may have to run in float32.")
     lowest, highest = float(images.min()), float(images.max())
-    if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
+    if lowest < -slack or highest > 1 + slack:
         raise ValueError(
             f"{name}: values from {lowest:g} to {highest:g}; they must be from 0 to 1. Divide pictures of 8 bits by "
             "255, and map those from -1 to 1 onto it."

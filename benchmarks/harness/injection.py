@@ -144,9 +144,9 @@ def align_tokens(source: str, target: str, length: int = 77) -> Tensor:
     Returns:
         shares, (L, L): source token by target token. The column of a token without a counterpart is 0.
     """
-    a, b = ([START, *words(text), END] for text in (source, target))
+    a, b, changes = _compared(source, target)
     shares = torch.zeros(length, length)
-    for _, i, i_end, j, j_end in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+    for _, i, i_end, j, j_end in changes:
         if i_end - i == j_end - j:
             shares[range(i, i_end), range(j, j_end)] = 1
         elif j_end > j:
@@ -167,8 +167,13 @@ def new_words(source: str, target: str, length: int = 77) -> Tensor:
     Returns:
         which of the target's tokens are new, (L,).
     """
-    a, b = ([START, *words(text), END] for text in (source, target))
     new = torch.zeros(length, dtype=torch.bool)
-    for same, _, _, j, j_end in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+    for same, _, _, j, j_end in _compared(source, target)[2]:
         new[j:j_end] = same != "equal"
     return new
+
+
+def _compared(source: str, target: str) -> tuple[list[str], list[str], Sequence[tuple[str, int, int, int, int]]]:
+    """The tokens of two texts, and what leads from these to those, as difflib tells it."""
+    a, b = ([START, *words(text), END] for text in (source, target))
+    return a, b, SequenceMatcher(None, a, b, autojunk=False).get_opcodes()

@@ -92,13 +92,6 @@ FLOW_GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 """The same for the flow model."""
 
-TAKEN_OVER = [
-    {"cross": 0.5},
-    {"own": 0.5},
-    {"cross": 0.25},
-    {"cross": 0.5, "own": 0.5},
-    {"cross": 0.5, "cfg": 0.75},
-]
 CFGS = along("cfg", 0.85, 1.2, 0.6, 0.7, 0.78)  # nothing else to tune
 
 REFINED: dict[str, list[dict[str, float]]] = {
@@ -118,7 +111,13 @@ REFINED: dict[str, list[dict[str, float]]] = {
         {"cross": 0.5, "own": 0.5},
         {"cross": 0.5, "cfg": 1.25},
     ],
-    "p2p_direct": TAKEN_OVER,
+    "p2p_direct": [
+        {"cross": 0.5},
+        {"own": 0.5},
+        {"cross": 0.25},
+        {"cross": 0.5, "own": 0.5},
+        {"cross": 0.5, "cfg": 0.75},
+    ],
     "ddpm_friendly": [
         {"skip": 0.75},
         {"cfg": 0.75},

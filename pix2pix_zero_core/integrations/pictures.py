@@ -61,13 +61,7 @@ def read_pictures(pictures: Picture | Sequence[Picture], factor: int) -> Tensor:
             f"pictures have shape {tuple(pictures.shape)}; they must be (batch, height, width, 3) or (batch, 3, "
             f"height, width) with sides that are multiples of {factor}. Crop or resize them."
         )
-    check_pictures(values, "pictures")
-    lowest, highest = float(values.min()), float(values.max())
-    if lowest < -SLACK or highest > 1 + SLACK:
-        raise ValueError(
-            f"pictures have values from {lowest:g} to {highest:g}; they must be from 0 to 1. Divide pictures of 8 "
-            "bits by 255, and map those from -1 to 1 onto it."
-        )
+    check_pictures(values, "pictures", slack=SLACK)
     return values.clamp(0, 1)
 
 

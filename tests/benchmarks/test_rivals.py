@@ -51,6 +51,23 @@ def test_the_same_text_gives_the_picture_back(method: Method, model: TinyZoo, un
     torch.testing.assert_close(method(Counted(model), unchanged), unchanged.x0, rtol=0, atol=1e-4)
 
 
+def test_infedit_corrects_the_targets_noise_by_what_the_sources_misses(model: TinyZoo, problem: Problem) -> None:
+    """Equation of virtual inversion, in noise as it is published; `InfEdit` has it in pictures."""
+    edited, x0, cfg = problem.x0, problem.x0, 3.0
+    sigmas = ddim_sigmas(model.sigmas, problem.steps)[:-1]
+    for sigma, noise in zip(sigmas, white_noise(problem, len(sigmas)), strict=True):
+        source, target = x0 + sigma * noise, edited + sigma * noise
+
+        def seen(x: Tensor, text: Tensor, sigma: Tensor = sigma) -> Tensor:
+            return (x - model(x, sigma.repeat(len(x)), text.expand(len(x), -1, -1)).denoised) / sigma
+
+        plain = seen(target, problem.empty)
+        guided = plain + cfg * (seen(target, problem.swapped) - plain)
+        edited = target - sigma * (guided - seen(source, problem.source) + noise)
+    found = InfEdit(cross=0, own=0, cfg=cfg, blend=0)(Counted(model), problem)
+    torch.testing.assert_close(found, edited, rtol=1e-3, atol=1e-3)
+
+
 def test_infedit_edits_where_a_new_word_is_looked_for() -> None:
     """Two pictures, of which the first has two new words, by the coarser of two layers; the second has none."""
     looked = Looked(torch.tensor([[False, True, True], [False, False, False]]))
